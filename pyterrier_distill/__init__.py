@@ -1,0 +1,70 @@
+"""Distil neural rankers in PyTerrier.
+
+Any teacher re-ranks a result frame and leaves its labels in it; a Distiller turns labelled frames into a student; the
+student is a transformer that ``pt.Experiment`` compares with everything else.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ._version import __version__
+from .frames import LABEL_COLUMNS, MissingLabelError
+from .losses import (
+    MSE,
+    EmbeddingMatch,
+    InfoNCE,
+    KLDivergence,
+    ListNet,
+    LocalizedContrastive,
+    Loss,
+    MarginMSE,
+    ScoreMatch,
+)
+
+if TYPE_CHECKING:
+    from .corpora.first_stage import bm25
+    from .distiller import Distiller
+    from .generation.queries import explode_queries
+    from .generation.spans import SpanQueries
+    from .students.bi_encoder import BiEncoder
+
+#: Names whose modules take seconds to import (torch, transformers); loaded when first used.
+_LAZY = {
+    "BiEncoder": ".students.bi_encoder",
+    "Distiller": ".distiller",
+    "SpanQueries": ".generation.spans",
+    "bm25": ".corpora.first_stage",
+    "explode_queries": ".generation.queries",
+}
+
+__all__ = [
+    "LABEL_COLUMNS",
+    "MSE",
+    "BiEncoder",
+    "Distiller",
+    "EmbeddingMatch",
+    "InfoNCE",
+    "KLDivergence",
+    "ListNet",
+    "LocalizedContrastive",
+    "Loss",
+    "MarginMSE",
+    "MissingLabelError",
+    "ScoreMatch",
+    "SpanQueries",
+    "__version__",
+    "bm25",
+    "explode_queries",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        value = getattr(import_module(_LAZY[name], __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

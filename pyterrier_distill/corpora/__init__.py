@@ -1,0 +1,1 @@
+"""Collections: folders on disk, and one that needs no download."""

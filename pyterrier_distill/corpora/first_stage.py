@@ -1,0 +1,178 @@
+"""A BM25 first stage without Java: PISA where it has a wheel, bm25s elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+logger = logging.getLogger(__name__)
+
+
+def bm25(
+    path: str | os.PathLike,
+    documents: Iterable[dict[str, str]] | None = None,
+    *,
+    engine: str = "auto",
+    k1: float = 0.9,
+    b: float = 0.4,
+    num_results: int = 1000,
+) -> pt.Transformer:
+    """A BM25 retriever Q → R over an index at ``path``, which is built from ``documents`` if it is not there.
+
+    English stop words are left out, words are stemmed (Porter 2).
+
+    Args:
+        path: directory of the index.
+        documents: dicts with ``docno`` and text fields, all indexed; not read where the index exists.
+        engine: ``pisa``, ``bm25s``, or ``auto`` = PISA where pyterrier-pisa is installed.
+        k1: term frequency saturation.
+        b: length normalisation, 0 to 1.
+        num_results: documents for a query.
+
+    Raises:
+        ModuleNotFoundError: if neither engine is installed, saying how to install one.
+        FileNotFoundError: if there is no index and no ``documents``.
+    """
+    engine = _engine(engine)
+    path = Path(path)
+    built = (path / ("pt_meta.json" if engine == "pisa" else Bm25s.META)).exists()
+    if not built:
+        if documents is None:
+            raise FileNotFoundError(f"no BM25 index at {path}: pass the documents to build it from.")
+        shutil.rmtree(path, ignore_errors=True)  # what an interrupted build left
+    if engine == "bm25s":
+        if not built:
+            Bm25s.build(path, documents)
+        return Bm25s(path, k1=k1, b=b, num_results=num_results)
+    import pyterrier_pisa
+
+    index = pyterrier_pisa.PisaIndex(str(path), stemmer="porter2", threads=os.cpu_count() or 1)
+    if not built:
+        with _quiet_stderr():
+            index.index(documents)
+    return index.bm25(k1=k1, b=b, num_results=num_results)
+
+
+def _engine(engine: str) -> str:
+    from importlib.util import find_spec
+
+    modules = {"pisa": "pyterrier_pisa", "bm25s": "bm25s"}
+    wanted = list(modules) if engine == "auto" else [engine]
+    if engine not in (*modules, "auto"):
+        raise ValueError(f"engine must be 'auto', 'pisa' or 'bm25s', not {engine!r}.")
+    for name in wanted:
+        if find_spec(modules[name]) is not None:
+            return name
+    extra = "pisa" if engine == "auto" else engine
+    raise ModuleNotFoundError(f'BM25 needs an engine: pip install "pyterrier-distill[{extra}]".')
+
+
+class _quiet_stderr:
+    """PISA writes its log to file descriptor 2, past Python; keep it out of the user's way, but show it on errors."""
+
+    def __enter__(self) -> None:
+        import tempfile
+
+        self.log = tempfile.TemporaryFile()
+        self.saved = os.dup(2)
+        os.dup2(self.log.fileno(), 2)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        os.dup2(self.saved, 2)
+        os.close(self.saved)
+        if kind is not None:
+            self.log.seek(0)
+            logger.error("PISA said:\n%s", self.log.read().decode(errors="replace"))
+        self.log.close()
+
+
+class Bm25s(pt.Transformer):
+    """BM25 by the bm25s library: Q → R. Made by :func:`bm25`.
+
+    Args:
+        path: directory of the index.
+        k1: term frequency saturation.
+        b: length normalisation, 0 to 1.
+        num_results: documents for a query.
+    """
+
+    schematic = {"label": "BM25 (bm25s)"}
+    META = "pt_bm25s.json"
+
+    def __init__(self, path: str | os.PathLike, *, k1: float = 0.9, b: float = 0.4, num_results: int = 1000):
+        self.path = Path(path)
+        self.k1 = k1
+        self.b = b
+        self.num_results = num_results
+        self._loaded: tuple[Any, list[str]] | None = None
+
+    @classmethod
+    def build(cls, path: str | os.PathLike, documents: Iterable[dict[str, str]]) -> None:
+        """Tokenise ``documents`` and keep the tokens at ``path``; k1 and b are chosen when searching."""
+        docnos, texts = [], []
+        for document in documents:
+            docnos.append(document["docno"])
+            texts.append(" ".join(v for k, v in document.items() if k != "docno" and isinstance(v, str)))
+        from ..students.checkpoints import written_whole
+
+        with written_whole(path, overwrite=True) as draft:
+            content = {"docnos": docnos, "tokens": _tokens(texts)}
+            (draft / cls.META).write_text(json.dumps(content), encoding="utf-8")
+
+    def _index(self) -> tuple[Any, list[str]]:
+        if self._loaded is None:
+            import bm25s
+
+            content = json.loads((self.path / self.META).read_text(encoding="utf-8"))
+            index = bm25s.BM25(method="lucene", k1=self.k1, b=self.b)
+            index.index(content["tokens"], show_progress=False)
+            self._loaded = (index, content["docnos"])
+        return self._loaded
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Retrieve for each query."""
+        pt.validate.query_frame(inp, ["query"], context=self)
+        result = pt.new.DataFrameBuilder(["docno", "score", "rank"])
+        inp = inp.reset_index(drop=True)
+        if len(inp):
+            index, docnos = self._index()
+            depth = min(self.num_results, len(docnos))
+            for tokens in _tokens(inp["query"].tolist()):
+                scores = index.get_scores(tokens) if tokens else np.zeros(len(docnos))
+                top = np.argsort(-scores, kind="stable")[:depth]
+                top = top[scores[top] > 0]
+                result.extend(
+                    {"docno": [docnos[i] for i in top], "score": scores[top].astype(float), "rank": np.arange(len(top))}
+                )
+        return result.to_df(inp)
+
+    def fuse_rank_cutoff(self, k: int) -> pt.Transformer | None:
+        """``bm25 % k`` retrieves k."""
+        return pt.inspect.transformer_apply_attributes(self, num_results=k) if k < self.num_results else self
+
+    def __repr__(self) -> str:
+        return f"Bm25s({str(self.path)!r}, k1={self.k1}, b={self.b}, num_results={self.num_results})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bm25s) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+def _tokens(texts: list[str]) -> list[list[str]]:
+    import bm25s
+    import Stemmer
+
+    return bm25s.tokenize(
+        texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False
+    )

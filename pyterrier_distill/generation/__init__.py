@@ -1,0 +1,1 @@
+"""Training queries from documents."""

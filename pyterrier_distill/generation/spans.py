@@ -1,0 +1,117 @@
+"""Queries without any model: random spans of the documents themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from dataclasses import dataclass
+
+import pandas as pd
+import pyterrier as pt
+import pyterrier_alpha as pta
+
+from ..frames import check_text
+from .queries import QUERYGEN
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """Lengths whose logarithm is uniform: as many queries of 1-2 words as of 2-4 or of 8-16.
+
+    Attributes:
+        low: fewest words, at least 1.
+        high: most words.
+    """
+
+    low: int = 1
+    high: int = 24
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.low <= self.high:
+            raise ValueError(f"lengths must satisfy 1 <= low <= high, not {self.low} and {self.high}.")
+
+    def draw(self, rng: random.Random) -> int:
+        """One length in words."""
+        return min(self.high, int(math.exp(rng.uniform(math.log(self.low), math.log(self.high + 1)))))
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every length from ``low`` to ``high`` words equally often."""
+
+    low: int = 3
+    high: int = 20
+
+    __post_init__ = LogUniform.__post_init__
+
+    def draw(self, rng: random.Random) -> int:
+        """One length in words."""
+        return rng.randint(self.low, self.high)
+
+
+class SpanQueries(pt.Transformer):
+    """D → D with ``querygen``: n random spans of consecutive words of each document, one a line.
+
+    What a query encoder is trained on when there are no queries. A document's spans depend on the seed, its docno and
+    its text alone, not on what else is in the frame. A document of fewer words than drawn gives all it has.
+
+    Args:
+        n: spans of a document.
+        lengths: how many words a span has: :class:`LogUniform` or :class:`Uniform` (anything with ``draw(rng)``).
+        seed: another seed, other spans.
+        text_field: the column of text, or several, joined by a space.
+
+    Raises:
+        ValueError: for n < 1.
+
+    Example::
+
+        training = (ptd.SpanQueries(n=10) >> ptd.explode_queries() >> teacher.query_encoder())(documents)
+    """
+
+    schematic = {"label": "SpanQueries"}
+
+    def __init__(
+        self,
+        n: int = 10,
+        *,
+        lengths: LogUniform | Uniform = LogUniform(),  # noqa: B008 (a value, never changed)
+        seed: int = 42,
+        text_field: str | list[str] = "text",
+    ):
+        if n < 1:
+            raise ValueError(f"n must be at least 1, not {n}.")
+        self.n = n
+        self.lengths = lengths
+        self.seed = seed
+        self.text_field = text_field
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Add ``querygen``: at most ``n`` spans, joined by newlines; ``""`` for a document without words."""
+        fields = [self.text_field] if isinstance(self.text_field, str) else list(self.text_field)
+        pt.validate.document_frame(inp, fields, context=self)
+        check_text(inp, fields)
+        texts = (" ".join(parts) for parts in zip(*(inp[field] for field in fields), strict=True))
+        spans = [self._spans(str(docno), text) for docno, text in zip(inp["docno"], texts, strict=True)]
+        return inp.assign(**{QUERYGEN: pd.Series(spans, index=inp.index, dtype=object)})
+
+    def _spans(self, docno: str, text: str) -> str:
+        words = text.split()
+        if not words:
+            return ""
+        rng = random.Random(hashlib.sha256(f"{self.seed}\0{docno}".encode()).digest())
+        lines = []
+        for _ in range(self.n):
+            length = min(self.lengths.draw(rng), len(words))
+            start = rng.randrange(len(words) - length + 1)
+            lines.append(" ".join(words[start : start + length]))
+        return "\n".join(lines)
+
+    __repr__ = pta.transformer_repr
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SpanQueries) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))

@@ -1,0 +1,124 @@
+"""What a loss is, and the algebra: ``InfoNCE() + 3.0 * KLDivergence()``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: What a student's forward pass can give. B queries, N documents a list, M documents a batch, D dimensions.
+SCORES = "scores"  # [B, N]
+QUERY_VECTORS = "query_vectors"  # [B, D]
+DOC_VECTORS = "doc_vectors"  # [B, N, D]
+BATCH_SCORES = "batch_scores"  # [B, M], with batch_index [B, N]
+
+
+@dataclass
+class Outputs:
+    """One forward pass over a batch of lists; every term of a sum reads the same one.
+
+    Attributes:
+        mask: ``[B, N]`` bool, True = a real document.
+        scores: ``[B, N]``, or None where no term asked for it (likewise below).
+        query_vectors: ``[B, D]``.
+        doc_vectors: ``[B, N, D]``.
+        batch_scores: ``[B, M]``: each query against its own list and the documents of the others; −inf where a
+            document must not count for a query.
+        batch_index: int ``[B, N]``: the column of ``batch_scores`` where each document of the lists stands.
+    """
+
+    mask: Tensor
+    scores: Tensor | None = None
+    query_vectors: Tensor | None = None
+    doc_vectors: Tensor | None = None
+    batch_scores: Tensor | None = None
+    batch_index: Tensor | None = None
+
+
+class Loss:
+    """A training objective that says which student outputs and which label columns it reads.
+
+    Losses are values: parameters go into the constructor, equality is equality of the repr, they add, and numbers
+    scale them. A sum shares one forward pass. Subclasses store each constructor argument under its own name and define
+    :attr:`needs`, :meth:`columns` and :meth:`__call__`.
+    """
+
+    #: Which attributes of :class:`Outputs` are read.
+    needs: frozenset[str] = frozenset({SCORES})
+    #: Least documents of a list for this loss to give a gradient.
+    min_documents = 2
+
+    def columns(self) -> tuple[str, ...]:
+        """The label columns this loss reads from the training frame."""
+        return (self.label,)  # type: ignore[attr-defined]
+
+    def __call__(self, outputs: Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            outputs: the student's forward pass.
+            labels: column → tensor: ``[B, N]`` for documents' numbers, ``[B, D]`` or ``[B, N, D]`` for vectors.
+
+        Returns:
+            A scalar.
+        """
+        raise TypeError(f"{type(self).__name__} does not say how it is computed.")
+
+    def terms(self) -> list[tuple[float, Loss]]:
+        """The weighted terms of a sum; a single loss is its own only term, with weight 1."""
+        return [(1.0, self)]
+
+    def __add__(self, other: Loss) -> Loss:
+        if not isinstance(other, Loss):
+            return NotImplemented
+        return WeightedSum(self.terms() + other.terms())
+
+    def __mul__(self, weight: float) -> Loss:
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            return NotImplemented
+        return WeightedSum([(float(weight) * w, term) for w, term in self.terms()])
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        settings = []
+        for parameter in inspect.signature(type(self)).parameters.values():
+            value = getattr(self, parameter.name)
+            if value != parameter.default:
+                settings.append(f"{parameter.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(settings)})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Loss) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+class WeightedSum(Loss):
+    """A sum of weighted losses. Not built by hand: write ``a + 3.0 * b``."""
+
+    def __init__(self, weighted: list[tuple[float, Loss]]):
+        self._terms = weighted
+        self.needs = frozenset().union(*(term.needs for _, term in weighted))
+        self.min_documents = min(term.min_documents for _, term in weighted)
+
+    def terms(self) -> list[tuple[float, Loss]]:
+        return list(self._terms)
+
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(column for _, term in self._terms for column in term.columns()))
+
+    def __call__(self, outputs: Outputs, labels: Mapping[str, Any]) -> Tensor:
+        weight, first = self._terms[0]
+        total = weight * first(outputs, labels)
+        for weight, term in self._terms[1:]:
+            total = total + weight * term(outputs, labels)
+        return total
+
+    def __repr__(self) -> str:
+        return " + ".join(repr(term) if weight == 1 else f"{weight!r} * {term!r}" for weight, term in self._terms)

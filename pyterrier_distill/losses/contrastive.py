@@ -1,0 +1,96 @@
+"""Losses that read relevance judgements rather than a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..frames import LABEL
+from . import base
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LocalizedContrastive(base.Loss):
+    """−log softmax at each relevant document over its own list.
+
+    Args:
+        label: the judgements; > 0 is relevant.
+
+    References:
+        Gao, Dai & Callan 2021, Rethink Training of BERT Rerankers in Multi-Stage Retrieval Pipeline (LCE);
+        Rank-DistiLLM (Schlatt et al. 2025) §3 trains its first stage with it.
+
+    Labels:
+        ``label``: int a document, ``[B, N]``; joined from the qrels by ``fit``. Lists without a relevant document
+        give no gradient.
+
+    Relations:
+        :class:`InfoNCE` also contrasts with the other queries' documents.
+
+    Example:
+        >>> LocalizedContrastive()
+        LocalizedContrastive()
+    """
+
+    def __init__(self, label: str = LABEL):
+        self.label = label
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        return functional.localized_contrastive(outputs.scores, labels[self.label], outputs.mask)
+
+
+class InfoNCE(base.Loss):
+    """Cross-entropy of the positive over the query's own list and every other document of the batch.
+
+    A query's positive is its document with the highest label; its other relevant documents are left out of the
+    denominator, wherever in the batch they stand. Queries without a relevant document give no gradient, so labelled and
+    unlabelled queries can share a training set (PairDistill).
+
+    Args:
+        temperature: divides the scores; 0.05 is usual for cosine similarities, 1 for dot products.
+        label: the judgements; > 0 is relevant.
+
+    References:
+        van den Oord et al. 2018; Karpukhin et al. 2020 (in-batch negatives); PairDistill §4.2.
+
+    Labels:
+        ``label``: int a document, ``[B, N]``; joined from the qrels by ``fit``.
+
+    Relations:
+        With scale = 1 / temperature, sentence-transformers' ``MultipleNegativesRankingLoss``.
+
+    Example:
+        >>> InfoNCE(temperature=0.05)
+        InfoNCE(temperature=0.05)
+    """
+
+    needs = frozenset({base.BATCH_SCORES})
+    min_documents = 1
+
+    def __init__(self, temperature: float = 1.0, label: str = LABEL):
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, not {temperature!r}.")
+        self.temperature = temperature
+        self.label = label
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        import torch
+
+        from . import functional
+
+        relevance = labels[self.label].masked_fill(~outputs.mask, 0)
+        best, slot = relevance.max(dim=-1)
+        batch = outputs.batch_index  # [B, N]: the column of batch_scores where each document of the lists stands
+        target = torch.where(best > 0, batch.gather(-1, slot.unsqueeze(-1)).squeeze(-1), torch.full_like(slot, -1))
+        # Other relevant documents of a query are no negatives of it; padding points at column 0 and must not mark it.
+        others = torch.zeros_like(outputs.batch_scores, dtype=torch.bool)
+        relevant = relevance > 0
+        rows = torch.arange(len(batch), device=batch.device).unsqueeze(-1).expand_as(batch)
+        others[rows[relevant], batch[relevant]] = True
+        counted = target >= 0
+        others[counted, target[counted]] = False
+        return functional.info_nce(outputs.batch_scores.masked_fill(others, float("-inf")), target, self.temperature)

@@ -1,0 +1,70 @@
+"""Losses that compare embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..frames import DOC_VEC, QUERY_VEC
+from . import base
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SIDES = {"query": (base.QUERY_VECTORS, QUERY_VEC), "document": (base.DOC_VECTORS, DOC_VEC)}
+
+
+class EmbeddingMatch(base.Loss):
+    """Distance between the student's and the teacher's embeddings, mean over queries (and over documents).
+
+    On queries alone it needs no documents: a frame of queries with their ``query_vec`` trains a query encoder, whose
+    documents can stay the teacher's (``BiEncoder(..., doc_encoder=teacher, freeze_docs=True)``).
+
+    Args:
+        on: ``("query",)``, ``("document",)`` or both; their means are added.
+        distance: ``"l2"`` the paper's norm, ``"mse"`` squared, ``"cosine"``.
+        labels: the columns of teacher vectors, one for each entry of ``on``; None = ``query_vec`` and ``doc_vec``.
+
+    References:
+        USTAD / EmbedDistill (Kim et al. 2024) §5.2, Eq. 10-11.
+
+    Labels:
+        ``query_vec``: float32[D] a query; ``doc_vec``: float32[D] a document. D must be the student's dimension; give
+        the student a ``projection`` where it is not.
+
+    Relations:
+        sentence-transformers' ``EmbedDistillLoss`` is this on one side.
+
+    Example:
+        >>> EmbeddingMatch(on=("query", "document"), distance="mse")
+        EmbeddingMatch(on=('query', 'document'), distance='mse')
+    """
+
+    min_documents = 1
+
+    def __init__(self, on: Sequence[str] = ("query",), distance: str = "l2", labels: Sequence[str] | None = None):
+        on = (on,) if isinstance(on, str) else tuple(on)
+        if not on or any(side not in _SIDES for side in on):
+            raise ValueError(f"on must be ('query',), ('document',) or both, not {on!r}.")
+        if distance not in ("l2", "mse", "cosine"):
+            raise ValueError(f"distance must be 'l2', 'mse' or 'cosine', not {distance!r}.")
+        if labels is not None and len(labels) != len(on):
+            raise ValueError(f"labels must name one column for each of {on!r}, not {labels!r}.")
+        self.on = on
+        self.distance = distance
+        self.labels = None if labels is None else tuple(labels)
+        self.needs = frozenset(_SIDES[side][0] for side in on)
+
+    def columns(self) -> tuple[str, ...]:
+        return self.labels or tuple(_SIDES[side][1] for side in self.on)
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        total = 0.0
+        for side, column in zip(self.on, self.columns(), strict=True):
+            student, teacher = getattr(outputs, _SIDES[side][0]), labels[column]
+            if side == "document":
+                student, teacher = student[outputs.mask], teacher[outputs.mask]
+            total = total + functional.embedding_match(student, teacher, self.distance)
+        return total

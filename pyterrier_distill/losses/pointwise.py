@@ -1,0 +1,79 @@
+"""Losses that compare single scores or single margins with the teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..frames import TEACHER_SCORE
+from . import base
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class MSE(base.Loss):
+    """Mean squared difference of student and teacher scores.
+
+    Args:
+        label: the teacher's scores, on the scale the student shall learn.
+
+    References:
+        USTAD (Kim et al. 2024) Eq. 18.
+
+    Labels:
+        ``teacher_score``: float a document, ``[B, N]``. Raw scores, not ranks.
+
+    Relations:
+        :class:`MarginMSE` frees the student from the teacher's offset, :class:`KLDivergence` from the offset while
+        weighting the top of the list. :func:`~pyterrier_distill.losses.functional.mse` is the function.
+
+    Example:
+        >>> MSE() + 0.5 * MSE(label="teacher_score_minilm")
+        MSE() + 0.5 * MSE(label='teacher_score_minilm')
+    """
+
+    min_documents = 1
+
+    def __init__(self, label: str = TEACHER_SCORE):
+        self.label = label
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        return functional.mse(outputs.scores, labels[self.label], outputs.mask)
+
+
+class MarginMSE(base.Loss):
+    """Squared difference of the student's and the teacher's score margins.
+
+    Args:
+        pairs: ``"first"`` = the list's first document against each other one (rows are kept in the frame's order);
+            ``"all"`` = every pair the teacher orders.
+        label: the teacher's scores, raw: probabilities flatten the margins.
+
+    References:
+        Hofstätter et al. 2020, Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
+        Distillation.
+
+    Labels:
+        ``teacher_score``: float a document, ``[B, N]``. With ``"all"``, all-tied lists give 0. Lists of one give 0.
+
+    Relations:
+        ``"first"`` equals sentence-transformers' ``MarginMSELoss``; ``"all"`` lightning-ir's ``SupervisedMarginMSE``.
+
+    Example:
+        >>> MarginMSE(pairs="all")
+        MarginMSE(pairs='all')
+    """
+
+    def __init__(self, pairs: str = "first", label: str = TEACHER_SCORE):
+        if pairs not in ("first", "all"):
+            raise ValueError(f"pairs must be 'first' or 'all', not {pairs!r}.")
+        self.pairs = pairs
+        self.label = label
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        return functional.margin_mse(outputs.scores, labels[self.label], outputs.mask, pairs=self.pairs)

@@ -1,0 +1,217 @@
+"""The batching engine: every model call of the project goes through :func:`run`.
+
+Identical inputs are scored once; the rest is sorted by length and packed into batches by their number of tokens
+(padding included), not by their number of rows; results come back in the caller's order. A batch that does not fit in
+memory is halved and tried again. What a batch contains never changes what an input scores.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyterrier as pt
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+#: Tokens of one batch, padding included. Small batches keep a CPU's caches warm; a GPU wants large ones.
+TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
+#: Inputs tokenised at once. Sorted by characters before and by tokens within, so padding stays small at any size.
+BUFFER = 2048
+
+Features = Mapping[str, Any]
+
+
+def infer_device(device: str | None) -> torch.device:
+    """``device`` as given, else the GPU where there is one, else the CPU."""
+    import torch
+
+    if device is not None:
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@lru_cache
+def _native_bf16(kind: str) -> bool:
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8
+    if kind == "cpu":
+        return any(
+            getattr(torch.cpu, probe, lambda: False)()
+            for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        )
+    return False
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """The precision that ``"auto"`` means on ``device``: bf16 where its multipliers take it natively, else fp32.
+
+    Args:
+        precision: one of ``auto``, ``fp32``, ``bf16``, ``fp16``.
+        device: where the model runs. CPUs count as native with AVX512-BF16 or AMX, GPUs from compute capability 8.0.
+
+    Raises:
+        ValueError: for any other word.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}.")
+    if precision != "auto":
+        return precision
+    return "bf16" if _native_bf16(device.type) else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """A context in which models on ``device`` compute in ``precision`` (as :func:`resolve_precision` reads it)."""
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(precision, device))
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def take(features: Features, rows: torch.Tensor) -> dict[str, Any]:
+    """The ``rows`` of tokenised ``features``, with the columns cut that hold only padding for them."""
+    import torch
+
+    mask = features["attention_mask"][rows]
+    columns = mask.any(dim=0)
+    size, width = features["attention_mask"].shape
+    cut: dict[str, Any] = {}
+    for name, value in features.items():
+        if isinstance(value, torch.Tensor) and value.shape[:1] == (size,):
+            value = value[rows]
+            if value.dim() >= 2 and value.shape[1] == width:
+                value = value[:, columns]
+        cut[name] = value
+    return cut
+
+
+def pack(features: Features, budget: int, rows: int | None = None) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
+    """Cut tokenised features into batches of at most ``budget`` tokens, padding included; longest inputs first.
+
+    Args:
+        features: tokenised inputs; ``attention_mask`` ``[n, L]`` (1 = a token) tells the lengths, padding on either
+            side. Features without one (bags of words) stay in one piece.
+        budget: tokens of a batch. An input longer than it gets a batch of its own.
+        rows: at most so many inputs in a batch; None = as many as the budget allows.
+
+    Yields:
+        ``(positions, batch)``: which rows of the input the batch holds, and their features without surplus padding.
+    """
+    import torch
+
+    mask = features.get("attention_mask")
+    if mask is None:
+        count = next(len(value) for value in features.values() if isinstance(value, torch.Tensor))
+        yield torch.arange(count), dict(features)
+        return
+    lengths = mask.sum(dim=1)
+    order = torch.argsort(lengths, descending=True, stable=True)
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, int(lengths[order[start]])))
+        positions = order[start : start + (size if rows is None else min(size, rows))]
+        yield positions, take(features, positions)
+        start += len(positions)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _forward(features: Features, forward: Callable[[Features], torch.Tensor]) -> np.ndarray:
+    """Run one batch; halve it as often as memory demands."""
+    import torch
+
+    try:
+        return forward(features).float().cpu().numpy()
+    except Exception as error:
+        size = len(features["attention_mask"]) if "attention_mask" in features else 1
+        if size < 2 or not _out_of_memory(error):
+            raise
+        logger.warning("a batch of %d inputs did not fit in memory; trying it in halves.", size)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = size // 2
+    parts = (torch.arange(half), torch.arange(half, size))
+    return np.concatenate([_forward(take(features, rows), forward) for rows in parts])
+
+
+def run(
+    inputs: Sequence[Hashable],
+    *,
+    prepare: Callable[[list], Features],
+    forward: Callable[[Features], torch.Tensor],
+    device: str | torch.device | None = None,
+    precision: str = "auto",
+    token_budget: int | None = None,
+    batch_size: int | None = None,
+    verbose: bool = False,
+    desc: str = "scoring",
+    unit: str = "d",
+) -> np.ndarray:
+    """Apply a model to ``inputs``.
+
+    Args:
+        inputs: n texts, or tuples of texts.
+        prepare: tokenises a list of m inputs to tensors ``[m, L]`` with an ``attention_mask``.
+        forward: tokenised features ``[m, L]`` → tensor ``[m, ...]``. Runs without gradients.
+        device: where features are moved before ``forward``; None = the GPU where there is one.
+        precision: see :func:`resolve_precision`.
+        token_budget: tokens of one batch, padding included; None = by device (:data:`TOKEN_BUDGET`).
+        batch_size: at most so many inputs in a batch; None = as many as the budget allows.
+        verbose: whether to show a progress bar over distinct inputs.
+        desc: what the progress bar says.
+        unit: what it counts: ``d`` documents, ``q`` queries, ``pair``.
+
+    Returns:
+        float32 ``[n, ...]`` in the order of ``inputs``; ``[0]`` for none, without ``prepare`` or ``forward`` called.
+    """
+    if len(inputs) == 0:
+        return np.empty((0,), dtype=np.float32)
+    import torch
+
+    place: dict[Hashable, int] = {}
+    inverse = np.fromiter((place.setdefault(item, len(place)) for item in inputs), dtype=np.int64, count=len(inputs))
+    distinct = sorted(place, key=_characters, reverse=True)
+    device = device if isinstance(device, torch.device) else infer_device(device)
+    budget = token_budget or TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cpu"])
+
+    out: np.ndarray | None = None
+    with (
+        torch.inference_mode(),
+        autocast(precision, device),
+        pt.tqdm(total=len(distinct), desc=desc, unit=unit, disable=not verbose) as bar,
+    ):
+        for start in range(0, len(distinct), BUFFER):
+            chunk = distinct[start : start + BUFFER]
+            slots = np.fromiter((place[item] for item in chunk), dtype=np.int64, count=len(chunk))
+            for positions, batch in pack(prepare(chunk), budget, batch_size):
+                batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+                rows = _forward(batch, forward)
+                if out is None:
+                    out = np.empty((len(distinct), *rows.shape[1:]), dtype=np.float32)
+                out[slots[positions.numpy()]] = rows
+                bar.update(len(rows))
+    assert out is not None
+    return out[inverse]
+
+
+def _characters(item: Hashable) -> int:
+    return len(item) if isinstance(item, str) else sum(map(_characters, item)) if isinstance(item, tuple) else 0

@@ -1,0 +1,1 @@
+"""Students: transformers R → R over ordinary checkpoints, which a Distiller trains."""

@@ -1,0 +1,375 @@
+"""The bi-encoder student: queries and documents to vectors, relevance by their product."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pyterrier_alpha as pta
+import pyterrier_dr
+from pyterrier_dr import SimFn
+
+from .. import scoring
+from ..frames import DOC_VEC, QUERY_VEC
+from . import checkpoints
+from .bi_encoder_model import build, dimension
+from .bi_encoder_training import BiEncoderTraining
+from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from torch import Tensor, nn
+
+_DOC_PROMPTS = ("document", "passage", "corpus")
+
+
+class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
+    """A dense bi-encoder over a sentence-transformers model, as re-ranker (R → R) and as encoder (Q → Q, D → D).
+
+    It is a ``pyterrier_dr.BiEncoder``: ``student.query_encoder() >> FlexIndex(...).retriever()`` retrieves,
+    ``student.doc_encoder() >> FlexIndex(...)`` indexes. The model is loaded when it is first needed.
+
+    Args:
+        name_or_path: a directory or hub name of a sentence-transformers or transformers checkpoint, or another
+            BiEncoder, whose model is copied. With ``doc_encoder`` it encodes the queries only.
+        layers: keep these layers (from 0), or this many spread evenly; None = all.
+        pooling: ``"mean"`` or ``"cls"``; None = the checkpoint's own (mean for a plain transformers checkpoint).
+        projection: dimension of a linear layer put behind the pooling; None = none. Its weights start at random.
+        doc_encoder: a BiEncoder (or its name) that encodes the documents: an asymmetric student (USTAD §5.2).
+        freeze_docs: whether training leaves the document encoder alone. None = what the checkpoint was saved with.
+        doc_index: a ``FlexIndex`` of the document encoder's vectors. Documents it holds are looked up by docno instead
+            of encoded, when ranking and when training with frozen documents.
+        max_length: tokens of a text, the rest is cut; None = the checkpoint's own.
+        precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16`` of encoding; ``auto`` = bf16 where the hardware multiplies
+            it natively.
+        batch_size: most texts of one forward pass (a token budget usually cuts earlier); PyTerrier also hands over
+            this many documents at once when indexing.
+        text_field: the column of document text.
+        device: None = the GPU where there is one.
+        verbose: whether encoding shows progress.
+        trust_remote_code: whether a hub model may bring its own code.
+
+    Scores are dot products, of normalised vectors (so cosines, in [-1, 1]) where the checkpoint normalises or asks for
+    cosine similarity.
+
+    Raises:
+        FileNotFoundError: if the path is no directory.
+        ValueError: if query and document encoder differ in dimension; if a layer does not exist.
+
+    References:
+        Kim et al. 2024, USTAD / EmbedDistill, §5.2.
+
+    Example::
+
+        teacher = ptd.BiEncoder("sentence-transformers/all-MiniLM-L6-v2")
+        index = pyterrier_dr.FlexIndex("docs.flex")
+        (teacher >> index).index(dataset.get_corpus_iter())
+        student = ptd.BiEncoder(ptd.BiEncoder.truncated(teacher, 2), doc_encoder=teacher, freeze_docs=True)
+        pipeline = student.query_encoder() >> index.retriever()
+    """
+
+    ARTIFACT_TYPE = "bi_encoder"
+    ARTIFACT_FORMAT = "sentence_transformers"
+    ARTIFACT_PACKAGE_HINT = "pyterrier-distill"
+
+    _RUNTIME = ("doc_index", "precision", "batch_size", "text_field", "verbose")
+
+    def __init__(
+        self,
+        name_or_path: str | os.PathLike | BiEncoder,
+        *,
+        layers: int | Sequence[int] | None = None,
+        pooling: str | None = None,
+        projection: int | None = None,
+        doc_encoder: BiEncoder | str | os.PathLike | None = None,
+        freeze_docs: bool | None = None,
+        doc_index: pyterrier_dr.FlexIndex | None = None,
+        max_length: int | None = None,
+        precision: str = "auto",
+        batch_size: int = 1024,
+        text_field: str = "text",
+        device: str | None = None,
+        verbose: bool = False,
+        trust_remote_code: bool = False,
+    ):
+        if pooling not in (None, "mean", "cls"):
+            raise ValueError(f"pooling must be 'mean' or 'cls', not {pooling!r}.")
+        if precision not in scoring.PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(scoring.PRECISIONS)}, not {precision!r}.")
+        if freeze_docs and doc_encoder is None and isinstance(name_or_path, BiEncoder):
+            raise ValueError("freeze_docs=True needs doc_encoder=: the shared encoder would leave nothing to train.")
+        self.name_or_path = (
+            name_or_path if isinstance(name_or_path, BiEncoder) else checkpoints.check_name(os.fspath(name_or_path))
+        )
+        self.layers = layers if layers is None or isinstance(layers, int) else list(layers)
+        self.pooling = pooling
+        self.projection = projection
+        self._doc_encoder = (
+            doc_encoder
+            if doc_encoder is None or isinstance(doc_encoder, BiEncoder)
+            else BiEncoder(doc_encoder, precision=precision, device=device)
+        )
+        self._freeze_docs = freeze_docs
+        self.doc_index = doc_index
+        self.max_length = max_length
+        self.precision = precision
+        self.batch_size = batch_size
+        self.text_field = text_field
+        self.verbose = verbose
+        self.device = device
+        self.trust_remote_code = trust_remote_code
+        pt.Artifact.__init__(self, self.name_or_path if self._is_directory() else pt.Artifact.NO_PATH)
+        self.manifest: dict[str, Any] = {}
+        self._model: SentenceTransformer | None = None
+        self._trained: str | None = None
+
+    @classmethod
+    def truncated(
+        cls, name_or_path: str | os.PathLike | BiEncoder, layers: int | Sequence[int], **kwargs: Any
+    ) -> BiEncoder:
+        """A student that starts from some layers of a checkpoint.
+
+        Args:
+            name_or_path: a checkpoint, or a BiEncoder.
+            layers: which layers, from 0, such as ``[0, 5]``; or how many, spread evenly.
+            **kwargs: as for the constructor.
+        """
+        return cls(name_or_path, layers=layers, **kwargs)
+
+    # -- the model ----------------------------------------------------------------------------------------------------
+
+    def _is_directory(self) -> bool:
+        return isinstance(self.name_or_path, str) and os.path.isdir(self.name_or_path)
+
+    @property
+    def model(self) -> SentenceTransformer:
+        """The sentence-transformers model: queries by ``encode_query``, documents by ``encode_document``."""
+        if self._model is None:
+            doc_encoder = self._doc_encoder
+            self._model = (
+                build(
+                    copy.deepcopy(self.name_or_path.model)
+                    if isinstance(self.name_or_path, BiEncoder)
+                    else checkpoints.load_sentence_transformer(
+                        self.name_or_path, device="cpu", trust_remote_code=self.trust_remote_code
+                    ),
+                    layers=self.layers,
+                    pooling=self.pooling,
+                    projection=self.projection,
+                    max_length=self.max_length,
+                    teacher=None if doc_encoder is None else doc_encoder.model,
+                    share_teacher=self.freeze_docs,
+                )
+                .to(scoring.infer_device(self.device))
+                .eval()
+            )
+        return self._model
+
+    @property
+    def asymmetric(self) -> bool:
+        """Whether queries and documents have encoders of their own."""
+        from sentence_transformers.base.modules import Router
+
+        return isinstance(self.model[0], Router)
+
+    @property
+    def freeze_docs(self) -> bool:
+        """Whether training leaves the document encoder alone."""
+        if self._freeze_docs is None and self._is_directory():
+            return bool(pt._artifact._load_metadata(str(self.path)).get("freeze_docs", False))
+        return bool(self._freeze_docs)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return dimension(list(self.query_modules()))
+
+    def query_modules(self) -> nn.Module:
+        """The modules that encode a query."""
+        return self.model[0].sub_modules["query"] if self.asymmetric else self.model
+
+    def doc_modules(self) -> nn.Module:
+        """The modules that encode a document."""
+        return self.model[0].sub_modules["document"] if self.asymmetric else self.model
+
+    def num_parameters(self, side: str = "query") -> int:
+        """Number of weights that encode a ``"query"`` or a ``"document"``."""
+        modules = {"query": self.query_modules, "document": self.doc_modules}[side]()
+        return sum(parameter.numel() for parameter in modules.parameters())
+
+    @property
+    def sim_fn(self) -> SimFn:
+        """``dot``, or ``cos`` where the checkpoint asks for cosine similarity without normalising its vectors."""
+        from sentence_transformers.base.modules import Normalize
+
+        last = list(self.query_modules())[-1]
+        cosine = self.model.similarity_fn_name == "cosine" and not isinstance(last, Normalize)
+        return SimFn.cos if cosine else SimFn.dot
+
+    # -- encoding -----------------------------------------------------------------------------------------------------
+
+    def encode_queries(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
+        """Encode query texts.
+
+        Args:
+            texts: n queries.
+            batch_size: as in the constructor.
+
+        Returns:
+            float32 ``[n, dimension]``; ``[0, 0]`` for none, without loading the model.
+        """
+        return self._encode(texts, "query", batch_size)
+
+    def encode_docs(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
+        """Encode document texts; as :meth:`encode_queries`."""
+        return self._encode(texts, "document", batch_size)
+
+    def _encode(self, texts: Iterable[str], task: str, batch_size: int | None) -> np.ndarray:
+        # pyterrier_dr passes its own progress bar round the texts where verbose; ours counts distinct ones.
+        texts = list(getattr(texts, "iterable", texts))
+        if not texts:
+            return np.empty((0, 0), dtype=np.float32)
+        return scoring.run(
+            texts,
+            prepare=lambda chunk: self.tokenise(chunk, task),
+            forward=lambda features: self.model(dict(features), task=task)["sentence_embedding"],
+            device=scoring.infer_device(self.device),
+            precision=self.precision,
+            batch_size=batch_size or self.batch_size,
+            verbose=self.verbose,
+            desc="Encoding queries" if task == "query" else "Encoding documents",
+            unit="q" if task == "query" else "d",
+        )
+
+    def encode_queries_torch(self, texts: list[str], batch_size: int | None = None) -> torch.Tensor:
+        """Encode query texts with gradients; ``[n, dimension]`` on the model's device."""
+        return self.embed(self.tokenise(list(texts), "query"), "query", batch_size)
+
+    def tokenise(self, texts: list[str], task: str) -> dict[str, Any]:
+        """Tokenised ``texts`` ``[n, L]`` for the ``"query"`` or ``"document"`` side, its prompt in front."""
+        names = ("query",) if task == "query" else _DOC_PROMPTS
+        prompt = next((self.model.prompts[name] for name in names if self.model.prompts.get(name)), None)
+        return self.model.preprocess(texts, prompt=prompt, task=task)
+
+    def embed(self, features: dict[str, Any], task: str, batch_size: int | None = None) -> Tensor:
+        """Vectors ``[n, dimension]`` of tokenised texts, with gradients; short texts are not padded to long ones."""
+        import torch
+
+        device = self.model.device
+        order, parts = [], []
+        budget = scoring.TOKEN_BUDGET.get(device.type, scoring.TOKEN_BUDGET["cpu"])
+        for positions, batch in scoring.pack(features, budget, batch_size):
+            batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+            parts.append(self.model(batch, task=task)["sentence_embedding"].float())
+            order.append(positions)
+        return torch.cat(parts)[torch.argsort(torch.cat(order)).to(parts[0].device)]
+
+    # -- as transformers ----------------------------------------------------------------------------------------------
+
+    def query_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> QueryEncoder:
+        """Q → Q with ``query_vec`` (float32[dimension]); also R → R."""
+        return QueryEncoder(self, verbose=verbose, batch_size=batch_size)
+
+    def doc_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> DocEncoder:
+        """D → D with ``doc_vec`` (float32[dimension]); also R → R. Looks up what ``doc_index`` holds."""
+        return DocEncoder(self, verbose=verbose, batch_size=batch_size)
+
+    def text_scorer(
+        self, verbose: bool | None = None, batch_size: int | None = None, sim_fn: SimFn | None = None
+    ) -> Scorer:
+        """R → R: re-ranks by the product of vectors, reading ``query_vec`` and ``doc_vec`` where they are."""
+        return Scorer(self, verbose=verbose, batch_size=batch_size, sim_fn=sim_fn)
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Encode queries (Q), encode documents (D), or re-rank (R), by the columns of ``inp``."""
+        with pt.validate.any(inp, context=self) as v:
+            v.result_frame(["query", self.text_field], mode="scorer")
+            v.query_frame(["query"], mode="query_encoder")
+            v.document_frame([self.text_field], mode="doc_encoder")
+            for query in ("query", QUERY_VEC):
+                for document in (self.text_field, DOC_VEC):
+                    v.result_frame([query, document], mode="scorer")
+            if self.doc_index is not None:
+                v.result_frame(["query"], mode="scorer")
+                v.result_frame([QUERY_VEC], mode="scorer")
+        return getattr(self, v.mode)()(inp)
+
+    # -- as an artifact -----------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> BiEncoder:
+        """Save as a sentence-transformers checkpoint that is a PyTerrier artifact too.
+
+        Args:
+            path: a directory that ``BiEncoder(path)``, ``pt.Artifact.load(path)`` and ``SentenceTransformer(path)``
+                load. It appears whole or not at all.
+            overwrite: whether to replace a directory that is there.
+
+        Returns:
+            The student loaded from ``path`` when it is first needed.
+
+        Raises:
+            FileExistsError: if the path exists and may not be replaced.
+        """
+        with checkpoints.written_whole(path, overwrite=overwrite) as draft:
+            with checkpoints.quiet():
+                self.model.save_pretrained(str(draft), create_model_card=False)
+            meta = {
+                "type": self.ARTIFACT_TYPE,
+                "format": self.ARTIFACT_FORMAT,
+                "package_hint": self.ARTIFACT_PACKAGE_HINT,
+                "freeze_docs": self.freeze_docs,
+                "student": repr(self),
+                "manifest": self.manifest,
+                "versions": checkpoints.versions(),
+            }
+            checkpoints.write_json(draft / "pt_meta.json", meta)
+        return BiEncoder(path, **{name: getattr(self, name) for name in self._RUNTIME}, device=self.device)
+
+    # -- identity -----------------------------------------------------------------------------------------------------
+
+    @property
+    def model_name(self) -> str:
+        """What pyterrier_dr's encoders compare two models by."""
+        return repr(self)
+
+    def __repr__(self) -> str:
+        shown = pta.transformer_repr(self)
+        return shown if self._trained is None else f"<{shown} trained {self._trained}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BiEncoder) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def apply_attributes(self, **kwargs: Any) -> BiEncoder:
+        """A copy with other settings; the weights are shared where only settings of running it change."""
+        if set(kwargs) <= set(self._RUNTIME):
+            changed = copy.copy(self)
+            for name, value in kwargs.items():
+                setattr(changed, name, value)
+            return changed
+        if self._trained is not None:
+            raise pt.inspect.InspectError(
+                f"cannot change {', '.join(sorted(kwargs))} of a trained student: save it and load it with others."
+            )
+        settings = {a.name: a.value for a in pt.inspect.transformer_attributes(self)}
+        if unknown := set(kwargs) - set(settings):
+            raise pt.inspect.InspectError(f"BiEncoder has no {', '.join(sorted(unknown))}.")
+        return BiEncoder(**{**settings, **kwargs})
+
+    def subtransformers(self) -> dict:
+        """None: the document encoder is a part, not a stage of a pipeline."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if self._trained is None:  # it can be loaded again
+            state["_model"] = None
+        return state

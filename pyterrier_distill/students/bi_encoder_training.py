@@ -1,0 +1,135 @@
+"""How a BiEncoder trains: the columns it reads, its batches, its forward pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+from pyterrier_dr import SimFn
+
+from ..frames import DOC_VEC, QUERY_VEC
+from ..losses import base as losses
+from . import checkpoints
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..training.lists import QueryList
+
+
+class BiEncoderTraining:
+    """The part of :class:`~pyterrier_distill.BiEncoder` that a Distiller calls."""
+
+    #: What a loss may ask of this student.
+    gives = frozenset({losses.SCORES, losses.QUERY_VECTORS, losses.DOC_VECTORS, losses.BATCH_SCORES})
+
+    def training_columns(self, needs: frozenset[str]) -> tuple[str, ...]:
+        """The columns besides labels that a frame must have to train with a loss that ``needs`` these outputs."""
+        columns: tuple[str, ...] = ("qid", "query")
+        if needs - {losses.QUERY_VECTORS}:
+            columns += ("docno",)
+            if self.doc_index is None:
+                columns += (self.text_field,)
+        return columns
+
+    def check_labels(self, columns: dict[str, Any]) -> None:
+        """Check teacher vectors against the student's dimension before training starts.
+
+        Raises:
+            ValueError: naming the column, both dimensions, and the projection that would mend it.
+        """
+        for column, first in columns.items():
+            if column.startswith((QUERY_VEC, DOC_VEC)) and len(first) != self.dimension:
+                raise ValueError(
+                    f"the teacher's {column!r} has {len(first)} dimensions and the student {self.dimension}:"
+                    f" build the student with projection={len(first)}."
+                )
+
+    def trainable(self, needs: frozenset[str]) -> nn.Module:
+        """Freeze what training shall leave alone, and return the modules that it shall change."""
+        documents_move = bool(needs - {losses.QUERY_VECTORS}) and not (self.asymmetric and self.freeze_docs)
+        self.model.requires_grad_(False)
+        modules = self.model if documents_move or not self.asymmetric else self.query_modules()
+        modules.requires_grad_(True)
+        return modules
+
+    def prepare_lists(self, lists: list[QueryList], needs: frozenset[str]) -> None:
+        """Give each list the vectors of its documents, once, where documents are frozen."""
+        if needs <= {losses.QUERY_VECTORS} or not (self.asymmetric and self.freeze_docs):
+            return
+        frame = pd.DataFrame(
+            {
+                "docno": [d for one in lists for d in one.docnos],
+                self.text_field: [t for one in lists for t in one.texts],
+            }
+        ).drop_duplicates("docno")
+        vectors = dict(zip(frame["docno"], self.doc_encoder()(frame)[DOC_VEC], strict=True))
+        for one in lists:
+            one.doc_vectors = np.stack([vectors[docno] for docno in one.docnos])
+
+    def prepare_frame(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A validation frame with the vectors of its documents, computed once, where documents are frozen."""
+        return (
+            self.doc_encoder()(frame)
+            if self.asymmetric and self.freeze_docs and DOC_VEC not in frame.columns
+            else frame
+        )
+
+    def collate(self, lists: list[QueryList], needs: frozenset[str]) -> dict[str, Any]:
+        """A batch: tokenised queries, the distinct documents of all lists (tokens or vectors), and who is where."""
+        import torch
+
+        batch: dict[str, Any] = {"queries": self.tokenise([one.query for one in lists], "query")}
+        if not needs - {losses.QUERY_VECTORS}:
+            return batch
+        column: dict[str, int] = {}
+        width = max(len(one.docnos) for one in lists)
+        index = torch.zeros(len(lists), width, dtype=torch.long)
+        texts, vectors = [], []
+        for row, one in enumerate(lists):
+            for slot, docno in enumerate(one.docnos):
+                if docno not in column:
+                    column[docno] = len(column)
+                    if one.doc_vectors is not None:
+                        vectors.append(one.doc_vectors[slot])
+                    else:
+                        texts.append(one.texts[slot])
+                index[row, slot] = column[docno]
+        batch["index"] = index
+        if vectors:
+            batch["documents"] = torch.from_numpy(np.stack(vectors))
+        else:
+            batch["documents"] = self.tokenise(texts, "document")
+        return batch
+
+    def forward(self, batch: dict[str, Any], mask: Tensor, needs: frozenset[str]) -> losses.Outputs:
+        """One forward pass over a collated batch; only what ``needs`` names is computed."""
+        import torch
+        import torch.nn.functional as F
+
+        outputs = losses.Outputs(mask=mask)
+        queries = outputs.query_vectors = self.embed(batch["queries"], "query")
+        if not needs - {losses.QUERY_VECTORS}:
+            return outputs
+        documents = batch["documents"]
+        if not isinstance(documents, torch.Tensor):
+            documents = self.embed(documents, "document")
+        documents = documents.to(queries.device)
+        index = batch["index"].to(queries.device)
+        if losses.DOC_VECTORS in needs:
+            outputs.doc_vectors = documents[index]
+        if needs & {losses.SCORES, losses.BATCH_SCORES}:
+            if self.sim_fn == SimFn.cos:
+                queries, documents = F.normalize(queries, dim=-1), F.normalize(documents, dim=-1)
+            outputs.batch_scores = queries @ documents.T
+            outputs.batch_index = index
+            outputs.scores = outputs.batch_scores.gather(-1, index)
+        return outputs
+
+    def mark_trained(self, manifest: dict[str, Any]) -> None:
+        """Record that the weights are no longer the checkpoint's: repr, equality and the manifest change with them."""
+        self.manifest = manifest
+        self._trained = checkpoints.fingerprint(self.query_modules())
+        self.path = pt.Artifact.NO_PATH

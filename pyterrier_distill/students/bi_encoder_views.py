@@ -1,0 +1,130 @@
+"""The transformers a BiEncoder gives: query encoder, document encoder, scorer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pyterrier_dr
+from pyterrier_dr import SimFn
+
+from ..frames import DOC_VEC, QUERY_VEC, check_text
+
+if TYPE_CHECKING:
+    from .bi_encoder import BiEncoder
+
+
+class QueryEncoder(pyterrier_dr.BiQueryEncoder):
+    """Q → Q + ``query_vec``; any frame with ``query`` will do. Each distinct query is encoded once."""
+
+    schematic = {"label": "QueryEncoder"}
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Add the column ``query_vec``, float32[dimension]."""
+        with pt.validate.any(inp, context=self) as v:
+            v.query_frame(["query"])
+            v.columns(includes=["query"])
+        check_text(inp, ["query"])
+        return inp.assign(**{QUERY_VEC: list(self.encode(inp["query"]))})
+
+
+class DocEncoder(pyterrier_dr.BiDocEncoder):
+    """D → D + ``doc_vec``; any frame with text will do. What the model's ``doc_index`` holds is looked up."""
+
+    schematic = {"label": "DocEncoder"}
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Add the column ``doc_vec``, float32[dimension]."""
+        index = self.bi_encoder_model.doc_index
+        with pt.validate.any(inp, context=self) as v:
+            v.document_frame([self.text_field])
+            v.columns(includes=[self.text_field])
+            if index is not None:
+                v.columns(includes=["docno"])
+        if index is None or "docno" not in inp.columns or len(inp) == 0:
+            if self.text_field in inp.columns:
+                check_text(inp, [self.text_field])
+                return inp.assign(**{DOC_VEC: list(self.encode(inp[self.text_field]))})
+            return inp.assign(**{DOC_VEC: []})
+        vectors: list[np.ndarray | None] = [None] * len(inp)
+        docnos, stored, _ = index.payload()
+        places = docnos.inv[inp["docno"].to_numpy(dtype=object)]
+        held = places >= 0
+        for row, vector in zip(np.flatnonzero(held), stored[places[held]], strict=True):
+            vectors[row] = vector
+        if not held.all():
+            if self.text_field not in inp.columns:
+                absent = inp["docno"].to_numpy()[~held]
+                raise ValueError(
+                    f"{self.bi_encoder_model.doc_index} holds no vector of docno {absent[0]!r} ({len(absent)} such),"
+                    f" and the frame has no column {self.text_field!r} to encode: add a text_loader() before."
+                )
+            rest = inp.loc[inp.index[~held]] if inp.index.is_unique else inp[~held]
+            check_text(rest, [self.text_field])
+            for row, vector in zip(np.flatnonzero(~held), self.encode(rest[self.text_field]), strict=True):
+                vectors[row] = vector
+        return inp.assign(**{DOC_VEC: vectors})
+
+
+class Scorer(pyterrier_dr.BiScorer):
+    """R → R: the score is the product of query and document vector; ``rank`` follows, rows keep their order."""
+
+    schematic = {"label": "BiEncoder scorer"}
+
+    def __init__(self, bi_encoder_model: BiEncoder, verbose=None, batch_size=None, text_field=None, sim_fn=None):
+        self.bi_encoder_model = bi_encoder_model
+        self.verbose = bi_encoder_model.verbose if verbose is None else verbose
+        self.batch_size = batch_size or bi_encoder_model.batch_size
+        self.text_field = text_field or bi_encoder_model.text_field
+        self._sim_fn = None if sim_fn is None else SimFn(sim_fn)
+
+    @property
+    def sim_fn(self) -> SimFn:
+        """The similarity; the model's own where none was given, asked only when there is something to score."""
+        return self._sim_fn or self.bi_encoder_model.sim_fn
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Replace ``score`` and ``rank``; every other column and the index stay."""
+        model = self.bi_encoder_model
+        with pt.validate.any(inp, context=self) as v:
+            for query in ("query", QUERY_VEC):
+                for document in (self.text_field, DOC_VEC):
+                    v.result_frame([query, document])
+            if model.doc_index is not None:
+                v.result_frame(["query"])
+                v.result_frame([QUERY_VEC])
+        out = inp.drop(columns=["score", "rank"], errors="ignore")
+        if len(inp) == 0:
+            return out.assign(score=pd.Series(dtype=float), rank=pd.Series(dtype=int))
+        queries = inp[QUERY_VEC] if QUERY_VEC in inp.columns else self._queries()(inp)[QUERY_VEC]
+        documents = inp[DOC_VEC] if DOC_VEC in inp.columns else self._documents()(inp)[DOC_VEC]
+        q, d = np.stack(list(queries)), np.stack(list(documents))
+        if q.shape[1] != d.shape[1]:
+            raise ValueError(f"query_vec has {q.shape[1]} dimensions and doc_vec {d.shape[1]}: they are of two models.")
+        if self.sim_fn == SimFn.cos:
+            q = q / np.linalg.norm(q, axis=1, keepdims=True)
+            d = d / np.linalg.norm(d, axis=1, keepdims=True)
+        return pt.model.add_ranks(out.assign(score=np.einsum("nd,nd->n", q, d).astype(float)))
+
+    def _queries(self) -> QueryEncoder:
+        return self.bi_encoder_model.query_encoder(verbose=self.verbose, batch_size=self.batch_size)
+
+    def _documents(self) -> DocEncoder:
+        encoder = self.bi_encoder_model.doc_encoder(verbose=self.verbose, batch_size=self.batch_size)
+        encoder.text_field = self.text_field
+        return encoder
+
+    def __repr__(self) -> str:
+        return f"{self.bi_encoder_model!r}.text_scorer()"
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Scorer)
+            and self.bi_encoder_model == other.bi_encoder_model
+            and (self.text_field, self._sim_fn) == (other.text_field, other._sim_fn)
+        )
+
+    def __hash__(self) -> int:
+        return hash((Scorer, self.bi_encoder_model, self.text_field, self._sim_fn))

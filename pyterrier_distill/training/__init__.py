@@ -1,0 +1,1 @@
+"""Training: lists from frames, batches, and a thin subclass of transformers.Trainer."""
