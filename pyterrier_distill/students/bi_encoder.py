@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,7 +127,7 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
         self.device = device
         self.trust_remote_code = trust_remote_code
         pt.Artifact.__init__(self, self.name_or_path if self._is_directory() else pt.Artifact.NO_PATH)
-        self.manifest: dict[str, Any] = {}
+        self.manifest: dict[str, Any] = self._metadata().get("manifest", {})
         self._model: SentenceTransformer | None = None
         self._trained: str | None = None
 
@@ -146,6 +148,11 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
 
     def _is_directory(self) -> bool:
         return isinstance(self.name_or_path, str) and os.path.isdir(self.name_or_path)
+
+    def _metadata(self) -> dict[str, Any]:
+        """What :meth:`save` wrote beside the checkpoint; empty for others' checkpoints."""
+        path = os.path.join(self.name_or_path, "pt_meta.json") if self._is_directory() else ""
+        return json.loads(Path(path).read_text(encoding="utf-8")) if os.path.isfile(path) else {}
 
     @property
     def model(self) -> SentenceTransformer:
@@ -181,8 +188,8 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
     @property
     def freeze_docs(self) -> bool:
         """Whether training leaves the document encoder alone."""
-        if self._freeze_docs is None and self._is_directory():
-            return bool(pt._artifact._load_metadata(str(self.path)).get("freeze_docs", False))
+        if self._freeze_docs is None:
+            return bool(self._metadata().get("freeze_docs", False))
         return bool(self._freeze_docs)
 
     @property

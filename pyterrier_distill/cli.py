@@ -1,0 +1,58 @@
+"""The command ``pyterrier-distill``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ._version import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: None = those of the process.
+
+    Returns:
+        0 when all went well, 2 after a mistake of the user's, which is told in one line.
+    """
+    parser = argparse.ArgumentParser(prog="pyterrier-distill", description="Distil neural rankers in PyTerrier.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser(
+        "demo", help="distil a dense retriever from documents alone and compare it with its teacher and BM25"
+    )
+    demo.add_argument("--dataset", default="pydocs", help="pydocs (default), irds:ID or folder:PATH")
+    demo.add_argument("--layers", type=_layers, default=2, help="layers of the student: a number, or which, as 0,5")
+    demo.add_argument("--minutes", type=float, help="minutes of labelling and training (default: 60,000 queries)")
+    demo.add_argument("--out", default="distill-demo", help="directory of the results")
+    demo.add_argument("--seed", type=int, default=42)
+    demo.add_argument("--teacher", help="a sentence-transformers checkpoint (default: all-MiniLM-L6-v2)")
+    demo.add_argument("--max-length", type=int, help="tokens of a document that the teacher reads")
+    options = vars(parser.parse_args(arguments))
+    options.pop("command")
+    try:
+        from .demo.distil import demo as run
+
+        run(options.pop("dataset"), **options)
+    except (ValueError, OSError, LookupError, ModuleNotFoundError, FloatingPointError) as error:
+        message = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
+        print(f"pyterrier-distill: error: {' '.join(message.split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pyterrier-distill: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _layers(text: str) -> int | list[int]:
+    try:
+        return [int(part) for part in text.split(",")] if "," in text else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a list such as 0,5") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""A whole collection by its name, ready for retrieval: documents with one text each, queries, judgements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyterrier as pt
+
+_TOPIC_FIELDS = ("query", "text", "title", "question")
+
+
+@dataclass
+class Collection:
+    """A collection in memory.
+
+    Attributes:
+        name: as PyTerrier knows it.
+        documents: D frame: ``docno``, ``text`` (title and text joined).
+        topics: Q frame: ``qid``, ``query``.
+        qrels: ``qid``, ``docno``, ``label``.
+    """
+
+    name: str
+    documents: pd.DataFrame
+    topics: pd.DataFrame
+    qrels: pd.DataFrame
+
+
+def load_collection(name: str) -> Collection:
+    """Load a dataset whole.
+
+    Args:
+        name: ``pydocs``, ``pydocs:train``, ``folder:PATH``, ``irds:ID``, or any other name PyTerrier knows.
+
+    Raises:
+        ValueError: in one line, if there is no such dataset, or it lacks documents, queries or judgements.
+        FileNotFoundError: if the folder does not exist.
+    """
+    name = {"pydocs": "pydocs:test"}.get(name, name)
+    try:
+        dataset = pt.get_dataset(name)
+    except KeyError as error:
+        cause = error.__cause__ or error
+        raise ValueError(
+            f"no dataset {name!r} ({cause.args[0] if cause.args else cause}): give pydocs, folder:PATH of a"
+            " directory in BEIR or TIRA layout, or irds:ID of ir_datasets."
+        ) from error
+    try:
+        rows = _texts(dataset)
+        topics = _topics(dataset)
+        qrels = dataset.get_qrels()
+    except (NotImplementedError, AttributeError) as error:
+        raise ValueError(
+            f"{name!r} cannot be distilled on: it needs documents, queries and qrels ({error})."
+        ) from error
+    documents = pd.DataFrame(rows, columns=["docno", "text"])
+    for part, frame in (("documents", documents), ("queries", topics), ("qrels", qrels)):
+        if len(frame) == 0:
+            raise ValueError(f"{name!r} has no {part}.")
+    return Collection(name, documents, topics, qrels[["qid", "docno", "label"]])
+
+
+def _texts(dataset: Any) -> list[tuple[str, str]]:
+    if hasattr(dataset, "irds_ref"):
+        reference = dataset.irds_ref()
+        if not reference.has_docs():
+            raise NotImplementedError("it has no documents")
+        return [(document.doc_id, document.default_text().strip()) for document in reference.docs_iter()]
+    fields = ("title", "text")
+    return [
+        (document["docno"], " ".join(document[field] for field in fields if document.get(field)).strip())
+        for document in dataset.get_corpus_iter(verbose=False)
+    ]
+
+
+def _topics(dataset: Any) -> pd.DataFrame:
+    if hasattr(dataset, "irds_ref"):
+        reference = dataset.irds_ref()
+        if not reference.has_queries():
+            raise NotImplementedError("it has no queries")
+        available = reference.queries_cls()._fields[1:]
+        variant = next((field for field in _TOPIC_FIELDS if field in available), None)
+        topics = dataset.get_topics() if len(available) == 1 else dataset.get_topics(variant)
+    else:
+        topics = dataset.get_topics()
+    return topics.assign(query=topics["query"].str.strip())[["qid", "query"]]

