@@ -333,7 +333,7 @@ class Distiller(pt.Estimator):
         arguments: dict[str, Any] = {
             "output_dir": str(directory),
             "learning_rate": self.learning_rate,
-            "warmup_steps": math.ceil(self.warmup * total),
+            "warmup_steps": int(self.warmup * total),
             "lr_scheduler_type": self.schedule,
             "num_train_epochs": self.epochs,
             "max_steps": self.steps or -1,
@@ -353,6 +353,7 @@ class Distiller(pt.Estimator):
             "metric_for_best_model": metric,
             "greater_is_better": None if metric is None else metric != "eval_loss",
             "logging_steps": max(1, min(50, math.ceil(total / 20))),
+            "logging_nan_inf_filter": False,  # a loss that is no number shall be seen
             "report_to": "none",
             "remove_unused_columns": False,
             "dataloader_pin_memory": self.student.model.device.type == "cuda",

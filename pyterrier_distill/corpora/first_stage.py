@@ -21,6 +21,7 @@ def bm25(
     path: str | os.PathLike,
     documents: Iterable[dict[str, str]] | None = None,
     *,
+    text_field: str = "text",
     engine: str = "auto",
     k1: float = 0.9,
     b: float = 0.4,
@@ -32,7 +33,8 @@ def bm25(
 
     Args:
         path: directory of the index.
-        documents: dicts with ``docno`` and text fields, all indexed; not read where the index exists.
+        documents: dicts with ``docno`` and text; not read where the index exists.
+        text_field: the field that is indexed.
         engine: ``pisa``, ``bm25s``, or ``auto`` = PISA where pyterrier-pisa is installed.
         k1: term frequency saturation.
         b: length normalisation, 0 to 1.
@@ -51,15 +53,19 @@ def bm25(
         shutil.rmtree(path, ignore_errors=True)  # what an interrupted build left
     if engine == "bm25s":
         if not built:
-            Bm25s.build(path, documents)
+            Bm25s.build(path, documents, text_field)
         return Bm25s(path, k1=k1, b=b, num_results=num_results)
     import pyterrier_pisa
 
-    index = pyterrier_pisa.PisaIndex(str(path), stemmer="porter2", threads=os.cpu_count() or 1)
-    if not built:
-        with _quiet_stderr():
+    index = pyterrier_pisa.PisaIndex(
+        str(path), text_field, stemmer="porter2", stops="lucene", threads=os.cpu_count() or 1
+    )
+    with _quiet():
+        if not built:
             index.index(documents)
-    return index.bm25(k1=k1, b=b, num_results=num_results)
+        retriever = index.bm25(k1=k1, b=b, num_results=num_results)
+        retriever.search("x")  # the scores of this k1 and b are prepared when they are first used, and that is loud too
+    return retriever
 
 
 def _engine(engine: str) -> str:
@@ -76,19 +82,24 @@ def _engine(engine: str) -> str:
     raise ModuleNotFoundError(f'BM25 needs an engine: pip install "pyterrier-distill[{extra}]".')
 
 
-class _quiet_stderr:
-    """PISA writes its log to file descriptor 2, past Python; keep it out of the user's way, but show it on errors."""
+class _quiet:
+    """PISA writes its log past Python; keep it out of the user's way, but show it when something fails."""
 
     def __enter__(self) -> None:
+        import sys
         import tempfile
 
+        sys.stdout.flush()
+        sys.stderr.flush()
         self.log = tempfile.TemporaryFile()
-        self.saved = os.dup(2)
-        os.dup2(self.log.fileno(), 2)
+        self.saved = {stream: os.dup(stream) for stream in (1, 2)}
+        for stream in self.saved:
+            os.dup2(self.log.fileno(), stream)
 
     def __exit__(self, kind: object, *_: object) -> None:
-        os.dup2(self.saved, 2)
-        os.close(self.saved)
+        for stream, original in self.saved.items():
+            os.dup2(original, stream)
+            os.close(original)
         if kind is not None:
             self.log.seek(0)
             logger.error("PISA said:\n%s", self.log.read().decode(errors="replace"))
@@ -116,12 +127,12 @@ class Bm25s(pt.Transformer):
         self._loaded: tuple[Any, list[str]] | None = None
 
     @classmethod
-    def build(cls, path: str | os.PathLike, documents: Iterable[dict[str, str]]) -> None:
+    def build(cls, path: str | os.PathLike, documents: Iterable[dict[str, str]], text_field: str) -> None:
         """Tokenise ``documents`` and keep the tokens at ``path``; k1 and b are chosen when searching."""
         docnos, texts = [], []
         for document in documents:
             docnos.append(document["docno"])
-            texts.append(" ".join(v for k, v in document.items() if k != "docno" and isinstance(v, str)))
+            texts.append(document[text_field])
         from ..students.checkpoints import written_whole
 
         with written_whole(path, overwrite=True) as draft:
@@ -141,19 +152,19 @@ class Bm25s(pt.Transformer):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Retrieve for each query."""
         pt.validate.query_frame(inp, ["query"], context=self)
-        result = pt.new.DataFrameBuilder(["docno", "score", "rank"])
-        inp = inp.reset_index(drop=True)
+        inp = inp.drop(columns=["docno", "score", "rank"], errors="ignore").reset_index(drop=True)
+        rows: list[tuple[int, str, float, int]] = []
         if len(inp):
             index, docnos = self._index()
             depth = min(self.num_results, len(docnos))
-            for tokens in _tokens(inp["query"].tolist()):
+            for number, tokens in enumerate(_tokens(inp["query"].tolist())):
                 scores = index.get_scores(tokens) if tokens else np.zeros(len(docnos))
                 top = np.argsort(-scores, kind="stable")[:depth]
-                top = top[scores[top] > 0]
-                result.extend(
-                    {"docno": [docnos[i] for i in top], "score": scores[top].astype(float), "rank": np.arange(len(top))}
-                )
-        return result.to_df(inp)
+                found = enumerate(top[scores[top] > 0])
+                rows += [(number, docnos[place], float(scores[place]), rank) for rank, place in found]
+        hits = pd.DataFrame(rows, columns=["row", "docno", "score", "rank"])
+        out = inp.iloc[hits["row"].to_numpy(dtype=int)].reset_index(drop=True)
+        return out.assign(**{column: hits[column] for column in ("docno", "score", "rank")})
 
     def fuse_rank_cutoff(self, k: int) -> pt.Transformer | None:
         """``bm25 % k`` retrieves k."""

@@ -9,7 +9,8 @@ files count (and numpy's ``_core``), since numpy and scipy keep their code there
 * A docstring without at least ten words after its summary gives no document.
 * Documents with the same text after the summary (inherited or copied docstrings) are kept once, the first by name.
 * A summary is no query if it is not 3 to 30 words long, if several documents share it, or if it gives the answer away:
-  if the object's own name stands in it as a word. Such documents stay in the collection and distract.
+  if the object's own name stands in it as a word, or the document repeats it. Such documents stay in the collection
+  and distract.
 * One query in ten, by a hash of the docno, is ``pydocs:test``, the others are ``pydocs:train``.
 
 The collection follows the installed versions: figures compare only between equal ones (:meth:`Pydocs.versions`).
@@ -153,11 +154,14 @@ def _collection(verbose: bool = False) -> tuple[list[dict[str, str]], list[tuple
         documents.append({"docno": docno, "text": f"{head} {body}"})
         candidates.append((docno, summary))
     shared = Counter(summary.lower() for _, summary in candidates)
-    queries = [(docno, s) for docno, s in candidates if shared[s.lower()] == 1 and _is_query(docno, s)]
+    texts = {document["docno"]: document["text"] for document in documents}
+    queries = [(docno, s) for docno, s in candidates if shared[s.lower()] == 1 and _is_query(docno, s, texts[docno])]
     return documents, queries
 
 
-def _is_query(docno: str, summary: str) -> bool:
+def _is_query(docno: str, summary: str, text: str) -> bool:
+    if summary in text:
+        return False
     name = docno.rsplit(".", 1)[-1]
     given_away = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", summary, re.IGNORECASE)
     return 3 <= len(summary.split()) <= 30 and not given_away

@@ -20,6 +20,9 @@ class ExplodeQueries(pt.Transformer):
 
     schematic = {"label": "ExplodeQueries"}
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Explode ``querygen``, queries separated by newlines."""
         pt.validate.document_frame(inp, [QUERYGEN], context=self)

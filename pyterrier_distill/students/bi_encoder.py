@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _DOC_PROMPTS = ("document", "passage", "corpus")
+
+
+@dataclass
+class _Weights:
+    """The model, shared by all copies of a student that differ in settings of running it alone."""
+
+    model: SentenceTransformer | None = None
+    trained: str | None = None
+    manifest: dict[str, Any] = field(default_factory=dict)
 
 
 class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
@@ -127,9 +137,7 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
         self.device = device
         self.trust_remote_code = trust_remote_code
         pt.Artifact.__init__(self, self.name_or_path if self._is_directory() else pt.Artifact.NO_PATH)
-        self.manifest: dict[str, Any] = self._metadata().get("manifest", {})
-        self._model: SentenceTransformer | None = None
-        self._trained: str | None = None
+        self._weights = _Weights(manifest=self._metadata().get("manifest", {}))
 
     @classmethod
     def truncated(
@@ -157,26 +165,35 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
     @property
     def model(self) -> SentenceTransformer:
         """The sentence-transformers model: queries by ``encode_query``, documents by ``encode_document``."""
-        if self._model is None:
-            doc_encoder = self._doc_encoder
-            self._model = (
-                build(
-                    copy.deepcopy(self.name_or_path.model)
-                    if isinstance(self.name_or_path, BiEncoder)
-                    else checkpoints.load_sentence_transformer(
-                        self.name_or_path, device="cpu", trust_remote_code=self.trust_remote_code
-                    ),
-                    layers=self.layers,
-                    pooling=self.pooling,
-                    projection=self.projection,
-                    max_length=self.max_length,
-                    teacher=None if doc_encoder is None else doc_encoder.model,
-                    share_teacher=self.freeze_docs,
+        if self._weights.model is None:
+            self._weights.model = self._build()
+        return self._weights.model
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """How the weights came to be: what the Distiller recorded; empty for an untrained student."""
+        return self._weights.manifest
+
+    def _build(self) -> SentenceTransformer:
+        import torch
+
+        with torch.inference_mode(False):  # whoever asks first, these weights shall be trainable
+            if isinstance(self.name_or_path, BiEncoder):
+                source = copy.deepcopy(self.name_or_path.model)
+            else:
+                source = checkpoints.load_sentence_transformer(
+                    self.name_or_path, device="cpu", trust_remote_code=self.trust_remote_code
                 )
-                .to(scoring.infer_device(self.device))
-                .eval()
+            model = build(
+                source,
+                layers=self.layers,
+                pooling=self.pooling,
+                projection=self.projection,
+                max_length=self.max_length,
+                teacher=None if self._doc_encoder is None else self._doc_encoder.model,
+                share_teacher=self.freeze_docs,
             )
-        return self._model
+            return model.to(scoring.infer_device(self.device)).eval()
 
     @property
     def asymmetric(self) -> bool:
@@ -347,7 +364,8 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
 
     def __repr__(self) -> str:
         shown = pta.transformer_repr(self)
-        return shown if self._trained is None else f"<{shown} trained {self._trained}>"
+        trained = self._weights.trained
+        return shown if trained is None else f"<{shown} trained {trained}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BiEncoder) and repr(self) == repr(other)
@@ -358,11 +376,12 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
     def apply_attributes(self, **kwargs: Any) -> BiEncoder:
         """A copy with other settings; the weights are shared where only settings of running it change."""
         if set(kwargs) <= set(self._RUNTIME):
-            changed = copy.copy(self)
+            changed = object.__new__(type(self))  # copy.copy would ask __getstate__, which leaves the weights behind
+            changed.__dict__.update(self.__dict__)
             for name, value in kwargs.items():
                 setattr(changed, name, value)
             return changed
-        if self._trained is not None:
+        if self._weights.trained is not None:
             raise pt.inspect.InspectError(
                 f"cannot change {', '.join(sorted(kwargs))} of a trained student: save it and load it with others."
             )
@@ -377,6 +396,6 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        if self._trained is None:  # it can be loaded again
-            state["_model"] = None
+        if self._weights.trained is None:  # the model can be loaded again
+            state["_weights"] = _Weights(manifest=self.manifest)
         return state

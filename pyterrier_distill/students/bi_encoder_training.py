@@ -34,17 +34,18 @@ class BiEncoderTraining:
                 columns += (self.text_field,)
         return columns
 
-    def check_labels(self, columns: dict[str, Any]) -> None:
+    def check_labels(self, labels: dict[str, np.ndarray]) -> None:
         """Check teacher vectors against the student's dimension before training starts.
 
         Raises:
             ValueError: naming the column, both dimensions, and the projection that would mend it.
         """
-        for column, first in columns.items():
-            if column.startswith((QUERY_VEC, DOC_VEC)) and len(first) != self.dimension:
+        for column, cells in labels.items():
+            given = np.shape(cells)[-1]
+            if column.startswith((QUERY_VEC, DOC_VEC)) and given != self.dimension:
                 raise ValueError(
-                    f"the teacher's {column!r} has {len(first)} dimensions and the student {self.dimension}:"
-                    f" build the student with projection={len(first)}."
+                    f"the teacher's {column!r} has {given} dimensions and the student {self.dimension}:"
+                    f" build the student with projection={given}."
                 )
 
     def trainable(self, needs: frozenset[str]) -> nn.Module:
@@ -130,6 +131,6 @@ class BiEncoderTraining:
 
     def mark_trained(self, manifest: dict[str, Any]) -> None:
         """Record that the weights are no longer the checkpoint's: repr, equality and the manifest change with them."""
-        self.manifest = manifest
-        self._trained = checkpoints.fingerprint(self.query_modules())
+        self._weights.manifest = manifest
+        self._weights.trained = checkpoints.fingerprint(self.query_modules())
         self.path = pt.Artifact.NO_PATH

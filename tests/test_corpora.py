@@ -1,0 +1,210 @@
+"""Collections: folders in both layouts, docstrings, and the first stage."""
+
+import gzip
+import json
+
+import pandas as pd
+import pyterrier as pt
+import pytest
+
+import pyterrier_distill as ptd
+from pyterrier_distill.corpora import pydocs
+from pyterrier_distill.corpora.loading import load_collection
+
+
+def jsonl(path, rows):
+    opener = gzip.open if path.suffix == ".gz" else open
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with opener(path, "wt", encoding="utf-8") as out:
+        out.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture(params=["plain", "gz"])
+def beir(request, tmp_path):
+    """Three documents, three queries, two splits, one run."""
+    end = ".gz" if request.param == "gz" else ""
+    jsonl(
+        tmp_path / f"corpus.jsonl{end}",
+        [{"_id": f"d{i}", "title": f"title {i}", "text": f"text ü {i}", "metadata": {}} for i in range(3)],
+    )
+    jsonl(tmp_path / f"queries.jsonl{end}", [{"_id": str(i), "text": f"query {i}"} for i in range(3)])
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n0\td0\t1\n1\td1\t2\n")
+    (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n2\td2\t1\n")
+    run = "0 Q0 d1 1 5.0 x\n0 Q0 d0 2 5.0 x\n1 Q0 d1 1 0.0 x\n"
+    (tmp_path / "runs").mkdir()
+    path = tmp_path / "runs" / f"bm25.txt{end}"
+    path.write_bytes(gzip.compress(run.encode()) if end else run.encode())
+    return tmp_path
+
+
+def test_beir_layout(beir):
+    dataset = pt.get_dataset(f"folder:{beir}")
+    assert list(dataset.get_corpus_iter(verbose=False))[1] == {"docno": "d1", "title": "title 1", "text": "text ü 1"}
+    assert dataset.get_topics().to_numpy().tolist() == [["0", "query 0"], ["1", "query 1"]]  # test comes first
+    assert dataset.get_topics("train")["qid"].tolist() == ["2"]
+    assert dataset.get_qrels().to_numpy().tolist() == [["0", "d0", 1], ["1", "d1", 2]]
+    assert pt.get_dataset(f"folder:{beir}/train").get_qrels()["docno"].tolist() == ["d2"]
+    run = dataset.get_results("bm25")
+    assert run.sort_values(["qid", "rank"])[["qid", "docno", "rank", "query"]].to_numpy().tolist() == [
+        ["0", "d1", 0, "query 0"],
+        ["0", "d0", 1, "query 0"],
+        ["1", "d1", 0, "query 1"],
+    ]
+    loaded = dataset.text_loader()(run)
+    assert loaded["text"].tolist() == [f"text ü {docno[1]}" for docno in run["docno"]]
+    assert dataset.text_loader("title")(run)["title"].iloc[0] == f"title {run['docno'].iloc[0][1]}"
+
+
+def test_tira_layout(tmp_path):
+    jsonl(
+        tmp_path / "documents.jsonl",
+        [{"docno": "a", "text": "one", "original_document": {}}, {"docno": "b", "text": "two"}],
+    )
+    jsonl(tmp_path / "queries.jsonl", [{"qid": "1", "query": "first", "original_query": {}}])
+    (tmp_path / "qrels.txt").write_text("1 0 a 1\n1 0 b 0\n")
+    jsonl(
+        tmp_path / "rerank.jsonl.gz",
+        [{"qid": "1", "query": "first", "docno": "a", "text": "one", "score": 1.0, "rank": 0}],
+    )
+    dataset = pt.get_dataset(f"folder:{tmp_path}")
+    assert [d["docno"] for d in dataset.get_corpus_iter(verbose=False)] == ["a", "b"]
+    assert dataset.get_topics().to_numpy().tolist() == [["1", "first"]]
+    assert dataset.get_qrels().to_numpy().tolist() == [["1", "a", 1], ["1", "b", 0]]
+    assert dataset.get_results().iloc[0]["text"] == "one"
+
+
+def test_missing_parts_are_told(beir, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such directory"):
+        pt.get_dataset("folder:/nowhere/at/all")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="neither a corpus"):
+        pt.get_dataset(f"folder:{tmp_path}/empty")
+    dataset = pt.get_dataset(f"folder:{beir}")
+    with pytest.raises(ValueError, match="no split 'dev', only: test, train"):
+        dataset.get_topics("dev")
+    with pytest.raises(ValueError, match="no run 'bm52', only: bm25"):
+        dataset.get_results("bm52")
+    with pytest.raises(ValueError, match="holds no document 'zz'"):
+        dataset.text_loader()(pd.DataFrame([("1", "zz")], columns=["qid", "docno"]))
+    with open(beir / "queries.jsonl", "w") as out:
+        out.write('{"_id": "0", "text"\n')
+    if (beir / "queries.jsonl.gz").exists():
+        (beir / "queries.jsonl.gz").unlink()
+    with pytest.raises(ValueError, match="line 1 of .* is not JSON"):
+        dataset.get_topics()
+
+
+def test_real_collections(collections):
+    dataset = pt.get_dataset(f"folder:{collections}/dl19")
+    assert len(dataset.get_topics()) == 43
+    run, qrels = dataset.get_results("bm25"), dataset.get_qrels()
+    assert pt.Evaluate(run, qrels, ["ndcg_cut_10"])["ndcg_cut_10"] == pytest.approx(0.506, abs=5e-4)
+    train = pt.get_dataset(f"folder:{collections}/msmarco_dev_sample/train")
+    assert len(train.get_topics()) == 6301 and len(train.get_topics("test")) == 679
+
+
+# -- docstrings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def docs():
+    return pt.get_dataset("pydocs:test")
+
+
+def test_pydocs_is_a_known_item_collection(docs):
+    documents, topics, qrels = docs.documents(), docs.get_topics(), docs.get_qrels()
+    assert len(documents) > 3000 and len(topics) > 300
+    assert {name.split(".")[0] for name in documents} >= {"numpy", "pandas", "scipy", "torch", "asyncio"}
+    assert qrels["docno"].isin(documents.keys()).all() and qrels["docno"].is_unique
+    assert qrels["qid"].tolist() == topics["qid"].tolist()
+    texts = [document["text"].split(" ", 1)[1] for document in documents.values()]
+    assert len(set(texts)) == len(texts)
+
+
+def test_pydocs_queries_do_not_give_the_answer_away(docs):
+    topics = docs.get_topics().merge(docs.get_qrels())
+    for query, docno in zip(topics["query"], topics["docno"]):
+        words = query.lower().replace("(", " ").replace("`", " ").replace(".", " ").split()
+        assert docno.rsplit(".", 1)[-1].lower() not in words
+        assert query not in docs.documents()[docno]["text"]
+        assert 3 <= len(query.split()) <= 30
+    assert topics["query"].str.lower().is_unique
+
+
+def test_pydocs_splits_share_documents_but_no_query(docs):
+    train, test = docs.get_topics("train"), docs.get_topics("test")
+    assert not set(train["qid"]) & set(test["qid"])
+    assert len(test) / (len(test) + len(train)) == pytest.approx(0.1, abs=0.02)
+    with pytest.raises(KeyError):
+        pt.get_dataset("pydocs:dev")
+
+
+def test_pydocs_is_the_same_every_time(docs):
+    before = (list(docs.documents().items()), docs.get_topics())
+    pydocs._collection.cache_clear()
+    again = pt.get_dataset("pydocs:test")
+    assert list(again.documents().items()) == before[0]
+    pd.testing.assert_frame_equal(again.get_topics(), before[1])
+
+
+def test_docstrings_are_read_not_run(tmp_path, monkeypatch):
+    source = tmp_path / "loud.py"
+    source.write_text(
+        'raise SystemExit("imported!")\n\n\ndef public(a, *, b=1):\n    """Do the thing. Always.\n\n'
+        + "word " * 12
+        + '"""\n\n\ndef _private():\n    """No.\n\n' + "word " * 12 + '"""\n\n\n'
+        "class Shape:\n    def area(self):\n        '''Area.\n\n" + "other " * 12 + "'''\n"
+    )  # fmt: skip
+    monkeypatch.setattr(pydocs, "_sources", lambda: [("pkg", tmp_path)])
+    pydocs._collection.cache_clear()
+    try:
+        documents, _ = pydocs._collection()
+    finally:
+        pydocs._collection.cache_clear()
+    assert [d["docno"] for d in documents] == ["pkg.loud.Shape.area", "pkg.loud.public"]
+    assert documents[1]["text"] == "pkg.loud.public(a, *, b=1) Always. " + " ".join(["word"] * 12)
+
+
+# -- first stage ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["pisa", "bm25s"])
+def test_bm25_finds_what_shares_rare_words(engine, tmp_path, documents):
+    pytest.importorskip({"pisa": "pyterrier_pisa", "bm25s": "bm25s"}[engine])
+    rows = [*documents.to_dict("records"), {"docno": "zebra", "text": "the only zebras here"}]
+    topics = pd.DataFrame([("1", "zebra"), ("2", "nothing matches qwerty")], columns=["qid", "query"])
+    retriever = ptd.bm25(tmp_path / "index", rows, engine=engine, num_results=5)
+    assert retriever(topics)[["qid", "docno"]].to_numpy().tolist() == [["1", "zebra"]]
+    again = ptd.bm25(tmp_path / "index", None, engine=engine)  # now from disk
+    assert again(topics)["docno"].tolist() == ["zebra"]
+    assert (again % 2)(pd.DataFrame([("1", "red")], columns=["qid", "query"]))["rank"].tolist() == [0, 1]
+    assert len(again(topics.head(0))) == 0
+
+
+def test_bm25_on_real_queries_is_where_it_should_be(irds, tmp_path):
+    """The figures of two other implementations (Anserini-like settings): 0.445."""
+    collection = load_collection("irds:vaswani")
+    rows = collection.documents.to_dict("records")
+    for engine in ("pisa", "bm25s"):
+        pytest.importorskip({"pisa": "pyterrier_pisa", "bm25s": "bm25s"}[engine])
+        run = ptd.bm25(tmp_path / engine, rows, engine=engine)(collection.topics)
+        assert pt.Evaluate(run, collection.qrels, ["ndcg_cut_10"])["ndcg_cut_10"] == pytest.approx(0.445, abs=0.01)
+
+
+def test_bm25_mistakes(tmp_path):
+    with pytest.raises(FileNotFoundError, match="pass the documents"):
+        ptd.bm25(tmp_path / "none", engine="bm25s")
+    with pytest.raises(ValueError, match="'auto', 'pisa' or 'bm25s'"):
+        ptd.bm25(tmp_path / "none", engine="terrier")
+
+
+def test_whole_collections_by_name(beir, irds):
+    collection = load_collection(f"folder:{beir}")
+    assert collection.documents.to_numpy().tolist() == [[f"d{i}", f"title {i} text ü {i}"] for i in range(3)]
+    nfcorpus = load_collection("irds:beir/nfcorpus/test")
+    assert len(nfcorpus.topics) == 323 and len(nfcorpus.documents) == 3633
+    for name in ("pydocs:dev", "irds:no/such", "nonsense:x", "no-such-dataset"):
+        with pytest.raises(ValueError, match="no dataset") as caught:
+            load_collection(name)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,370 @@
+"""Training: learns, repeats itself, resumes, and refuses what cannot be meant."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pytest
+import torch
+
+import pyterrier_distill as ptd
+
+
+@pytest.fixture
+def teacher(tiny):
+    return ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+
+
+def student_of(teacher, **settings):
+    settings = {"precision": "fp32", "device": "cpu", "doc_encoder": teacher, "freeze_docs": True, **settings}
+    return ptd.BiEncoder(ptd.BiEncoder.truncated(teacher, 2), **settings)
+
+
+def distiller(student, loss, **settings):
+    return ptd.Distiller(student, loss, **{"precision": "fp32", "verbose": False, "learning_rate": 1e-3, **settings})
+
+
+@pytest.fixture
+def queries(documents, teacher):
+    return (ptd.SpanQueries(n=8) >> ptd.explode_queries() >> teacher.query_encoder())(documents)
+
+
+def weights(student):
+    return torch.cat([p.detach().flatten() for p in student.query_modules().parameters()])
+
+
+# -- it learns --------------------------------------------------------------------------------------------------------
+
+
+def test_matching_embeddings_brings_the_student_to_its_teacher(teacher, queries):
+    student = student_of(teacher)
+    target = np.stack(list(queries["query_vec"]))
+    before = np.linalg.norm(student.encode_queries(queries["query"]) - target, axis=1).mean()
+    d = distiller(student, ptd.EmbeddingMatch(), epochs=10, queries_per_batch=16, dropout=0.0)
+    assert d.fit(queries) is d
+    after = np.linalg.norm(student.encode_queries(queries["query"]) - target, axis=1).mean()
+    assert after < 0.5 * before
+    assert [entry["step"] for entry in d.history if "loss" in entry][-1] == 60
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        ptd.KLDivergence(temperature=0.1),
+        ptd.ListNet(),
+        ptd.MSE(),
+        ptd.MarginMSE(pairs="all"),
+        ptd.ScoreMatch(),
+        ptd.LocalizedContrastive(),
+        ptd.InfoNCE(temperature=0.05),
+        ptd.InfoNCE(temperature=0.05) + 3.0 * ptd.KLDivergence(),
+        ptd.EmbeddingMatch(on=("query", "document"), distance="mse"),
+    ],
+    ids=repr,
+)
+def test_every_loss_falls(loss, teacher, tiny, results, qrels):
+    student = ptd.BiEncoder(tiny, layers=2, precision="fp32", device="cpu")
+    frame = (teacher.query_encoder() >> teacher.doc_encoder())(results)
+    d = distiller(student, loss, epochs=30, queries_per_batch=4, dropout=0.0, warmup=0.0, schedule="constant")
+    d.fit(frame, qrels)
+    losses = [entry["loss"] for entry in d.history if "loss" in entry]
+    assert losses[-1] < losses[0]
+
+
+def test_overfits_its_qrels(tiny, results, qrels):
+    student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+    distiller(student, ptd.LocalizedContrastive() + ptd.InfoNCE(0.05), epochs=80, dropout=0.0).fit(results, qrels)
+    assert pt.Evaluate(student(results), qrels, ["ndcg_cut_10"])["ndcg_cut_10"] > 0.95
+
+
+def test_only_the_query_side_moves_where_documents_are_frozen(teacher, results, qrels):
+    student = student_of(teacher)
+    documents = {n: p.clone() for n, p in student.doc_modules().state_dict().items()}
+    before = weights(student)
+    distiller(student, ptd.KLDivergence() + ptd.InfoNCE(), epochs=2).fit(results, qrels)
+    assert not torch.equal(weights(student), before)
+    assert all(torch.equal(p, documents[n]) for n, p in student.doc_modules().state_dict().items())
+
+
+def test_frozen_documents_are_encoded_once_however_many_epochs(teacher, results):
+    student = student_of(teacher)
+    encoded = []
+    encode = student.encode_docs
+    student.encode_docs = lambda texts, batch_size=None: encoded.extend(texts) or encode(texts, batch_size)
+    distiller(student, ptd.KLDivergence(), epochs=3).fit(results)
+    assert sorted(encoded) == sorted(results.drop_duplicates("docno")["text"])
+
+
+def test_a_thawed_document_encoder_moves_and_the_teacher_does_not(teacher, results):
+    student = student_of(teacher, freeze_docs=False)
+    before = {n: p.clone() for n, p in teacher.model.state_dict().items()}
+    distiller(student, ptd.KLDivergence(), epochs=2).fit(results)
+    pairs = list(zip(student.doc_modules().state_dict().values(), before.values(), strict=True))
+    assert any(not torch.equal(new, old) for new, old in pairs)
+    assert all(torch.equal(p, before[n]) for n, p in teacher.model.state_dict().items())
+
+
+def test_a_batchs_loss_equals_the_functional_one(tiny, results):
+    """What training minimises on ragged lists is exactly the function of the student's own scores."""
+    from pyterrier_distill.losses import functional
+    from pyterrier_distill.training.lists import Collator, read_lists
+
+    student, loss = ptd.BiEncoder(tiny, precision="fp32", device="cpu"), ptd.KLDivergence(temperature=0.3)
+    lists = read_lists(results, loss, "text")
+    batch = Collator(student, loss)(lists)
+    outputs = student.forward(batch["batch"], batch["mask"], loss.needs)
+    value = float(loss(outputs, batch["labels"]).detach())
+    scored = student(results)
+    rows = [scored[scored["qid"] == qid] for qid in results["qid"].unique()]
+    tensors = [(torch.tensor([r["score"].to_list()]), torch.tensor([r["teacher_score"].to_list()])) for r in rows]
+    expected = np.mean([float(functional.kl_divergence(s, t, temperature=0.3)) for s, t in tensors])
+    assert value == pytest.approx(expected, abs=1e-5)
+
+
+# -- as a PyTerrier estimator -----------------------------------------------------------------------------------------
+
+
+def test_stands_last_in_a_pipeline_that_is_fitted(teacher, documents, results):
+    candidates = pt.Transformer.from_df(results.drop(columns=["teacher_score", "query"]))
+    student = student_of(teacher)
+    pipeline = candidates >> teacher.query_encoder() >> distiller(student, ptd.EmbeddingMatch())
+    topics = results[["qid", "query"]].drop_duplicates()
+    before = weights(student)
+    pipeline.fit(topics, None)
+    assert not torch.equal(weights(student), before)
+    ranked = pipeline(topics)
+    assert set(ranked["qid"]) == set(topics["qid"]) and {"score", "rank"} <= set(ranked.columns)
+
+
+def test_ranks_with_the_student(tiny, results):
+    student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+    pd.testing.assert_frame_equal(distiller(student, ptd.KLDivergence())(results), student(results))
+
+
+def test_a_trained_student_is_another_one(teacher, queries):
+    student, untrained = student_of(teacher), student_of(teacher)
+    assert student == untrained
+    distiller(student, ptd.EmbeddingMatch()).fit(queries)
+    assert student != untrained and student.query_encoder() != untrained.query_encoder()
+    assert student.manifest["loss"] == "EmbeddingMatch()" and student.manifest["versions"]["torch"]
+    with pytest.raises(pt.inspect.InspectError, match="trained"):
+        pt.inspect.transformer_apply_attributes(student, layers=1)
+
+
+def test_a_trained_student_is_saved_and_pickled_with_its_weights(teacher, queries, tmp_path):
+    import pickle
+
+    student = student_of(teacher)
+    distiller(student, ptd.EmbeddingMatch(), epochs=3).fit(queries)
+    vectors = student.encode_queries(queries["query"])
+    loaded = pt.inspect.transformer_apply_attributes(student.save(tmp_path / "s"), precision="fp32")
+    np.testing.assert_allclose(loaded.encode_queries(queries["query"]), vectors, atol=1e-5)
+    assert loaded.manifest["data"] == student.manifest["data"]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(student)).encode_queries(queries["query"]), vectors)
+
+
+# -- validation -------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_checkpoint_on_the_validation_measure_is_kept(tiny, results, qrels):
+    student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+    d = distiller(
+        student, ptd.LocalizedContrastive(), epochs=30, eval_every=3, metric="RR(rel=1)@10", learning_rate=5e-3
+    )
+    d.fit(results, qrels, results, qrels)
+    evaluations = [e["eval_RR@10"] for e in d.history if "eval_RR@10" in e]
+    assert len(evaluations) == 10 and max(evaluations) > evaluations[0] or evaluations[0] == 1.0
+    measured = pt.Evaluate(student(results), qrels, ["recip_rank"])["recip_rank"]
+    assert measured == pytest.approx(max(evaluations), abs=1e-6)
+    assert student.manifest["best"] == {"RR@10": pytest.approx(max(evaluations))}
+
+
+def test_validation_without_qrels_measures_the_loss(teacher, queries):
+    student = student_of(teacher)
+    d = distiller(student, ptd.EmbeddingMatch(), epochs=4, eval_every=6)
+    d.fit(queries.iloc[::2], None, queries.iloc[1::2])
+    evaluations = [e["eval_loss"] for e in d.history if "eval_loss" in e]
+    assert len(evaluations) >= 2 and evaluations[-1] < evaluations[0]
+
+
+def test_early_stopping(teacher, queries):
+    d = distiller(
+        student_of(teacher), ptd.EmbeddingMatch(), epochs=50, eval_every=1, early_stopping=2, learning_rate=1e-12
+    )
+    d.fit(queries, None, queries.head(10))
+    assert d.student.manifest["steps_taken"] < 20
+
+
+# -- the same again ---------------------------------------------------------------------------------------------------
+
+
+def test_same_seed_same_weights_other_seed_others(teacher, queries):
+    trained = []
+    for seed in (1, 1, 2):
+        student = student_of(teacher)
+        distiller(student, ptd.EmbeddingMatch(), epochs=2, queries_per_batch=8, seed=seed).fit(queries)
+        trained.append(weights(student))
+    assert torch.equal(trained[0], trained[1])
+    assert not torch.equal(trained[0], trained[2])
+
+
+def test_accumulation_equals_larger_batches(teacher, queries):
+    queries = queries.head(64)
+    trained = []
+    for batch, accumulation in ((16, 1), (8, 2)):
+        student = student_of(teacher)
+        settings = {"queries_per_batch": batch, "accumulation": accumulation, "dropout": 0.0, "learning_rate": 1e-4}
+        distiller(student, ptd.EmbeddingMatch(), **settings).fit(queries)
+        trained.append(student.encode_queries(queries["query"]))
+    np.testing.assert_allclose(trained[0], trained[1], atol=1e-4)
+
+
+SCRIPT = """
+    import sys
+    import numpy as np, pandas as pd, pyterrier_distill as ptd
+    model, data, checkpoints, out = sys.argv[1:]
+    teacher = ptd.BiEncoder(model, precision="fp32", device="cpu")
+    frame = pd.read_pickle(data)
+    student = ptd.BiEncoder(ptd.BiEncoder.truncated(teacher, 2), doc_encoder=teacher, freeze_docs=True,
+                            precision="fp32", device="cpu")
+    ptd.Distiller(student, ptd.EmbeddingMatch(), epochs=40, queries_per_batch=8, precision="fp32", learning_rate=1e-3,
+                  checkpoints=checkpoints, save_every=7, verbose=False).fit(frame)
+    np.save(out, student.encode_queries(frame["query"]))
+"""
+
+
+def test_killed_and_run_again_ends_where_an_undisturbed_run_ends(tiny, queries, tmp_path):
+    queries[["qid", "query", "query_vec"]].to_pickle(tmp_path / "data")
+    (tmp_path / "train.py").write_text(textwrap.dedent(SCRIPT))
+
+    def start(name):
+        arguments = [tiny, tmp_path / "data", tmp_path / f"{name}-checkpoints", tmp_path / f"{name}.npy"]
+        return subprocess.Popen([sys.executable, tmp_path / "train.py", *map(str, arguments)], cwd=tmp_path)
+
+    assert start("whole").wait() == 0
+    kills = 0
+    for wanted in (2, 6):  # kill twice, each time after some more checkpoints
+        process = start("killed")
+        while process.poll() is None:
+            done = [int(p.name.split("-")[1]) for p in (tmp_path / "killed-checkpoints").glob("checkpoint-*")]
+            if max(done, default=0) >= 7 * wanted:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills += 1
+            time.sleep(0.02)
+    assert kills == 2
+    assert start("killed").wait() == 0
+    np.testing.assert_allclose(np.load(tmp_path / "killed.npy"), np.load(tmp_path / "whole.npy"), atol=1e-6)
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+    from pyterrier_distill.training.trainer import last_checkpoint
+
+    assert last_checkpoint(tmp_path / "none") is None
+    for step, state in ((5, '{"global_step": 5}'), (10, '{"global_st'), (15, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+
+
+def test_checkpoints_of_another_training_are_refused(teacher, queries, tmp_path):
+    distiller(student_of(teacher), ptd.EmbeddingMatch(), checkpoints=tmp_path / "c").fit(queries)
+    for changed, settings, frame in (
+        ("learning_rate", {"learning_rate": 2e-3}, queries),
+        ("data", {}, queries.iloc[1:]),
+        ("loss", {"loss": ptd.EmbeddingMatch(distance="mse")}, queries),
+    ):
+        settings = {"checkpoints": tmp_path / "c", **settings}
+        loss = settings.pop("loss", ptd.EmbeddingMatch())
+        with pytest.raises(ValueError, match=f"another training: {changed} was"):
+            distiller(student_of(teacher), loss, **settings).fit(frame)
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop(columns="teacher_score"), "needs the column 'teacher_score'.*PointwiseTeacher"),
+        (lambda f: f.drop(columns="query"), "needs the column 'query'"),
+        (lambda f: f.drop(columns="text"), "needs the column 'text'"),
+        (lambda f: f.head(0), "training frame is empty"),
+        (lambda f: f[f["qid"] == "q0"], "holds 1 query"),
+        (lambda f: f.drop_duplicates("qid"), "no query of the training frame has more than 1"),
+        (lambda f: pd.concat([f, f.head(1)]), "more than once"),
+        (lambda f: f.assign(text=[None, *f["text"].iloc[1:]]), "'text' must hold text"),
+        (lambda f: f.assign(query=[np.nan, *f["query"].iloc[1:]]), "'query' must hold text"),
+        (lambda f: f.assign(teacher_score=[np.nan, *f["teacher_score"].iloc[1:]]), "finite"),
+    ],
+)
+def test_bad_training_frames_are_refused_before_the_model_is_loaded(change, message, results, tmp_path):
+    student = ptd.BiEncoder("nobody/has-this-model")
+    d = ptd.Distiller(student, ptd.KLDivergence(), checkpoints=tmp_path / "c")
+    with pytest.raises((ValueError, KeyError), match=message) as caught:
+        d.fit(change(results))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_loss_on_judgements_without_judgements(tiny, results, qrels):
+    d = distiller(ptd.BiEncoder(tiny), ptd.KLDivergence() + ptd.InfoNCE())
+    with pytest.raises(ptd.MissingLabelError, match=r"InfoNCE\(\) needs the column 'label'.*qrels"):
+        d.fit(results)
+    d.fit(results.assign(label=1))  # a frame that has the column needs no qrels
+
+
+def test_a_teacher_of_another_dimension(teacher, tiny_wide, queries):
+    d = distiller(ptd.BiEncoder(tiny_wide, device="cpu"), ptd.EmbeddingMatch())
+    with pytest.raises(ValueError, match="'query_vec' has 32 dimensions and the student 48.*projection=32"):
+        d.fit(queries)
+    distiller(ptd.BiEncoder(tiny_wide, projection=32, device="cpu"), ptd.EmbeddingMatch()).fit(queries)
+
+
+def test_what_is_no_student_or_no_loss(tiny):
+    with pytest.raises(TypeError, match="loss must be"):
+        ptd.Distiller(ptd.BiEncoder(tiny), "kl")
+    with pytest.raises(TypeError, match="student must be"):
+        ptd.Distiller(pt.Transformer.identity(), ptd.MSE())
+
+
+def test_validation_mistakes(tiny, results, qrels):
+    d = distiller(ptd.BiEncoder(tiny), ptd.KLDivergence())
+    with pytest.raises(ValueError, match="validation frame is empty"):
+        d.fit(results, None, results.head(0), qrels)
+    with pytest.raises(ValueError, match="qrels_va without res_va"):
+        d.fit(results, None, None, qrels)
+    with pytest.raises(ValueError, match="no query of the validation frame has judgements"):
+        d.fit(results, None, results, qrels.assign(qid="other-" + qrels["qid"]))
+    with pytest.raises(ValueError, match="'nDCP' is no measure"):
+        distiller(ptd.BiEncoder(tiny), ptd.KLDivergence(), metric="nDCP").fit(results, None, results, qrels)
+
+
+def test_a_loss_that_is_no_number_stops_training_and_leaves_the_student_as_it_was(tiny, results):
+    class Broken(ptd.MSE):
+        def __call__(self, outputs, labels):
+            return super().__call__(outputs, labels) * float("nan")
+
+    student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+    before = weights(student)
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        distiller(student, Broken()).fit(results)
+    assert torch.equal(weights(student), before)
+    assert not any(name.startswith("pyterrier-distill-") for name in os.listdir(os.environ.get("TMPDIR", "/tmp")))
+
+
+def test_further_training_arguments_reach_the_trainer(teacher, queries, tmp_path):
+    d = distiller(
+        student_of(teacher),
+        ptd.EmbeddingMatch(),
+        args={"max_steps": 3, "logging_steps": 1, "output_dir": str(tmp_path)},
+    )
+    d.fit(queries)
+    assert d.student.manifest["steps_taken"] == 3
