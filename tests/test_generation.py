@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import pyterrier_distill as ptd
-from pyterrier_distill.generation.spans import LogUniform, Uniform
+from pyterrier_distill.generation.spans import LogUniform, Mixture, Phrasings, Uniform
 
 
 def test_spans_are_consecutive_words_of_their_document(documents):
@@ -35,6 +35,29 @@ def test_lengths_follow_the_distribution():
     assert np.allclose(octaves, 0.2, atol=0.03)  # every octave alike
     uniform = [len(s.split()) for s in ptd.SpanQueries(n=4000, lengths=Uniform(3, 20))(text)["querygen"][0].split("\n")]
     assert min(uniform) == 3 and max(uniform) == 20 and abs(np.mean(uniform) - 11.5) < 0.3
+
+
+def test_mixtures_draw_from_each_part():
+    text = pd.DataFrame([("d", " ".join(["word"] * 200))], columns=["docno", "text"])
+    queries = ptd.SpanQueries(n=2000, lengths=Mixture((Uniform(1, 1), Uniform(9, 9))))(text)["querygen"][0].split("\n")
+    lengths = [len(query.split()) for query in queries]
+    assert set(lengths) == {1, 9} and abs(lengths.count(1) / 2000 - 0.5) < 0.05
+
+
+def test_phrasings_frame_their_share_of_the_spans(documents):
+    phrasings = Phrasings(share=0.25, question_mark=0.5, lengths=Uniform(2, 2), frames=("who has {}", "{} versus {}"))
+    lines = ptd.SpanQueries(n=300, lengths=Uniform(3, 3), phrasings=phrasings)(documents)["querygen"].str.cat(sep="\n")
+    lines = lines.split("\n")
+    framed = [line for line in lines if line.startswith("who has ") or " versus " in line]
+    assert abs(len(framed) / len(lines) - 0.25) < 0.03
+    assert abs(sum(line.endswith("?") for line in framed) / len(framed) - 0.5) < 0.06
+    assert not any(line.endswith("?") for line in set(lines) - set(framed))
+    assert {len(line.rstrip("?").split()) for line in framed} == {4, 5}
+    with pytest.raises(ValueError, match="one or two"):
+        Phrasings(frames=("no place",))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Phrasings(share=2)
+    assert ptd.SpanQueries(phrasings=phrasings) != ptd.SpanQueries(phrasings=Phrasings(share=0.25))
 
 
 def test_documents_without_words_give_no_queries():

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 DEPTH = 100
 #: Training queries where ``minutes`` does not say otherwise.
 QUERIES = 60_000
-#: Learning rate, queries a batch and length of spans; see the README for what mattered.
+#: See the README for what mattered.
 LEARNING_RATE = 6e-4
 QUERIES_PER_BATCH = 64
 
@@ -88,7 +88,7 @@ def demo(
         if max_length is None and collection.name.startswith("pydocs"):
             max_length = 128
         original = BiEncoder(teacher or default_teacher(), max_length=max_length)
-        original.model  # noqa: B018 (a wrong name shall fail before anything is written)
+        _student(original, layers, None).model  # noqa: B018 (a wrong name or layer fails before anything is written)
     work = out / "work" / _slug(collection, original)
     work.mkdir(parents=True, exist_ok=True)
     with clock("index"):
@@ -173,10 +173,11 @@ def _student(teacher: Any, layers: int | list[int], index: Any) -> Any:
 def _spans(collection: Collection, queries: int, seed: int) -> pd.DataFrame:
     """Exactly ``queries`` spans (or all there are), spread over the documents."""
     from ..generation.queries import explode_queries
-    from ..generation.spans import SpanQueries
+    from ..generation.spans import Mixture, Phrasings, SpanQueries
 
     each = math.ceil(queries / len(collection.documents))
-    spans = (SpanQueries(each, seed=seed) >> explode_queries())(collection.documents)
+    generator = SpanQueries(each, lengths=Mixture(), phrasings=Phrasings(), seed=seed)
+    spans = (generator >> explode_queries())(collection.documents)
     spans = spans.drop_duplicates("query", ignore_index=True)[["qid", "query"]]
     return spans.sample(n=min(queries, len(spans)), random_state=seed).reset_index(drop=True)
 
@@ -240,7 +241,7 @@ def _distilled(
     checkpoints = work / f"training-{settings['queries']}-{settings['layers']}-{seed}".replace(" ", "")
     distiller = Distiller(
         student,
-        EmbeddingMatch(distance="mse"),
+        EmbeddingMatch(),
         learning_rate=LEARNING_RATE,
         queries_per_batch=QUERIES_PER_BATCH,
         dropout=0.0,

@@ -1,17 +1,18 @@
-"""Queries without any model: random spans of the documents themselves."""
+"""Queries without any model: random spans of the documents themselves, bare or put the way people ask."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..frames import check_text
+from .phrasings import ENGLISH
 from .queries import QUERYGEN
 
 
@@ -50,6 +51,41 @@ class Uniform:
         return rng.randint(self.low, self.high)
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Lengths from one of several distributions, each chosen equally often."""
+
+    parts: tuple[LogUniform | Uniform, ...] = (LogUniform(), Uniform())
+
+    def draw(self, rng: random.Random) -> int:
+        """One length in words."""
+        return rng.choice(self.parts).draw(rng)
+
+
+@dataclass(frozen=True)
+class Phrasings:
+    """Frames that spans are put into, such as "what is known about {}".
+
+    Attributes:
+        share: of the queries that get a frame.
+        lengths: words of a framed span.
+        question_mark: share of the framed queries that end with one.
+        frames: strings with one or two ``{}``.
+    """
+
+    share: float = 1 / 3
+    lengths: LogUniform | Uniform | Mixture = LogUniform(1, 10)
+    question_mark: float = 0.2
+    frames: tuple[str, ...] = field(default=ENGLISH, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1 or not 0 <= self.question_mark <= 1:
+            raise ValueError("share and question_mark must be between 0 and 1.")
+        bad = [frame for frame in self.frames if frame.count("{}") not in (1, 2)]
+        if bad or not self.frames:
+            raise ValueError(f"every frame needs one or two {{}}, which {bad[0]!r} lacks." if bad else "no frames.")
+
+
 class SpanQueries(pt.Transformer):
     """D → D with ``querygen``: n random spans of consecutive words of each document, one a line.
 
@@ -58,7 +94,10 @@ class SpanQueries(pt.Transformer):
 
     Args:
         n: spans of a document.
-        lengths: how many words a span has: :class:`LogUniform` or :class:`Uniform` (anything with ``draw(rng)``).
+        lengths: how many words a span has: :class:`LogUniform`, :class:`Uniform` or a :class:`Mixture` (anything with
+            ``draw(rng)``).
+        phrasings: puts some of the spans into frames that people ask in; None = bare spans only. The frames are
+            English.
         seed: another seed, other spans.
         text_field: the column of text, or several, joined by a space.
 
@@ -76,7 +115,8 @@ class SpanQueries(pt.Transformer):
         self,
         n: int = 10,
         *,
-        lengths: LogUniform | Uniform = LogUniform(),  # noqa: B008 (a value, never changed)
+        lengths: LogUniform | Uniform | Mixture = LogUniform(),  # noqa: B008 (a value, never changed)
+        phrasings: Phrasings | None = None,
         seed: int = 42,
         text_field: str | list[str] = "text",
     ):
@@ -84,34 +124,45 @@ class SpanQueries(pt.Transformer):
             raise ValueError(f"n must be at least 1, not {n}.")
         self.n = n
         self.lengths = lengths
+        self.phrasings = phrasings
         self.seed = seed
         self.text_field = text_field
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Add ``querygen``: at most ``n`` spans, joined by newlines; ``""`` for a document without words."""
+        """Add ``querygen``: ``n`` queries joined by newlines; ``""`` for a document without words."""
         fields = [self.text_field] if isinstance(self.text_field, str) else list(self.text_field)
         pt.validate.document_frame(inp, fields, context=self)
         check_text(inp, fields)
         texts = (" ".join(parts) for parts in zip(*(inp[field] for field in fields), strict=True))
-        spans = [self._spans(str(docno), text) for docno, text in zip(inp["docno"], texts, strict=True)]
-        return inp.assign(**{QUERYGEN: pd.Series(spans, index=inp.index, dtype=object)})
+        queries = [self._queries(str(docno), text) for docno, text in zip(inp["docno"], texts, strict=True)]
+        return inp.assign(**{QUERYGEN: pd.Series(queries, index=inp.index, dtype=object)})
 
-    def _spans(self, docno: str, text: str) -> str:
+    def _queries(self, docno: str, text: str) -> str:
         words = text.split()
         if not words:
             return ""
         rng = random.Random(hashlib.sha256(f"{self.seed}\0{docno}".encode()).digest())
-        lines = []
-        for _ in range(self.n):
-            length = min(self.lengths.draw(rng), len(words))
-            start = rng.randrange(len(words) - length + 1)
-            lines.append(" ".join(words[start : start + length]))
-        return "\n".join(lines)
+        return "\n".join(self._query(words, rng) for _ in range(self.n))
+
+    def _query(self, words: list[str], rng: random.Random) -> str:
+        phrasings = self.phrasings
+        if phrasings is None or rng.random() >= phrasings.share:
+            return _span(words, self.lengths.draw(rng), rng)
+        frame = rng.choice(phrasings.frames)
+        spans = [_span(words, phrasings.lengths.draw(rng), rng) for _ in range(frame.count("{}"))]
+        mark = "?" if rng.random() < phrasings.question_mark else ""
+        return frame.format(*spans) + mark
 
     __repr__ = pta.transformer_repr
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SpanQueries) and repr(self) == repr(other)
+        return isinstance(other, SpanQueries) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
         return hash(repr(self))
+
+
+def _span(words: list[str], length: int, rng: random.Random) -> str:
+    length = min(length, len(words))
+    start = rng.randrange(len(words) - length + 1)
+    return " ".join(words[start : start + length])

@@ -1,0 +1,115 @@
+"""The command line: the whole demo on a small collection, and mistakes told in one line."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from pyterrier_distill import cli
+from pyterrier_distill.demo import distil
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Forty documents, six known-item queries, in BEIR layout."""
+    words = "red green blue dog cat bird runs sleeps sings fast slow loud house tree river stone".split()
+    path = tmp_path / "collection"
+    (path / "qrels").mkdir(parents=True)
+    texts = [" ".join(words[(i * k + k) % len(words)] for k in range(1, 9)) + f" number{i}" for i in range(40)]
+    with open(path / "corpus.jsonl", "w") as out:
+        out.writelines(json.dumps({"_id": f"d{i}", "title": "", "text": text}) + "\n" for i, text in enumerate(texts))
+    with open(path / "queries.jsonl", "w") as out:
+        out.writelines(json.dumps({"_id": str(i), "text": " ".join(texts[i].split()[:4])}) + "\n" for i in range(6))
+    judged = "".join(f"{i}\td{i}\t1\n" for i in range(6))
+    (path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    return path
+
+
+@pytest.fixture
+def run(folder, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(distil, "QUERIES", 200)
+
+    def run(*options):
+        common = ["demo", "--dataset", f"folder:{folder}", "--teacher", tiny, "--out", str(tmp_path / "out")]
+        return cli.main([*common, *options])
+
+    return run
+
+
+def test_demo_writes_what_it_promises(run, tmp_path, capsys):
+    assert run("--seed", "7") == 0
+    out = tmp_path / "out"
+    table = pd.read_csv(out / "table.csv").set_index("name")
+    assert list(table.index) == ["BM25", "teacher", "student before", "student"]
+    assert {"nDCG@10", "RR@10", "R@100", "mrt", "nDCG@10 p-value"} <= set(table.columns)
+    assert table["share"]["teacher"] == 1 and table["parameters"]["student"] < table["parameters"]["teacher"]
+    for name in ("plot.png", "curve.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    record = json.loads((out / "run.json").read_text())
+    assert record["settings"]["seed"] == 7 and record["versions"]["torch"] and record["seconds"]["train"] > 0
+    assert [entry["step"] for entry in record["history"] if "loss" in entry]
+    printed = capsys.readouterr().out
+    assert "student before" in printed and "nDCG@10" in printed and "keeps" in printed
+
+    import pyterrier as pt
+
+    import pyterrier_distill as ptd
+
+    assert isinstance(pt.Artifact.load(str(out / "student")), ptd.BiEncoder)
+
+
+def test_a_second_run_uses_what_is_there(run, tmp_path, monkeypatch):
+    assert run() == 0
+    first = pd.read_csv(tmp_path / "out" / "table.csv")
+    import pyterrier_distill as ptd
+
+    def forbidden(*_, **__):
+        raise AssertionError("a second run must not label, index or train again")
+
+    monkeypatch.setattr(ptd.Distiller, "fit", forbidden)
+    monkeypatch.setattr(ptd.BiEncoder, "encode_docs", forbidden)
+    assert run() == 0
+    second = pd.read_csv(tmp_path / "out" / "table.csv")
+    columns = ["name", "nDCG@10", "RR@10", "R@100"]
+    pd.testing.assert_frame_equal(first[columns], second[columns])
+
+
+def test_another_seed_is_another_student(run, tmp_path):
+    from pyterrier_distill import BiEncoder
+
+    assert run() == 0
+    one = BiEncoder(tmp_path / "out" / "student").encode_queries(["red dog"])
+    assert run("--seed", "1") == 0
+    assert (BiEncoder(tmp_path / "out" / "student").encode_queries(["red dog"]) != one).any()
+
+
+def test_minutes_are_measured_once_and_kept(run, tmp_path):
+    assert run("--minutes", "0.02", "--layers", "0,3") == 0
+    queries = json.loads((tmp_path / "out" / "run.json").read_text())["settings"]["queries"]
+    assert queries >= 1000
+    assert run("--minutes", "0.02", "--layers", "0,3") == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["settings"]["queries"] == queries
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "irds:no/such/thing"], "no dataset 'irds:no/such/thing'"),
+        (["--dataset", "folder:/no/such/place"], "no such directory"),
+        (["--teacher", "/no/such/model"], "no model at '/no/such/model'"),
+        (["--teacher", "nobody/nothing"], "no model 'nobody/nothing'"),
+        (["--minutes", "-3"], "minutes must be positive"),
+        (["--layers", "9"], "layers"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(run, options, message, tmp_path, capsys):
+    assert run(*options) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("pyterrier-distill: error: ") and message in error
+    assert not (tmp_path / "out" / "student").exists() and not (tmp_path / "out" / "table.csv").exists()
+
+
+def test_layers_must_be_numbers(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "--layers", "many"])
+    assert "neither a number nor a list" in capsys.readouterr().err
