@@ -234,6 +234,11 @@ def test_other_retrievers_work_on_it(teacher, index, results):
     )
 
 
+def test_freezing_the_only_encoder_is_refused(tiny):
+    with pytest.raises(ValueError, match="freeze_docs=True needs doc_encoder="):
+        fp32(tiny, freeze_docs=True).encode_queries(["x"])
+
+
 def test_dimensions_must_agree_or_be_projected(teacher, tiny_wide):
     with pytest.raises(ValueError, match="48 dimensions and the document encoder 32: pass projection=32"):
         ptd.BiEncoder(tiny_wide, doc_encoder=teacher, freeze_docs=True).encode_queries(["x"])

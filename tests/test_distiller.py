@@ -142,6 +142,14 @@ def test_stands_last_in_a_pipeline_that_is_fitted(teacher, documents, results):
     assert set(ranked["qid"]) == set(topics["qid"]) and {"score", "rank"} <= set(ranked.columns)
 
 
+def test_a_schematic_shows_the_student(teacher, results):
+    candidates = pt.Transformer.from_df(results)
+    pipeline = candidates >> teacher.query_encoder() >> distiller(student_of(teacher), ptd.EmbeddingMatch())
+    schematic = pt.schematic.transformer_schematic(pipeline)["transformers"][-1]
+    assert schematic["label"] == "Distiller" and schematic["inner_pipelines_labels"] == ["student"]
+    assert "BiEncoder" in pt.schematic.draw(pipeline)
+
+
 def test_ranks_with_the_student(tiny, results):
     student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
     pd.testing.assert_frame_equal(distiller(student, ptd.KLDivergence())(results), student(results))

@@ -72,6 +72,11 @@ def test_imports_point_upward_only(path):
                 assert ROOMS.index(target) <= ROOMS.index(room), f"{room} imports {target}"
 
 
+def test_ruff_is_content():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_every_python_block_of_the_readme_is_python():
     readme = (ROOT.parent / "README.md").read_text()
     for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):

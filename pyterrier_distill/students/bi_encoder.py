@@ -89,6 +89,7 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
     ARTIFACT_TYPE = "bi_encoder"
     ARTIFACT_FORMAT = "sentence_transformers"
     ARTIFACT_PACKAGE_HINT = "pyterrier-distill"
+    ARTIFACT_SCHEMATIC_SHOW_AS_TRANSFORMER = True  # a Distiller's schematic shows its student
 
     _RUNTIME = ("doc_index", "precision", "batch_size", "text_field", "verbose")
 
@@ -114,8 +115,6 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
             raise ValueError(f"pooling must be 'mean' or 'cls', not {pooling!r}.")
         if precision not in scoring.PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(scoring.PRECISIONS)}, not {precision!r}.")
-        if freeze_docs and doc_encoder is None and isinstance(name_or_path, BiEncoder):
-            raise ValueError("freeze_docs=True needs doc_encoder=: the shared encoder would leave nothing to train.")
         self.name_or_path = (
             name_or_path if isinstance(name_or_path, BiEncoder) else checkpoints.check_name(os.fspath(name_or_path))
         )
@@ -176,6 +175,7 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
 
     def _build(self) -> SentenceTransformer:
         import torch
+        from sentence_transformers.base.modules import Router
 
         with torch.inference_mode(False):  # whoever asks first, these weights shall be trainable
             if isinstance(self.name_or_path, BiEncoder):
@@ -193,6 +193,10 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
                 teacher=None if self._doc_encoder is None else self._doc_encoder.model,
                 share_teacher=self.freeze_docs,
             )
+            if self.freeze_docs and not isinstance(model[0], Router):
+                raise ValueError(
+                    "freeze_docs=True needs doc_encoder=: one encoder for both would leave nothing to train."
+                )
             return model.to(scoring.infer_device(self.device)).eval()
 
     @property
