@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -166,15 +164,6 @@ class Distiller(pt.Estimator):
             FloatingPointError: if the loss is no number any more.
         """
         lists = self._read(res, qrels)
-        columns = [c for c in self._columns() if c != frames.LABEL or c in res.columns]
-        columns += [
-            c
-            for c in ("docno", self.student.text_field)
-            if c in res.columns and c not in columns and len(lists[0].docnos)
-        ]
-        data = training_lists.fingerprint(res, columns)
-        if qrels is not None and frames.LABEL in self.loss.columns():
-            data += "+" + training_lists.fingerprint(qrels, ["qid", "docno", "label"])
         measure = None
         validation: Any = None
         if res_va is not None and qrels_va is not None:
@@ -191,18 +180,22 @@ class Distiller(pt.Estimator):
             raise ValueError("qrels_va without res_va: pass the validation candidates too.")
 
         self.student.check_labels({name: lists[0].labels[name] for name in self.loss.columns()})
-        before = {name: tensor.detach().cpu().clone() for name, tensor in self.student.model.state_dict().items()}
+        data = "+".join(self._fingerprint(frame) for frame in (res, qrels, res_va, qrels_va) if frame is not None)
+        moving = self.student.trainable(self.loss.needs)
+        before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
         try:
             self._train(lists, validation, qrels_va, measure, data)
         except BaseException:
-            self.student.model.load_state_dict(before)
+            moving.load_state_dict(before)
             raise
         finally:
             self.student.model.eval()
         return self
 
-    def _columns(self) -> list[str]:
-        return list(dict.fromkeys((*self.student.training_columns(self.loss.needs), *self.loss.columns())))
+    def _fingerprint(self, frame: pd.DataFrame) -> str:
+        """Of what training or evaluation reads of a frame."""
+        read = ("qid", "docno", "query", self.student.text_field, *self.loss.columns(), frames.LABEL)
+        return training_lists.fingerprint(frame, [c for c in dict.fromkeys(read) if c in frame.columns])
 
     def _read(self, res: pd.DataFrame, qrels: pd.DataFrame | None) -> list[training_lists.QueryList]:
         """Check a frame, cheapest checks first, and group it."""
@@ -236,14 +229,14 @@ class Distiller(pt.Estimator):
     def _train(self, lists: list, validation: Any, qrels_va: Any, measure: Any, data: str) -> None:
         import torch
 
-        from .training import evaluation, trainer
+        from .training import arguments, evaluation, resuming, trainer
 
         started = time.monotonic()
         needs = self.loss.needs
         device = self.student.model.device
         precision = scoring.resolve_precision(self.precision, device)
         settings = {**self._settings(), "data": data, "weights": checkpoints.fingerprint(self.student.model)}
-        directory, resume = self._directory(settings)
+        directory, resume = resuming.open_directory(self.checkpoints, settings)
         try:
             torch.manual_seed(self.seed)
             module = trainer.TrainingModule(self.student, self.loss)
@@ -260,16 +253,16 @@ class Distiller(pt.Estimator):
                     lambda: scoring.autocast(precision, device),
                 )  # fmt: skip
             name = f"eval_{measure}" if measure is not None else "eval_loss"
-            arguments = self._arguments(directory, len(lists), precision, name if evaluate else None)
+            told = arguments.training_arguments(self, directory, len(lists), precision, name if evaluate else None)
             callbacks = []
             if self.early_stopping is not None and evaluate is not None:
                 from transformers import EarlyStoppingCallback
 
                 callbacks.append(EarlyStoppingCallback(self.early_stopping))
-            with _dropout(module.trained, self.dropout):
+            with trainer.dropout(module.trained, self.dropout):
                 run = trainer.Trainer(
                     model=module,
-                    args=arguments,
+                    args=told,
                     train_dataset=lists,
                     data_collator=training_lists.Collator(self.student, self.loss),
                     evaluation=evaluate,
@@ -296,85 +289,3 @@ class Distiller(pt.Estimator):
                 "versions": checkpoints.versions(),
             }
         )
-
-    def _directory(self, settings: dict[str, str]) -> tuple[Path, Path | None]:
-        """Where checkpoints go, and the one to go on from. Refuses those of another training."""
-        import json
-
-        from .training import trainer
-
-        if self.checkpoints is None:
-            return Path(tempfile.mkdtemp(prefix="pyterrier-distill-")), None
-        directory = Path(self.checkpoints)
-        record = directory / "training.json"
-        if record.exists():
-            earlier = json.loads(record.read_text(encoding="utf-8"))
-            for name, value in settings.items():
-                if earlier.get(name) != value:
-                    raise ValueError(
-                        f"the checkpoints in {directory} are of another training: {name} was {earlier.get(name)} and is"
-                        f" now {value}. Delete that directory to start again, or name another as checkpoints=."
-                    )
-            return directory, trainer.last_checkpoint(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        checkpoints.write_json(directory / "training.json.part", settings)
-        (directory / "training.json.part").rename(record)
-        return directory, None
-
-    def _arguments(self, directory: Path, queries: int, precision: str, metric: str | None) -> Any:
-        import math
-
-        from transformers import TrainingArguments
-
-        batches = math.ceil(queries / self.queries_per_batch)
-        total = self.steps or max(1, math.ceil(batches / self.accumulation * self.epochs))
-        every = self.eval_every or max(1, math.ceil(total / 10))
-        save = "steps" if metric or self.checkpoints is not None else "no"
-        arguments: dict[str, Any] = {
-            "output_dir": str(directory),
-            "learning_rate": self.learning_rate,
-            "warmup_steps": int(self.warmup * total),
-            "lr_scheduler_type": self.schedule,
-            "num_train_epochs": self.epochs,
-            "max_steps": self.steps or -1,
-            "per_device_train_batch_size": self.queries_per_batch,
-            "gradient_accumulation_steps": self.accumulation,
-            "weight_decay": 0.01,
-            "bf16": precision == "bf16",
-            "fp16": precision == "fp16",
-            "use_cpu": self.student.model.device.type == "cpu",
-            "seed": self.seed,
-            "eval_strategy": "steps" if metric else "no",
-            "eval_steps": every,
-            "save_strategy": save,
-            "save_steps": every if metric else (self.save_every or every),
-            "save_total_limit": 2,
-            "load_best_model_at_end": metric is not None,
-            "metric_for_best_model": metric,
-            "greater_is_better": None if metric is None else metric != "eval_loss",
-            "logging_steps": max(1, min(50, math.ceil(total / 20))),
-            "logging_nan_inf_filter": False,  # a loss that is no number shall be seen
-            "report_to": "none",
-            "remove_unused_columns": False,
-            "dataloader_pin_memory": self.student.model.device.type == "cuda",
-        }
-        return TrainingArguments(**{**arguments, **(self.args or {})})
-
-
-class _dropout:
-    """Sets the probability of every dropout layer for a while."""
-
-    def __init__(self, module: Any, probability: float | None):
-        from torch import nn
-
-        self.layers = [] if probability is None else [m for m in module.modules() if isinstance(m, nn.Dropout)]
-        self.before = [layer.p for layer in self.layers]
-        self.probability = probability
-
-    def __enter__(self) -> None:
-        for layer in self.layers:
-            layer.p = self.probability
-
-    def __exit__(self, *_: object) -> None:
-        for layer, p in zip(self.layers, self.before, strict=True):
-            layer.p = p

@@ -272,7 +272,7 @@ def test_killed_and_run_again_ends_where_an_undisturbed_run_ends(tiny, queries, 
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):
-    from pyterrier_distill.training.trainer import last_checkpoint
+    from pyterrier_distill.training.resuming import last_checkpoint
 
     assert last_checkpoint(tmp_path / "none") is None
     for step, state in ((5, '{"global_step": 5}'), (10, '{"global_st'), (15, None)):

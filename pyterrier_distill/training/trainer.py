@@ -1,16 +1,13 @@
-"""A thin subclass of transformers.Trainer: one forward pass, one loss, our evaluation, whole checkpoints only."""
+"""A thin subclass of transformers.Trainer: one forward pass, one loss, our evaluation."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyterrier as pt
 import transformers
 from torch import Tensor, nn
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..losses import Loss
 
@@ -99,18 +96,20 @@ class Trainer(transformers.Trainer):
         return metrics
 
 
-def last_checkpoint(directory: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: the Trainer writes its state file last.
+class dropout:
+    """Sets the probability of every dropout layer of ``module`` for a while; None leaves them alone."""
 
-    Args:
-        directory: where checkpoints are; need not exist.
-    """
-    found = []
-    for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        try:
-            step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
-        except (OSError, ValueError, KeyError):
-            continue
-        if path.name == f"{PREFIX_CHECKPOINT_DIR}-{step}":
-            found.append((step, path))
-    return max(found)[1] if found else None
+    def __init__(self, module: Any, probability: float | None):
+        from torch import nn
+
+        self.layers = [] if probability is None else [m for m in module.modules() if isinstance(m, nn.Dropout)]
+        self.before = [layer.p for layer in self.layers]
+        self.probability = probability
+
+    def __enter__(self) -> None:
+        for layer in self.layers:
+            layer.p = self.probability
+
+    def __exit__(self, *_: object) -> None:
+        for layer, p in zip(self.layers, self.before, strict=True):
+            layer.p = p

@@ -1,0 +1,59 @@
+"""From a Distiller's settings to transformers.TrainingArguments."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainingArguments
+
+if TYPE_CHECKING:
+    from ..distiller import Distiller
+
+
+def training_arguments(
+    distiller: Distiller, directory: Path, queries: int, precision: str, metric: str | None
+) -> TrainingArguments:
+    """What the Trainer is told.
+
+    Args:
+        distiller: whose settings they are; its ``args`` win over everything here.
+        directory: where checkpoints go.
+        queries: number of training lists.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        metric: the evaluation's name in the log, such as ``eval_nDCG@10``; None = there is none.
+    """
+    batches = math.ceil(queries / distiller.queries_per_batch)
+    total = distiller.steps or max(1, math.ceil(batches / distiller.accumulation * distiller.epochs))
+    every = distiller.eval_every or max(1, math.ceil(total / 10))
+    device = distiller.student.model.device.type
+    arguments: dict[str, Any] = {
+        "output_dir": str(directory),
+        "learning_rate": distiller.learning_rate,
+        "warmup_steps": int(distiller.warmup * total),
+        "lr_scheduler_type": distiller.schedule,
+        "num_train_epochs": distiller.epochs,
+        "max_steps": distiller.steps or -1,
+        "per_device_train_batch_size": distiller.queries_per_batch,
+        "gradient_accumulation_steps": distiller.accumulation,
+        "weight_decay": 0.01,
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "use_cpu": device == "cpu",
+        "seed": distiller.seed,
+        "eval_strategy": "steps" if metric else "no",
+        "eval_steps": every,
+        "save_strategy": "steps" if metric or distiller.checkpoints is not None else "no",
+        "save_steps": every if metric else (distiller.save_every or every),
+        "save_total_limit": 2,
+        "load_best_model_at_end": metric is not None,
+        "metric_for_best_model": metric,
+        "greater_is_better": None if metric is None else metric != "eval_loss",
+        "logging_steps": max(1, min(50, math.ceil(total / 20))),
+        "logging_nan_inf_filter": False,  # a loss that is no number shall be seen
+        "report_to": "none",
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": device == "cuda",
+    }
+    return TrainingArguments(**{**arguments, **(distiller.args or {})})

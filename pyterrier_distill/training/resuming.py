@@ -1,0 +1,61 @@
+"""The directory a training writes itself to, and where it goes on from."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..students.checkpoints import write_json
+
+
+def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) -> tuple[Path, Path | None]:
+    """A directory for the checkpoints of the training that ``settings`` describe.
+
+    Args:
+        checkpoints: as asked for; None = a temporary one.
+        settings: everything that decides the outcome, by name.
+
+    Returns:
+        ``(directory, checkpoint)``: the checkpoint to go on from, or None to start.
+
+    Raises:
+        ValueError: if the directory belongs to a training with other settings, naming the first that differs.
+    """
+    if checkpoints is None:
+        return Path(tempfile.mkdtemp(prefix="pyterrier-distill-")), None
+    directory = Path(checkpoints)
+    record = directory / "training.json"
+    if record.exists():
+        earlier = json.loads(record.read_text(encoding="utf-8"))
+        for name, value in settings.items():
+            if earlier.get(name) != value:
+                raise ValueError(
+                    f"the checkpoints in {directory} are of another training: {name} was {earlier.get(name)} and is"
+                    f" now {value}. Delete that directory to start again, or name another as checkpoints=."
+                )
+        return directory, last_checkpoint(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "training.json.part", settings)
+    (directory / "training.json.part").rename(record)
+    return directory, None
+
+
+def last_checkpoint(directory: Path) -> Path | None:
+    """The newest checkpoint that was written to its end: the Trainer writes its state file last.
+
+    Args:
+        directory: where checkpoints are; need not exist.
+    """
+    found = []
+    for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if path.name == f"{PREFIX_CHECKPOINT_DIR}-{step}":
+            found.append((step, path))
+    return max(found)[1] if found else None
