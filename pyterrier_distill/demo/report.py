@@ -30,7 +30,7 @@ def plot_quality(table: pd.DataFrame, path: Path, title: str) -> None:
     for row in table.to_dict("records"):
         axes.scatter(row["mrt"], row["nDCG@10"], s=60)
         axes.annotate(row["name"], (row["mrt"], row["nDCG@10"]), xytext=(6, 5), textcoords="offset points")
-    axes.set_xlabel("mean response time, one query at a time (ms)")
+    axes.set_xlabel("mean response time (ms a query, all queries at once)")
     axes.set_ylabel("nDCG@10")
     axes.set_title(title)
     axes.margins(x=0.25, y=0.15)
