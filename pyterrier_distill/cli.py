@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "demo", help="distil a dense retriever from documents alone and compare it with its teacher and BM25"
     )
     demo.add_argument("--dataset", default="pydocs", help="pydocs (default), irds:ID or folder:PATH")
-    demo.add_argument("--layers", type=_layers, default=2, help="layers of the student: a number, or which, as 0,5")
+    demo.add_argument("--layers", type=_layers, default=2, help="layers of the student: how many, or which: 0,5")
     demo.add_argument("--queries", type=int, help="spans of documents to train on (default: 60,000)")
     demo.add_argument("--minutes", type=float, help="minutes of labelling and training, instead of --queries")
     demo.add_argument("--out", default="distill-demo", help="directory of the results")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _layers(text: str) -> int | list[int]:
     try:
-        return [int(part) for part in text.split(",")] if "," in text else int(text)
+        return [int(part) for part in text.split(",") if part] if "," in text else int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a list such as 0,5") from None
 

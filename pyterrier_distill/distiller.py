@@ -100,6 +100,7 @@ class Distiller(pt.Estimator):
             raise ValueError(
                 f"{loss!r} needs {', '.join(sorted(loss.needs - gives))}, which {type(student).__name__} does not give."
             )
+        _check_settings(locals())
         self.student = student
         self.loss = loss
         self.learning_rate = learning_rate
@@ -170,16 +171,22 @@ class Distiller(pt.Estimator):
             from .training import evaluation
 
             measure = evaluation.parse_measure(self.metric)
+            qrels_va = frames.check_qrels(qrels_va)
             if len(res_va) == 0:
                 raise ValueError("the validation frame is empty: check that its topics match, or leave it out.")
             pt.inspect.transformer_outputs(self.student, list(res_va.columns))
+            frames.check_results(res_va)
+            frames.check_text(res_va, [c for c in ("query", self.student.text_field) if c in res_va.columns])
             validation = res_va
         elif res_va is not None:
             validation = self._read(res_va, None)
         elif qrels_va is not None:
             raise ValueError("qrels_va without res_va: pass the validation candidates too.")
+        elif self.early_stopping is not None:
+            raise ValueError("early_stopping needs a validation frame: fit(res, qrels, res_va, qrels_va).")
 
-        self.student.check_labels({name: lists[0].labels[name] for name in self.loss.columns()})
+        vectors = {column: lists[0].labels[column].shape[-1] for column in self.loss.vector_columns()}
+        self.student.check_training(self.loss.needs, vectors)
         data = "+".join(self._fingerprint(frame) for frame in (res, qrels, res_va, qrels_va) if frame is not None)
         moving = self.student.trainable(self.loss.needs)
         before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
@@ -189,7 +196,7 @@ class Distiller(pt.Estimator):
             moving.load_state_dict(before)
             raise
         finally:
-            self.student.model.eval()
+            self.student.model.eval().requires_grad_(True)  # frozen modules may be another encoder's, too
         return self
 
     def _fingerprint(self, frame: pd.DataFrame) -> str:
@@ -211,9 +218,15 @@ class Distiller(pt.Estimator):
             res = res.drop_duplicates("qid")
         if joins:
             res = frames.join_qrels(res, qrels)
-        frames.check_text(res, [c for c in needed if c in ("query", self.student.text_field)])
+        texts = ["query"] if on_queries else ["query", self.student.text_field]
+        frames.check_text(res, [column for column in texts if column in res.columns])
         for column in self.loss.columns():
-            frames.check_numbers(res, column)
+            if column in self.loss.vector_columns():
+                frames.check_vectors(res, column)
+            else:
+                frames.check_numbers(res, column)
+        if frames.LABEL in self.loss.columns() and not (res[frames.LABEL] > 0).any():
+            raise ValueError("no document of the training frame is relevant (label > 0): nothing to contrast.")
         lists = training_lists.read_lists(res, self.loss, self.student.text_field)
         training_lists.check_lists(lists, self.loss)
         return lists
@@ -235,25 +248,31 @@ class Distiller(pt.Estimator):
         needs = self.loss.needs
         device = self.student.model.device
         precision = scoring.resolve_precision(self.precision, device)
+        if precision == "fp16" and device.type == "cpu":
+            raise ValueError("training in fp16 needs a GPU: take precision='bf16' or 'fp32' on this CPU.")
         settings = {**self._settings(), "data": data, "weights": checkpoints.fingerprint(self.student.model)}
+        torch.manual_seed(self.seed)
+        module = trainer.TrainingModule(self.student, self.loss)
+        evaluate = None
+        if measure is not None:
+            evaluate = evaluation.by_measure(self.student, self.student.prepare_frame(validation), qrels_va, measure)
+        elif validation is not None:
+            self.student.prepare_lists(validation, needs)
+            evaluate = evaluation.by_loss(
+                module, self.student, self.loss, validation, self.queries_per_batch,
+                lambda: scoring.autocast(precision, device),
+            )  # fmt: skip
+        name = f"eval_{measure}" if measure is not None else "eval_loss"
+        told = arguments.training_arguments(self, len(lists), precision, name if evaluate else None)
         directory, resume = resuming.open_directory(self.checkpoints, settings)
+        told.output_dir = str(directory)
+        finished = resuming.finished(directory, module)
+        if finished is not None:
+            self.history = finished["history"]
+            self.student.mark_trained(finished["manifest"])
+            return
         try:
-            torch.manual_seed(self.seed)
-            module = trainer.TrainingModule(self.student, self.loss)
             self.student.prepare_lists(lists, needs)
-            evaluate = None
-            if measure is not None:
-                evaluate = evaluation.by_measure(
-                    self.student, self.student.prepare_frame(validation), qrels_va, measure
-                )
-            elif validation is not None:
-                self.student.prepare_lists(validation, needs)
-                evaluate = evaluation.by_loss(
-                    module, self.student, self.loss, validation, self.queries_per_batch,
-                    lambda: scoring.autocast(precision, device),
-                )  # fmt: skip
-            name = f"eval_{measure}" if measure is not None else "eval_loss"
-            told = arguments.training_arguments(self, directory, len(lists), precision, name if evaluate else None)
             callbacks = []
             if self.early_stopping is not None and evaluate is not None:
                 from transformers import EarlyStoppingCallback
@@ -276,16 +295,46 @@ class Distiller(pt.Estimator):
             if self.checkpoints is None:
                 shutil.rmtree(directory, ignore_errors=True)
         self.history = list(run.state.log_history)
-        self.student.mark_trained(
-            {
-                **settings,
-                "precision": precision,
-                "device": str(device),
-                "queries": len(lists),
-                "documents": sum(len(one.docnos) for one in lists),
-                "steps_taken": run.state.global_step,
-                "best": None if evaluate is None else {name.removeprefix("eval_"): run.state.best_metric},
-                "seconds": round(time.monotonic() - started, 1),
-                "versions": checkpoints.versions(),
-            }
-        )
+        manifest = {
+            **settings,
+            "precision": precision,
+            "device": str(device),
+            "queries": len(lists),
+            "documents": sum(len(one.docnos) for one in lists),
+            "steps_taken": run.state.global_step,
+            "best": None if evaluate is None else {name.removeprefix("eval_"): run.state.best_metric},
+            "seconds": round(time.monotonic() - started, 1),
+            "versions": checkpoints.versions(),
+        }
+        if self.checkpoints is not None:
+            resuming.finish(directory, module, {"manifest": manifest, "history": self.history})
+        self.student.mark_trained(manifest)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse numbers that cannot be meant, naming them.
+
+    Raises:
+        ValueError: saying what the setting must be.
+    """
+
+    def whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+    for name in ("queries_per_batch", "accumulation"):
+        if not whole(settings[name]):
+            raise ValueError(f"{name} must be a whole number of at least 1, not {settings[name]!r}.")
+    for name in ("steps", "eval_every", "early_stopping", "save_every"):
+        if settings[name] is not None and not whole(settings[name]):
+            raise ValueError(f"{name} must be None or a whole number of at least 1, not {settings[name]!r}.")
+    for name in ("learning_rate", "epochs"):
+        if not 0 < settings[name] < float("inf"):
+            raise ValueError(f"{name} must be positive, not {settings[name]!r}.")
+    if not 0 <= settings["warmup"] <= 1:
+        raise ValueError(f"warmup is a share of all steps, between 0 and 1, not {settings['warmup']!r}.")
+    if settings["dropout"] is not None and not 0 <= settings["dropout"] < 1:
+        raise ValueError(f"dropout must be None or a probability below 1, not {settings['dropout']!r}.")
+    if not 0 <= settings["seed"] < 2**32:
+        raise ValueError(f"seed must be between 0 and 2**32 - 1, not {settings['seed']!r}.")
+    if settings["precision"] not in scoring.PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(scoring.PRECISIONS)}, not {settings['precision']!r}.")

@@ -45,15 +45,23 @@ class LabelColumn:
 LABEL_COLUMNS: dict[str, LabelColumn] = {
     column.name: column
     for column in (
-        LabelColumn(TEACHER_SCORE, "float; its scale is stated by the teacher", "put a PointwiseTeacher before"),
         LabelColumn(
-            TEACHER_LOGITS, "float32[2], raw logits of [false, true]", "put a true/false PointwiseTeacher before"
+            TEACHER_SCORE, "float; its scale is stated by the teacher", "put a PointwiseTeacher before the Distiller"
         ),
-        LabelColumn(TEACHER_RANK, "int, best = 0", "put a ListwiseLLMTeacher or a RunTeacher before"),
-        LabelColumn(TEACHER_PREFS, "dict: other docno -> P(this > other) in [0, 1]", "put a PairwiseTeacher before"),
-        LabelColumn(QUERY_VEC, "float32[dim]", "put teacher.query_encoder() before", per_query=True),
-        LabelColumn(DOC_VEC, "float32[dim]", "put teacher.doc_encoder() or index.vec_loader() before"),
-        LabelColumn(LABEL, "int, 0 = not relevant", "pass qrels to fit(res, qrels), or a frame with that column,"),
+        LabelColumn(
+            TEACHER_LOGITS,
+            "float32[2], raw logits of [false, true]",
+            "put a true/false PointwiseTeacher before the Distiller",
+        ),
+        LabelColumn(TEACHER_RANK, "int, best = 0", "put a ListwiseLLMTeacher or a RunTeacher before the Distiller"),
+        LabelColumn(
+            TEACHER_PREFS,
+            "dict: other docno -> P(this > other) in [0, 1]",
+            "put a PairwiseTeacher before the Distiller",
+        ),
+        LabelColumn(QUERY_VEC, "float32[dim]", "put teacher.query_encoder() before the Distiller", per_query=True),
+        LabelColumn(DOC_VEC, "float32[dim]", "put teacher.doc_encoder() or index.vec_loader() before the Distiller"),
+        LabelColumn(LABEL, "int, 0 = not relevant", "pass qrels to fit(res, qrels), or a frame with that column"),
     )
 }
 
@@ -70,7 +78,7 @@ def label_source(column: str) -> str:
     for name, known in LABEL_COLUMNS.items():
         if column == name or column.startswith(f"{name}_"):
             return known.source
-    return "put the transformer that writes it before"
+    return "put the transformer that writes it before the Distiller"
 
 
 def require_columns(frame: pd.DataFrame, columns: Iterable[str], *, reader: str, context: Any = None) -> None:
@@ -91,7 +99,7 @@ def require_columns(frame: pd.DataFrame, columns: Iterable[str], *, reader: str,
     except pt.validate.InputValidationError as error:
         missing = next(c for c in columns if c not in frame.columns)
         raise MissingLabelError(
-            f"{reader} needs the column {missing!r}, which this frame lacks: {label_source(missing)} the Distiller"
+            f"{reader} needs the column {missing!r}, which this frame lacks: {label_source(missing)}"
             f" (the frame has {', '.join(map(str, frame.columns)) or 'no columns'}).",
             error.modes,
         ) from None
@@ -127,6 +135,11 @@ def check_results(frame: pd.DataFrame) -> None:
     if len(frame) == 0:
         raise ValueError("the training frame is empty: check that the topics match and that the first stage found any.")
     key = ["qid", "docno"] if "docno" in frame.columns else ["qid"]
+    for column in key:
+        if frame[column].isna().any():
+            raise ValueError(
+                f"the column {column!r} has {int(frame[column].isna().sum())} missing values: drop those rows."
+            )
     twice = frame.duplicated(key)
     if twice.any():
         first = frame.loc[twice, key].iloc[0].tolist()
@@ -156,6 +169,48 @@ def check_numbers(frame: pd.DataFrame, column: str) -> None:
         )
 
 
+def check_vectors(frame: pd.DataFrame, column: str) -> int:
+    """Check that ``column`` holds finite vectors of one dimension.
+
+    Returns:
+        The dimension.
+
+    Raises:
+        ValueError: naming the column and what it holds instead.
+    """
+    shapes = {np.shape(cell) for cell in frame[column]}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+        raise ValueError(
+            f"the column {column!r} must hold vectors of one dimension, but holds cells of the shapes"
+            f" {sorted(shapes, key=repr)[:4]}: label the frame with one encoder."
+        )
+    check_numbers(frame, column)
+    return next(iter(shapes))[0]
+
+
+def check_qrels(qrels: pd.DataFrame) -> pd.DataFrame:
+    """Judgements as ``qid`` (str), ``docno`` (str), ``label`` (int).
+
+    Raises:
+        ValueError: if a column is missing, a pair is judged twice, or a label is no whole number.
+    """
+    missing = [c for c in ("qid", "docno", "label") if c not in qrels.columns]
+    if missing:
+        raise ValueError(f"qrels need the columns qid, docno and label; {missing[0]!r} is missing.")
+    labels = pd.to_numeric(qrels["label"], errors="coerce")
+    if not (labels % 1 == 0).all():
+        bad = qrels.loc[~(labels % 1 == 0), "label"].iloc[0]
+        raise ValueError(f"the qrels' column 'label' must hold whole numbers, but holds {bad!r}.")
+    twice = qrels.duplicated(["qid", "docno"])
+    if twice.any():
+        pair = tuple(qrels.loc[twice, ["qid", "docno"]].iloc[0])
+        raise ValueError(
+            f"the qrels judge (qid, docno) {pair} more than once: drop_duplicates(['qid', 'docno']) first."
+        )
+    columns = {"qid": qrels["qid"].astype(str), "docno": qrels["docno"].astype(str), "label": labels.astype(int)}
+    return pd.DataFrame(columns)
+
+
 def _finite(cell: Any) -> bool:
     if isinstance(cell, dict):
         return all(np.isfinite(value) for value in cell.values())
@@ -178,20 +233,9 @@ def join_qrels(frame: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: if the qrels lack a column, judge a pair twice, or judge no document of the frame.
     """
-    missing = [c for c in ("qid", "docno", "label") if c not in qrels.columns]
-    if missing:
-        raise ValueError(f"qrels need the columns qid, docno and label; {missing[0]!r} is missing.")
-    twice = qrels.duplicated(["qid", "docno"])
-    if twice.any():
-        pair = tuple(qrels.loc[twice, ["qid", "docno"]].iloc[0])
-        raise ValueError(
-            f"the qrels judge (qid, docno) {pair} more than once: drop_duplicates(['qid', 'docno']) first."
-        )
+    qrels = check_qrels(qrels)
     keys = pd.MultiIndex.from_arrays([frame["qid"].astype(str), frame["docno"].astype(str)])
-    judged = pd.Series(
-        qrels["label"].to_numpy(),
-        index=pd.MultiIndex.from_arrays([qrels["qid"].astype(str), qrels["docno"].astype(str)]),
-    )
+    judged = qrels.set_index(["qid", "docno"])["label"]
     labels = judged.reindex(keys)
     if len(frame) and labels.isna().all():
         raise ValueError(

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 #: Tokens of one batch, padding included. Small batches keep a CPU's caches warm; a GPU wants large ones.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
+#: The same for training on short texts, where padding costs a backward pass too (measured: benchmarks/README.md).
+TRAINING_BUDGET = {"cpu": 768, "cuda": 65536}
 #: Inputs tokenised at once. Sorted by characters before and by tokens within, so padding stays small at any size.
 BUFFER = 2048
 
@@ -113,7 +115,8 @@ def pack(features: Features, budget: int, rows: int | None = None) -> Iterator[t
 
     mask = features.get("attention_mask")
     if mask is None:
-        count = next(len(value) for value in features.values() if isinstance(value, torch.Tensor))
+        rows_by = features.get("offsets", features.get("input_ids"))  # bags of words are one long row and its offsets
+        count = len(rows_by)
         yield torch.arange(count), dict(features)
         return
     lengths = mask.sum(dim=1)

@@ -1,9 +1,9 @@
 """Training: learns, repeats itself, resumes, and refuses what cannot be meant."""
 
-import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 
@@ -355,17 +355,18 @@ def test_validation_mistakes(tiny, results, qrels):
         distiller(ptd.BiEncoder(tiny), ptd.KLDivergence(), metric="nDCP").fit(results, None, results, qrels)
 
 
-def test_a_loss_that_is_no_number_stops_training_and_leaves_the_student_as_it_was(tiny, results):
+def test_a_loss_that_is_no_number_stops_training_and_leaves_the_student_as_it_was(tiny, results, tmp_path, monkeypatch):
     class Broken(ptd.MSE):
         def __call__(self, outputs, labels):
             return super().__call__(outputs, labels) * float("nan")
 
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
     before = weights(student)
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         distiller(student, Broken()).fit(results)
     assert torch.equal(weights(student), before)
-    assert not any(name.startswith("pyterrier-distill-") for name in os.listdir(os.environ.get("TMPDIR", "/tmp")))
+    assert not list(tmp_path.iterdir())
 
 
 def test_further_training_arguments_reach_the_trainer(teacher, queries, tmp_path):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
-import shutil
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyterrier as pt
+
+from ..students.checkpoints import written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -43,29 +46,45 @@ def bm25(
     Raises:
         ModuleNotFoundError: if neither engine is installed, saying how to install one.
         FileNotFoundError: if there is no index and no ``documents``.
+        FileExistsError: if something else stands at ``path``.
+        ValueError: if no document has any words.
     """
     engine = _engine(engine)
     path = Path(path)
-    built = (path / ("pt_meta.json" if engine == "pisa" else Bm25s.META)).exists()
+    mark = "pt_meta.json" if engine == "pisa" else Bm25s.META
+    built = (path / mark).exists()
     if not built:
         if documents is None:
             raise FileNotFoundError(f"no BM25 index at {path}: pass the documents to build it from.")
-        shutil.rmtree(path, ignore_errors=True)  # what an interrupted build left
+        documents = _with_words(documents, text_field)
     if engine == "bm25s":
         if not built:
             Bm25s.build(path, documents, text_field)
         return Bm25s(path, k1=k1, b=b, num_results=num_results)
     import pyterrier_pisa
 
-    index = pyterrier_pisa.PisaIndex(
-        str(path), text_field, stemmer="porter2", stops="lucene", threads=os.cpu_count() or 1
-    )
+    settings: dict[str, Any] = {"stemmer": "porter2", "stops": "lucene", "threads": os.cpu_count() or 1}
     with _quiet():
         if not built:
-            index.index(documents)
+            with written_whole(path, mark) as draft:
+                pyterrier_pisa.PisaIndex(str(draft), text_field, **settings).index(documents)
+        index = pyterrier_pisa.PisaIndex(str(path), text_field, **settings)
         retriever = index.bm25(k1=k1, b=b, num_results=num_results)
         retriever.search("x")  # the scores of this k1 and b are prepared when they are first used, and that is loud too
     return retriever
+
+
+def _with_words(documents: Iterable[dict[str, str]], text_field: str) -> Iterable[dict[str, str]]:
+    """The same documents, once one of them is known to have words: engines fail badly on collections without any."""
+    documents = iter(documents)
+    seen = []
+    for document in documents:
+        if not isinstance(document.get(text_field), str):
+            raise ValueError(f"document {document.get('docno')!r} has no text in the field {text_field!r}.")
+        seen.append(document)
+        if re.search(r"\w", document[text_field]):
+            return itertools.chain(seen, documents)
+    raise ValueError(f"no document has any words in the field {text_field!r}: there is nothing to index.")
 
 
 def _engine(engine: str) -> str:
@@ -133,9 +152,7 @@ class Bm25s(pt.Transformer):
         for document in documents:
             docnos.append(document["docno"])
             texts.append(document[text_field])
-        from ..students.checkpoints import written_whole
-
-        with written_whole(path, overwrite=True) as draft:
+        with written_whole(path, cls.META) as draft:
             content = {"docnos": docnos, "tokens": _tokens(texts)}
             (draft / cls.META).write_text(json.dumps(content), encoding="utf-8")
 

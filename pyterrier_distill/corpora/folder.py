@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class FolderDataset(InMemoryDataset):
 
     def __init__(self, path: str | os.PathLike):
         directory, split = Path(path).expanduser(), None
-        if not directory.is_dir() and (directory.parent / "qrels" / f"{directory.name}.tsv").is_file():
+        if not directory.is_dir() and directory.name in _named(directory.parent / "qrels", "tsv"):
             directory, split = directory.parent, directory.name
         if not directory.is_dir():
             raise FileNotFoundError(
@@ -65,13 +66,11 @@ class FolderDataset(InMemoryDataset):
 
     def splits(self) -> list[str]:
         """The names of the files in ``qrels/``."""
-        return sorted(path.name.split(".")[0] for path in (self.path / "qrels").glob("*.tsv*"))
+        return _named(self.path / "qrels", "tsv")
 
     def runs(self) -> list[str]:
         """The names of the stored rankings in ``runs/``."""
-        return sorted(
-            path.name.removesuffix(".gz").removesuffix(".txt") for path in (self.path / "runs").glob("*.txt*")
-        )
+        return _named(self.path / "runs", "txt")
 
     # -- documents ----------------------------------------------------------------------------------------------------
 
@@ -85,9 +84,12 @@ class FolderDataset(InMemoryDataset):
         path = self._part("corpus", *_CORPUS)
         lines = _read_jsonl(path)
         for row in pt.tqdm(lines, desc=f"{self.path.name} documents", unit="d") if verbose else lines:
-            document = {"docno": str(_key(row, path, "_id", "docno", "docid")), "text": row.get("text") or ""}
-            if "title" in row:
-                document["title"] = row["title"] or ""
+            document = {"docno": str(_key(row, path, "_id", "docno", "docid"))}
+            for field in ("text", "title"):
+                if field == "text" or field in row:
+                    document[field] = row.get(field) or ""
+                    if not isinstance(document[field], str):
+                        raise ValueError(f"{path}: the {field} of document {document['docno']!r} is no string.")
             yield document
 
     # -- topics and judgements ----------------------------------------------------------------------------------------
@@ -108,15 +110,23 @@ class FolderDataset(InMemoryDataset):
         Args:
             variant: the split; None = that of the path, else test, dev or train, whichever is there first.
         """
+        topics = self._queries()
+        split = self._split(variant)
+        if split is not None:
+            topics = topics[topics["qid"].isin(set(self.get_qrels(split)["qid"]))].reset_index(drop=True)
+        return topics
+
+    def _queries(self) -> pd.DataFrame:
+        """The queries of all splits."""
         path = self._part("queries", "queries.jsonl", "queries.tsv", "rerank.jsonl")
         if ".tsv" in path.name:
             topics = pd.read_csv(path, sep="\t", names=["qid", "query"], dtype=str, quoting=3, keep_default_na=False)
         else:
-            rows = [(str(_key(r, path, "_id", "qid")), str(_key(r, path, "query", "text"))) for r in _read_jsonl(path)]
+            rows = [(str(_key(row, path, "_id", "qid")), _key(row, path, "query", "text")) for row in _read_jsonl(path)]
             topics = pd.DataFrame(rows, columns=["qid", "query"]).drop_duplicates("qid", ignore_index=True)
-        split = self._split(variant)
-        if split is not None:
-            topics = topics[topics["qid"].isin(set(self.get_qrels(split)["qid"]))].reset_index(drop=True)
+        bad = [qid for qid, query in zip(topics["qid"], topics["query"], strict=True) if not isinstance(query, str)]
+        if bad:
+            raise ValueError(f"{path}: the text of query {bad[0]!r} is no string.")
         return topics
 
     def get_qrels(self, variant: str | None = None) -> pd.DataFrame:
@@ -124,16 +134,22 @@ class FolderDataset(InMemoryDataset):
         split = self._split(variant)
         if split is not None:
             path = self._part(f"qrels of {split!r}", f"qrels/{split}.tsv")
-            qrels = pd.read_csv(path, sep="\t", dtype=str)
+            qrels = pd.read_csv(path, sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
             if qrels.shape[1] != 3:
-                raise ValueError(
-                    f"{path} must have three tab-separated columns (query-id, corpus-id, score) and a header."
-                )
+                raise ValueError(f"{path} must have three tab-separated columns: query-id, corpus-id, score.")
+            if pd.to_numeric(qrels.iloc[:1, 2], errors="coerce").isna().all():  # a header
+                qrels = qrels.iloc[1:].reset_index(drop=True)
         else:
             path = self._part("qrels", "qrels.txt", "qrels.tsv")
-            qrels = pd.read_csv(path, sep=r"\s+", header=None, dtype=str).iloc[:, [0, 2, 3]]
+            qrels = pd.read_csv(path, sep=r"\s+", header=None, dtype=str, quoting=3, keep_default_na=False)
+            if qrels.shape[1] != 4:
+                raise ValueError(f"{path} must have four columns, as TREC's: query, iteration, document, label.")
+            qrels = qrels.iloc[:, [0, 2, 3]]
         qrels.columns = ["qid", "docno", "label"]
-        return qrels.assign(label=qrels["label"].astype(int))
+        labels = pd.to_numeric(qrels["label"], errors="coerce")
+        if not (labels % 1 == 0).all():
+            raise ValueError(f"{path}: {qrels['label'][~(labels % 1 == 0)].iloc[0]!r} is no whole-number label.")
+        return qrels.assign(label=labels.astype(int))
 
     def get_results(self, variant: str | None = None) -> pd.DataFrame:
         """A stored ranking as an R frame, queries included.
@@ -144,13 +160,11 @@ class FolderDataset(InMemoryDataset):
         if variant is None:
             path = self._part("ranking", "rerank.jsonl")
             results = pd.DataFrame(list(_read_jsonl(path)))
-            return results.astype({"qid": str, "docno": str})
+            return _ranked_from_zero(results.astype({"qid": str, "docno": str}))
         if variant not in self.runs():
             raise ValueError(f"{self!r} has no run {variant!r}, only: {', '.join(self.runs()) or 'none'}.")
         results = pt.io.read_results(str(self._part("run", f"runs/{variant}.txt")), format="trec")
-        # The rank column is the ranking: stored scores may tie or mean nothing (an LLM's order). Ours start at 0.
-        results = results.assign(rank=results.groupby("qid")["rank"].rank(method="first").astype(int) - 1)
-        return results.merge(self.get_topics(), on="qid", how="inner")
+        return _ranked_from_zero(results).merge(self._queries(), on="qid", how="inner")
 
     def _describe_component(self, component: str) -> bool | list[str] | None:
         return {"topics": self.splits() or None, "qrels": self.splits() or None, "corpus": True}.get(component)
@@ -162,6 +176,17 @@ class FolderProvider(pt.datasets.DatasetProvider):
     def get_dataset(self, name: str) -> FolderDataset:
         """The collection in the directory ``name``."""
         return FolderDataset(name)
+
+
+def _named(directory: Path, ending: str) -> list[str]:
+    """The names of ``NAME.ending`` and ``NAME.ending.gz`` in a directory."""
+    found = (re.fullmatch(rf"(.+)\.{ending}(\.gz)?", path.name) for path in directory.glob("*"))
+    return sorted({match[1] for match in found if match})
+
+
+def _ranked_from_zero(results: pd.DataFrame) -> pd.DataFrame:
+    """The rank column is the ranking: stored scores may tie or mean nothing (an LLM's order). Ours start at 0."""
+    return results.assign(rank=results.groupby("qid")["rank"].rank(method="first").astype(int) - 1)
 
 
 def _key(row: dict[str, Any], path: Path, *names: str) -> Any:

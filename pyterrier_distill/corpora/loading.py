@@ -35,7 +35,8 @@ def load_collection(name: str) -> Collection:
         name: ``pydocs``, ``pydocs:train``, ``folder:PATH``, ``irds:ID``, or any other name PyTerrier knows.
 
     Raises:
-        ValueError: in one line, if there is no such dataset, or it lacks documents, queries or judgements.
+        ValueError: in one line, if there is no such dataset, if it lacks documents, queries or judgements, or has
+            fewer than two documents with text or a query without words.
         FileNotFoundError: if the folder does not exist.
     """
     name = {"pydocs": "pydocs:test"}.get(name, name)
@@ -59,6 +60,11 @@ def load_collection(name: str) -> Collection:
     for part, frame in (("documents", documents), ("queries", topics), ("qrels", qrels)):
         if len(frame) == 0:
             raise ValueError(f"{name!r} has no {part}.")
+    if (documents["text"].str.strip() != "").sum() < 2:
+        raise ValueError(f"{name!r} has fewer than two documents with text: there is nothing to rank.")
+    wordless = topics["qid"][~topics["query"].str.contains(r"\w", regex=True)]
+    if len(wordless):
+        raise ValueError(f"{name!r} has {len(wordless)} queries without words, such as {wordless.iloc[0]!r}.")
     return Collection(name, documents, topics, qrels[["qid", "docno", "label"]])
 
 

@@ -9,8 +9,8 @@ files count (and numpy's ``_core``), since numpy and scipy keep their code there
 * A docstring without at least ten words after its summary gives no document.
 * Documents with the same text after the summary (inherited or copied docstrings) are kept once, the first by name.
 * A summary is no query if it is not 3 to 30 words long, if several documents share it, or if it gives the answer away:
-  if the object's own name stands in it as a word, or the document repeats it. Such documents stay in the collection
-  and distract.
+  if all words of the object's own name stand in it (``create_server``: "Create a TCP server"), or the document repeats
+  it. Such documents stay in the collection and distract.
 * One query in ten, by a hash of the docno, is ``pydocs:test``, the others are ``pydocs:train``.
 
 The collection follows the installed versions: figures compare only between equal ones (:meth:`Pydocs.versions`).
@@ -27,7 +27,6 @@ import sysconfig
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -50,6 +49,7 @@ _SKIPPED = {
     "ensurepip",
 }
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_NAME_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _TEST_SHARE = 0.1
 
 
@@ -78,7 +78,8 @@ class Pydocs(InMemoryDataset):
     def get_corpus_iter(self, *, verbose: bool = True) -> Iterator[dict[str, str]]:
         """Documents as dicts of ``docno`` (the qualified name) and ``text``."""
         documents, _ = _collection(verbose)
-        return iter(pt.tqdm(documents, desc="pydocs documents", unit="d") if verbose else documents)
+        shown = pt.tqdm(documents, desc="pydocs documents", unit="d") if verbose else documents
+        return (dict(document) for document in shown)
 
     def get_topics(self, variant: str | None = None) -> pd.DataFrame:
         """Queries: ``qid``, ``query``.
@@ -134,9 +135,18 @@ def _sources() -> list[tuple[str, Path]]:
     return sources
 
 
-@lru_cache(maxsize=1)
-def _collection(verbose: bool = False) -> tuple[list[dict[str, str]], list[tuple[str, str]]]:
-    """(documents, [(docno, query)]), both sorted by docno."""
+_Collection = tuple[list[dict[str, str]], list[tuple[str, str]]]
+_read: list[_Collection] = []  # the collection, once it has been read
+
+
+def _collection(verbose: bool = False) -> _Collection:
+    """(documents, [(docno, query)]), both sorted by docno; read once a process."""
+    if not _read:
+        _read.append(_read_sources(verbose))
+    return _read[0]
+
+
+def _read_sources(verbose: bool) -> _Collection:
     files = [(package, root, path) for package, root in _sources() for path in _modules(root)]
     found: dict[str, tuple[str, str, str]] = {}
     for package, root, path in pt.tqdm(files, desc="reading docstrings", unit="file", disable=not verbose):
@@ -160,11 +170,10 @@ def _collection(verbose: bool = False) -> tuple[list[dict[str, str]], list[tuple
 
 
 def _is_query(docno: str, summary: str, text: str) -> bool:
-    if summary in text:
-        return False
-    name = docno.rsplit(".", 1)[-1]
-    given_away = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", summary, re.IGNORECASE)
-    return 3 <= len(summary.split()) <= 30 and not given_away
+    said = summary.lower().rstrip(".!? ")
+    name = {part.lower() for part in _NAME_PARTS.findall(docno.rsplit(".", 1)[-1])}
+    words = {part.lower() for part in _NAME_PARTS.findall(summary)}
+    return 3 <= len(summary.split()) <= 30 and said not in text.lower() and not name <= words
 
 
 def _modules(root: Path) -> Iterator[Path]:

@@ -16,7 +16,7 @@ class TextLoader(pt.Transformer):
         fields: which fields; None = all.
 
     Raises:
-        ValueError: for a docno that the collection does not hold.
+        ValueError: for a docno that the collection does not hold, or a field that none of the documents has.
     """
 
     schematic = {"label": "TextLoader"}
@@ -35,7 +35,11 @@ class TextLoader(pt.Transformer):
         missing = [docno for docno in inp["docno"] if docno not in documents]
         if missing:
             raise ValueError(f"{self.dataset} holds no document {missing[0]!r} ({len(missing)} such rows).")
-        columns = {field: [documents[docno][field] for docno in inp["docno"]] for field in fields}
+        known = self.dataset.text_fields()
+        for field in fields:
+            if field not in known and not any(field in documents[docno] for docno in inp["docno"]):
+                raise ValueError(f"{self.dataset} has no field {field!r}, only: {', '.join(known)}.")
+        columns = {field: [documents[docno].get(field, "") for docno in inp["docno"]] for field in fields}
         return inp.assign(**columns)
 
     def fuse_rank_cutoff(self, k: int) -> pt.Transformer:

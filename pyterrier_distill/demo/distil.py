@@ -79,7 +79,7 @@ def demo(
         ``plot.png``, ``curve.png``, ``student/``, ``run.json``.
     """
     from ..students.bi_encoder import BiEncoder
-    from ..students.checkpoints import versions, write_json
+    from ..students.checkpoints import check_free, fingerprint, versions, write_json
 
     if minutes is not None and not 0 < minutes < math.inf:
         raise ValueError(f"minutes must be positive, not {minutes}.")
@@ -90,6 +90,10 @@ def demo(
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be between 0 and 2**32 - 1, not {seed}.")
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file: name a directory as out.")
+    check_free(out / "student", "pt_meta.json", overwrite=True)
+    report.pyplot()  # fails now rather than after training
     clock = _Clock()
     with clock("load"):
         collection = load_collection(dataset)
@@ -97,7 +101,8 @@ def demo(
             max_length = 128
         original = BiEncoder(teacher or default_teacher(), max_length=max_length)
         _student(original, layers, None).model  # noqa: B018 (a wrong name or layer fails before anything is written)
-    work = out / "work" / _slug(collection, original)
+        weights = fingerprint(original.model)
+    work = out / "work" / _slug(collection, original, weights)
     work.mkdir(parents=True, exist_ok=True)
     with clock("index"):
         lexical, index = _indexes(collection, original, work)
@@ -109,8 +114,8 @@ def demo(
         queries = queries or QUERIES
         training = _training_queries(collection, original, queries, seed, work)
     settings = {
-        "dataset": collection.name, "teacher": original.name_or_path, "layers": layers, "seed": seed,
-        "minutes": minutes, "max_length": max_length, "queries": queries,
+        "dataset": collection.name, "teacher": original.name_or_path, "weights": weights, "layers": layers,
+        "seed": seed, "minutes": minutes, "max_length": max_length, "queries": queries,
     }  # fmt: skip
     with clock("train"):
         student, history = _distilled(_student(original, layers, index), training, seed, settings, work, out)
@@ -132,7 +137,7 @@ def demo(
         "topics": len(collection.topics),
         "seconds": clock.seconds,
         "encode_ms": encoding,
-        "table": table.to_dict("records"),
+        "table": table.astype(object).where(table.notna(), None).to_dict("records"),
         "history": history,
     }
     write_json(out / "run.json", run)
@@ -152,10 +157,10 @@ def demo(
 # -- the stages -------------------------------------------------------------------------------------------------------
 
 
-def _slug(collection: Collection, teacher: Any) -> str:
+def _slug(collection: Collection, teacher: Any, weights: str) -> str:
     """A directory name for what depends on the documents and the teacher alone."""
     texts = pd.util.hash_pandas_object(collection.documents, index=False).to_numpy().tobytes()
-    key = repr((teacher.name_or_path, teacher.max_length)).encode()
+    key = repr((weights, teacher.max_length)).encode()
     digest = hashlib.sha256(texts + key).hexdigest()[:8]
     return re.sub(r"[^A-Za-z0-9]+", "-", collection.name).strip("-") + f"-{digest}"
 

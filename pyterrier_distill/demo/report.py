@@ -25,7 +25,7 @@ def shown(table: pd.DataFrame) -> str:
 
 def plot_quality(table: pd.DataFrame, path: Path, title: str) -> None:
     """Quality against response time, one point a system."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(6, 4), dpi=150)
     for row in table.to_dict("records"):
         axes.scatter(row["mrt"], row["nDCG@10"], s=60)
@@ -42,7 +42,7 @@ def plot_quality(table: pd.DataFrame, path: Path, title: str) -> None:
 
 def plot_curve(history: list[dict[str, Any]], path: Path, title: str) -> None:
     """The training loss over steps."""
-    plt = _pyplot()
+    plt = pyplot()
     points = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     figure, axes = plt.subplots(figsize=(6, 4), dpi=150)
     axes.plot(*zip(*points, strict=True)) if points else axes.text(0.5, 0.5, "no steps were taken")
@@ -55,7 +55,12 @@ def plot_curve(history: list[dict[str, Any]], path: Path, title: str) -> None:
     plt.close(figure)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib, drawing to files.
+
+    Raises:
+        ModuleNotFoundError: saying how to install it.
+    """
     try:
         import matplotlib
     except ModuleNotFoundError as error:

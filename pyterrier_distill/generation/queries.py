@@ -27,7 +27,7 @@ class ExplodeQueries(pt.Transformer):
         """Explode ``querygen``, queries separated by newlines."""
         pt.validate.document_frame(inp, [QUERYGEN], context=self)
         check_text(inp, [QUERYGEN])
-        queries = [[line for line in cell.split("\n") if line.strip()] for cell in inp[QUERYGEN]]
+        queries = [[line for line in cell.splitlines() if line.strip()] for cell in inp[QUERYGEN]]
         out = inp.drop(columns=[QUERYGEN]).assign(query=pd.Series(queries, index=inp.index, dtype=object))
         out = out.explode("query", ignore_index=True).dropna(subset=["query"]).reset_index(drop=True)
         number = out.groupby("docno").cumcount()

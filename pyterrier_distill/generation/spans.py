@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from dataclasses import dataclass, field
+import string
+from dataclasses import dataclass
 
 import pandas as pd
 import pyterrier as pt
@@ -14,6 +15,8 @@ import pyterrier_alpha as pta
 from ..frames import check_text
 from .phrasings import ENGLISH
 from .queries import QUERYGEN
+
+_PARSE = string.Formatter().parse
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Mixture:
         return rng.choice(self.parts).draw(rng)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Phrasings:
     """Frames that spans are put into, such as "what is known about {}".
 
@@ -76,14 +79,18 @@ class Phrasings:
     share: float = 1 / 3
     lengths: LogUniform | Uniform | Mixture = LogUniform(1, 10)
     question_mark: float = 0.2
-    frames: tuple[str, ...] = field(default=ENGLISH, repr=False)
+    frames: tuple[str, ...] = ENGLISH
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1 or not 0 <= self.question_mark <= 1:
             raise ValueError("share and question_mark must be between 0 and 1.")
-        bad = [frame for frame in self.frames if frame.count("{}") not in (1, 2)]
+        bad = [frame for frame in self.frames if _places(frame) not in ([""], ["", ""])]
         if bad or not self.frames:
-            raise ValueError(f"every frame needs one or two {{}}, which {bad[0]!r} lacks." if bad else "no frames.")
+            raise ValueError(f"every frame needs one or two {{}}, unlike {bad[0]!r}." if bad else "give some frames.")
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={getattr(self, name)!r}" for name in ("share", "lengths", "question_mark")]
+        return f"Phrasings({', '.join(shown if self.frames == ENGLISH else [*shown, f'frames={self.frames!r}'])})"
 
 
 class SpanQueries(pt.Transformer):
@@ -122,6 +129,8 @@ class SpanQueries(pt.Transformer):
     ):
         if n < 1:
             raise ValueError(f"n must be at least 1, not {n}.")
+        if not text_field:
+            raise ValueError("text_field must name a column of text, or several.")
         self.n = n
         self.lengths = lengths
         self.phrasings = phrasings
@@ -160,6 +169,14 @@ class SpanQueries(pt.Transformer):
 
     def __hash__(self) -> int:
         return hash(repr(self))
+
+
+def _places(frame: str) -> list[str]:
+    """What stands between the braces of a frame; two lone braces give ``""``."""
+    try:
+        return [f"{name}{spec}{conversion or ''}" for _, name, spec, conversion in _PARSE(frame) if name is not None]
+    except ValueError:
+        return ["unbalanced"]
 
 
 def _span(words: list[str], length: int, rng: random.Random) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,14 @@ class Loss:
         """The label columns this loss reads from the training frame."""
         return (self.label,)  # type: ignore[attr-defined]
 
+    def query_columns(self) -> tuple[str, ...]:
+        """Those of :meth:`columns` that hold one value for a query; the others hold one for each document."""
+        return ()
+
+    def vector_columns(self) -> tuple[str, ...]:
+        """Those of :meth:`columns` that hold vectors of the student's dimension; the others hold numbers."""
+        return ()
+
     def __call__(self, outputs: Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         """Compute the loss.
 
@@ -72,6 +81,9 @@ class Loss:
         """The weighted terms of a sum; a single loss is its own only term, with weight 1."""
         return [(1.0, self)]
 
+    def __radd__(self, other: object) -> Loss:
+        return self if other == 0 else NotImplemented  # sum() starts from 0
+
     def __add__(self, other: Loss) -> Loss:
         if not isinstance(other, Loss):
             return NotImplemented
@@ -80,6 +92,8 @@ class Loss:
     def __mul__(self, weight: float) -> Loss:
         if isinstance(weight, bool) or not isinstance(weight, (int, float)):
             return NotImplemented
+        if not math.isfinite(weight):
+            raise ValueError(f"the weight of a loss must be a finite number, not {weight!r}.")
         return WeightedSum([(float(weight) * w, term) for w, term in self.terms()])
 
     __rmul__ = __mul__
@@ -112,6 +126,12 @@ class WeightedSum(Loss):
 
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(column for _, term in self._terms for column in term.columns()))
+
+    def query_columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(column for _, term in self._terms for column in term.query_columns()))
+
+    def vector_columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(column for _, term in self._terms for column in term.vector_columns()))
 
     def __call__(self, outputs: Outputs, labels: Mapping[str, Any]) -> Tensor:
         weight, first = self._terms[0]

@@ -72,7 +72,7 @@ class InfoNCE(base.Loss):
     min_documents = 1
 
     def __init__(self, temperature: float = 1.0, label: str = LABEL):
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature must be positive, not {temperature!r}.")
         self.temperature = temperature
         self.label = label

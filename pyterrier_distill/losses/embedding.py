@@ -58,6 +58,12 @@ class EmbeddingMatch(base.Loss):
     def columns(self) -> tuple[str, ...]:
         return self.labels or tuple(_SIDES[side][1] for side in self.on)
 
+    def query_columns(self) -> tuple[str, ...]:
+        return tuple(c for side, c in zip(self.on, self.columns(), strict=True) if side == "query")
+
+    def vector_columns(self) -> tuple[str, ...]:
+        return self.columns()
+
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
 

@@ -28,7 +28,12 @@ def kl_divergence(student: Tensor, teacher: Tensor, mask: Tensor | None = None, 
 
     Returns:
         Scalar ≥ 0. A list of one document gives 0; a teacher that ties all documents asks for equal student scores.
+
+    Raises:
+        ValueError: for a temperature that is not positive.
     """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, not {temperature!r}.")
     student, teacher, mask = _lists(student, teacher, mask)
     log_s = _log_softmax(student / temperature, mask)
     log_t = _log_softmax(teacher / temperature, mask)
@@ -127,7 +132,8 @@ def info_nce(scores: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor
         Scalar ≥ 0; 0 where no query has a positive.
     """
     counted = target >= 0
-    log_p = F.log_softmax(scores.float() / temperature, dim=-1)
+    scores = scores.float().masked_fill(~counted.unsqueeze(-1), 0.0)  # whatever stands there, it has no gradient
+    log_p = F.log_softmax(scores / temperature, dim=-1)
     picked = log_p.gather(-1, target.clamp_min(0).long().unsqueeze(-1)).squeeze(-1)
     return _masked_mean(-picked, counted)
 
@@ -175,8 +181,10 @@ def score_match(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
     Returns:
         Scalar ≥ 0.
     """
-    mask = torch.ones_like(a, dtype=torch.bool) if mask is None else mask
-    return _masked_mean((a.float() - b.float()).abs(), mask)
+    if a.shape != b.shape:
+        raise ValueError(f"the two modes' scores differ in shape: {tuple(a.shape)} and {tuple(b.shape)}.")
+    mask = torch.ones_like(a, dtype=torch.bool) if mask is None else mask.bool()
+    return _masked_mean((a.float() - b.float()).masked_fill(~mask, 0.0).abs(), mask)
 
 
 def _lists(student: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

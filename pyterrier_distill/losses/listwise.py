@@ -34,7 +34,7 @@ class KLDivergence(base.Loss):
     """
 
     def __init__(self, temperature: float = 1.0, label: str = TEACHER_SCORE):
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature must be positive, not {temperature!r}.")
         self.temperature = temperature
         self.label = label

@@ -49,12 +49,14 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
 
     Args:
         name_or_path: a directory or hub name of a sentence-transformers or transformers checkpoint, or another
-            BiEncoder, whose model is copied. With ``doc_encoder`` it encodes the queries only.
+            BiEncoder, whose model is copied when this one is first used. With ``doc_encoder`` it encodes the queries
+            only.
         layers: keep these layers (from 0), or this many spread evenly; None = all.
         pooling: ``"mean"`` or ``"cls"``; None = the checkpoint's own (mean for a plain transformers checkpoint).
         projection: dimension of a linear layer put behind the pooling; None = none. Its weights start at random.
         doc_encoder: a BiEncoder (or its name) that encodes the documents: an asymmetric student (USTAD §5.2).
-        freeze_docs: whether training leaves the document encoder alone. None = what the checkpoint was saved with.
+        freeze_docs: whether training leaves the document encoder alone, and shares it with ``doc_encoder`` rather
+            than copying it. None = what the checkpoint was saved with.
         doc_index: a ``FlexIndex`` of the document encoder's vectors. Documents it holds are looked up by docno instead
             of encoded, when ranking and when training with frozen documents.
         max_length: tokens of a text, the rest is cut; None = the checkpoint's own.
@@ -113,6 +115,11 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
     ):
         if pooling not in (None, "mean", "cls"):
             raise ValueError(f"pooling must be 'mean' or 'cls', not {pooling!r}.")
+        for name, value in (("batch_size", batch_size), ("max_length", max_length), ("projection", projection)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        if doc_index is not None and not hasattr(doc_index, "payload"):
+            raise ValueError(f"doc_index must be a FlexIndex, such as FlexIndex('docs.flex'), not {doc_index!r}.")
         if precision not in scoring.PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(scoring.PRECISIONS)}, not {precision!r}.")
         self.name_or_path = (
@@ -124,7 +131,7 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
         self._doc_encoder = (
             doc_encoder
             if doc_encoder is None or isinstance(doc_encoder, BiEncoder)
-            else BiEncoder(doc_encoder, precision=precision, device=device)
+            else BiEncoder(doc_encoder, precision=precision, device=device, trust_remote_code=trust_remote_code)
         )
         self._freeze_docs = freeze_docs
         self.doc_index = doc_index
@@ -179,7 +186,7 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
 
         with torch.inference_mode(False):  # whoever asks first, these weights shall be trainable
             if isinstance(self.name_or_path, BiEncoder):
-                source = copy.deepcopy(self.name_or_path.model)
+                source = copy.deepcopy(self.name_or_path.model).float()
             else:
                 source = checkpoints.load_sentence_transformer(
                     self.name_or_path, device="cpu", trust_remote_code=self.trust_remote_code
@@ -259,6 +266,8 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
         return self._encode(texts, "document", batch_size)
 
     def _encode(self, texts: Iterable[str], task: str, batch_size: int | None) -> np.ndarray:
+        if isinstance(texts, str):
+            raise ValueError(f"texts must be a list of texts, not the text {texts!r}.")
         # pyterrier_dr passes its own progress bar round the texts where verbose; ours counts distinct ones.
         texts = list(getattr(texts, "iterable", texts))
         if not texts:
@@ -277,6 +286,10 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
 
     def encode_queries_torch(self, texts: list[str], batch_size: int | None = None) -> torch.Tensor:
         """Encode query texts with gradients; ``[n, dimension]`` on the model's device."""
+        if not texts:
+            import torch
+
+            return torch.empty((0, self.dimension), device=self.model.device)
         return self.embed(self.tokenise(list(texts), "query"), "query", batch_size)
 
     def tokenise(self, texts: list[str], task: str) -> dict[str, Any]:
@@ -291,7 +304,7 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
 
         device = self.model.device
         order, parts = [], []
-        budget = scoring.TOKEN_BUDGET.get(device.type, scoring.TOKEN_BUDGET["cpu"])
+        budget = scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])
         for positions, batch in scoring.pack(features, budget, batch_size):
             batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             parts.append(self.model(batch, task=task)["sentence_embedding"].float())
@@ -315,7 +328,11 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
         return Scorer(self, verbose=verbose, batch_size=batch_size, sim_fn=sim_fn)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Encode queries (Q), encode documents (D), or re-rank (R), by the columns of ``inp``."""
+        """Encode queries (Q), encode documents (D), or re-rank (R), by the columns of ``inp``.
+
+        Re-ranking reads texts where there are any: ``query_vec`` and ``doc_vec`` beside them are a teacher's labels.
+        Only documents' vectors beside a frozen document encoder are its own. Without texts, vectors are read.
+        """
         with pt.validate.any(inp, context=self) as v:
             v.result_frame(["query", self.text_field], mode="scorer")
             v.query_frame(["query"], mode="query_encoder")
@@ -326,7 +343,14 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
             if self.doc_index is not None:
                 v.result_frame(["query"], mode="scorer")
                 v.result_frame([QUERY_VEC], mode="scorer")
-        return getattr(self, v.mode)()(inp)
+        if v.mode != "scorer":
+            return getattr(self, v.mode)()(inp)
+        labels = [QUERY_VEC] if "query" in inp.columns else []
+        if self.text_field in inp.columns and not self.freeze_docs:
+            labels.append(DOC_VEC)
+        scored = self.text_scorer()(inp.drop(columns=labels, errors="ignore"))
+        out = inp.drop(columns=["score", "rank"], errors="ignore")
+        return out.assign(score=scored["score"].to_numpy(), rank=scored["rank"].to_numpy())
 
     # -- as an artifact -----------------------------------------------------------------------------------------------
 
@@ -336,15 +360,15 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
         Args:
             path: a directory that ``BiEncoder(path)``, ``pt.Artifact.load(path)`` and ``SentenceTransformer(path)``
                 load. It appears whole or not at all.
-            overwrite: whether to replace a directory that is there.
+            overwrite: whether to replace a saved student that is there.
 
         Returns:
             The student loaded from ``path`` when it is first needed.
 
         Raises:
-            FileExistsError: if the path exists and may not be replaced.
+            FileExistsError: if something stands there that is no saved student, or may not be replaced.
         """
-        with checkpoints.written_whole(path, overwrite=overwrite) as draft:
+        with checkpoints.written_whole(path, "pt_meta.json", overwrite=overwrite) as draft:
             with checkpoints.quiet():
                 self.model.save_pretrained(str(draft), create_model_card=False)
             meta = {

@@ -51,7 +51,7 @@ def build(
             )
         if max_length is not None:
             for route in source[0].sub_modules.values():
-                route[0].max_seq_length = max_length
+                _cut_texts(route[0], max_length)
         return source
     queries = _changed(
         list(source[0].sub_modules["query"]) if routed else list(source), layers, pooling, projection, max_length
@@ -85,9 +85,11 @@ def _changed(
     from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 
     if layers is not None:
+        if not hasattr(modules[0], "auto_model"):
+            raise ValueError(f"layers={layers} is impossible: {type(modules[0]).__name__} is no transformer.")
         checkpoints.cut_layers(modules[0].auto_model, layers)
     if max_length is not None:
-        modules[0].max_seq_length = max_length
+        _cut_texts(modules[0], max_length)
     at = next((i for i, module in enumerate(modules) if isinstance(module, Pooling)), None)
     if pooling is not None:
         if at is None:
@@ -101,6 +103,13 @@ def _changed(
             dense = Dense(dimension(modules), projection, activation_function=torch.nn.Identity())
         modules.insert((len(modules) - 1 if at is None else at) + 1, dense)
     return modules
+
+
+def _cut_texts(module: nn.Module, max_length: int) -> None:
+    limit = getattr(getattr(module, "config", None), "max_position_embeddings", None)
+    if limit is not None and max_length > limit:
+        raise ValueError(f"max_length={max_length} is impossible: this model reads at most {limit} tokens.")
+    module.max_seq_length = max_length
 
 
 def dimension(modules: list[nn.Module]) -> int:

@@ -9,7 +9,7 @@ import pandas as pd
 import pyterrier as pt
 from pyterrier_dr import SimFn
 
-from ..frames import DOC_VEC, QUERY_VEC
+from ..frames import DOC_VEC
 from ..losses import base as losses
 from . import checkpoints
 
@@ -30,19 +30,29 @@ class BiEncoderTraining:
         columns: tuple[str, ...] = ("qid", "query")
         if needs - {losses.QUERY_VECTORS}:
             columns += ("docno",)
-            if self.doc_index is None:
+            if self.doc_index is None or not self.freeze_docs:
                 columns += (self.text_field,)
         return columns
 
-    def check_labels(self, labels: dict[str, np.ndarray]) -> None:
-        """Check teacher vectors against the student's dimension before training starts.
+    def check_training(self, needs: frozenset[str], vectors: dict[str, int]) -> None:
+        """Check what training would trip over, before it starts.
+
+        Args:
+            needs: the outputs that the loss reads.
+            vectors: column → dimension of the teacher's vectors.
 
         Raises:
-            ValueError: naming the column, both dimensions, and the projection that would mend it.
+            ValueError: naming the column, both dimensions, and the projection that would mend it; or for a
+                ``doc_index`` of documents whose encoder would move.
         """
-        for column, cells in labels.items():
-            given = np.shape(cells)[-1]
-            if column.startswith((QUERY_VEC, DOC_VEC)) and given != self.dimension:
+        moves = bool(needs - {losses.QUERY_VECTORS}) and not (self.asymmetric and self.freeze_docs)
+        if moves and self.doc_index is not None:
+            raise ValueError(
+                "doc_index holds vectors of documents whose encoder this training would change: build the student"
+                " with doc_index=None, or with doc_encoder= and freeze_docs=True."
+            )
+        for column, given in vectors.items():
+            if given != self.dimension:
                 raise ValueError(
                     f"the teacher's {column!r} has {given} dimensions and the student {self.dimension}:"
                     f" build the student with projection={given}."
@@ -60,12 +70,10 @@ class BiEncoderTraining:
         """Give each list the vectors of its documents, once, where documents are frozen."""
         if needs <= {losses.QUERY_VECTORS} or not (self.asymmetric and self.freeze_docs):
             return
-        frame = pd.DataFrame(
-            {
-                "docno": [d for one in lists for d in one.docnos],
-                self.text_field: [t for one in lists for t in one.texts],
-            }
-        ).drop_duplicates("docno")
+        columns = {"docno": [docno for one in lists for docno in one.docnos]}
+        if all(one.texts is not None for one in lists):
+            columns[self.text_field] = [text for one in lists for text in one.texts]
+        frame = pd.DataFrame(columns).drop_duplicates("docno")
         vectors = dict(zip(frame["docno"], self.doc_encoder()(frame)[DOC_VEC], strict=True))
         for one in lists:
             one.doc_vectors = np.stack([vectors[docno] for docno in one.docnos])
@@ -132,5 +140,5 @@ class BiEncoderTraining:
     def mark_trained(self, manifest: dict[str, Any]) -> None:
         """Record that the weights are no longer the checkpoint's: repr, equality and the manifest change with them."""
         self._weights.manifest = manifest
-        self._weights.trained = checkpoints.fingerprint(self.query_modules())
+        self._weights.trained = checkpoints.fingerprint(self.model)
         self.path = pt.Artifact.NO_PATH

@@ -52,6 +52,11 @@ class DocEncoder(pyterrier_dr.BiDocEncoder):
         docnos, stored, _ = index.payload()
         places = docnos.inv[inp["docno"].to_numpy(dtype=object)]
         held = places >= 0
+        if held.any() and stored.shape[1] != self.bi_encoder_model.dimension:
+            raise ValueError(
+                f"{index} holds vectors of {stored.shape[1]} dimensions and the model's have"
+                f" {self.bi_encoder_model.dimension}: doc_index must be an index of the document encoder."
+            )
         for row, vector in zip(np.flatnonzero(held), stored[places[held]], strict=True):
             vectors[row] = vector
         if not held.all():

@@ -53,11 +53,13 @@ def load_sentence_transformer(name: str, **kwargs: Any) -> SentenceTransformer:
     Raises:
         FileNotFoundError: in one line, if ``name`` is neither a directory nor to be had from the hub.
     """
+    import torch
     from sentence_transformers import SentenceTransformer
 
     try:
         with quiet():
-            return SentenceTransformer(name, **kwargs)
+            # Also of half-precision checkpoints: `precision` says what is computed, and training needs float32.
+            return SentenceTransformer(name, model_kwargs={"dtype": torch.float32}, **kwargs)
     except (OSError, ValueError) as error:
         if os.path.isdir(name):
             reason = str(error).strip().splitlines()[0]
@@ -83,14 +85,19 @@ def cut_layers(model: nn.Module, layers: int | Sequence[int]) -> list[int]:
     from torch import nn
 
     total = model.config.num_hidden_layers
+    whole = isinstance(layers, int) or all(isinstance(layer, int) for layer in layers)
+    if not whole or isinstance(layers, (bool, str)):
+        raise ValueError(f"layers must be a number of layers or a list of them, such as 2 or [0, 5], not {layers!r}.")
     if isinstance(layers, int):
         if not 1 <= layers <= total:
             raise ValueError(f"layers={layers} is impossible: this model has {total} layers.")
         keep = sorted({round(position) for position in np.linspace(0, total - 1, layers)}) if layers > 1 else [0]
     else:
         keep = list(layers)
-        if not keep or any(not 0 <= layer < total for layer in keep):
-            raise ValueError(f"layers={keep} is impossible: this model has layers 0 to {total - 1}.")
+        if not keep or len(set(keep)) < len(keep) or any(not 0 <= layer < total for layer in keep):
+            raise ValueError(
+                f"layers={keep} is impossible: this model has layers 0 to {total - 1}, each to be kept once."
+            )
     stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == total]
     if len(stacks) != 1:
         raise ValueError(
@@ -114,27 +121,49 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:8]
 
 
+def check_free(path: str | os.PathLike, mark: str, *, overwrite: bool) -> None:
+    """Check that something may be written to ``path``.
+
+    Args:
+        path: nothing, an empty directory, or with ``overwrite`` a directory that holds the file ``mark``.
+        mark: the file that tells our own work from other people's.
+        overwrite: whether our own earlier work may be replaced.
+
+    Raises:
+        FileExistsError: if something stands there that may not be replaced.
+    """
+    path = Path(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / mark).is_file():
+        raise FileExistsError(f"{path} exists and was not made by this program: choose another path.")
+    if not overwrite:
+        raise FileExistsError(f"{path} exists already: choose another path, or pass overwrite=True to replace it.")
+
+
 @contextmanager
-def written_whole(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Path]:
+def written_whole(path: str | os.PathLike, mark: str, *, overwrite: bool = False) -> Iterator[Path]:
     """A directory that appears at ``path`` only when the block ends without an error.
 
     Args:
-        path: where it shall stand.
-        overwrite: whether a directory that is there may be replaced.
+        path: where it shall stand; see :func:`check_free`.
+        mark: a file that the block writes.
+        overwrite: whether earlier work of ours may be replaced.
 
     Raises:
-        FileExistsError: if ``path`` exists and may not be replaced.
+        FileExistsError: if ``path`` may not be written.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already: choose another path, or pass overwrite=True to replace it.")
+    check_free(path, mark, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    for stale in path.parent.glob(f".{path.name}-draft-*"):  # a process was killed while it wrote here
+        shutil.rmtree(stale, ignore_errors=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-draft-", dir=path.parent))
     try:
         yield draft
         draft.chmod(0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}-draft-", dir=path.parent))
             path.rename(old / path.name)
             draft.rename(path)
             shutil.rmtree(old)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
@@ -12,24 +11,29 @@ if TYPE_CHECKING:
     from ..distiller import Distiller
 
 
-def training_arguments(
-    distiller: Distiller, directory: Path, queries: int, precision: str, metric: str | None
-) -> TrainingArguments:
+def training_arguments(distiller: Distiller, queries: int, precision: str, metric: str | None) -> TrainingArguments:
     """What the Trainer is told.
 
     Args:
         distiller: whose settings they are; its ``args`` win over everything here.
-        directory: where checkpoints go.
         queries: number of training lists.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         metric: the evaluation's name in the log, such as ``eval_nDCG@10``; None = there is none.
+
+    Raises:
+        ValueError: if checkpoints cannot be had when asked for, or transformers refuses an argument.
     """
     batches = math.ceil(queries / distiller.queries_per_batch)
     total = distiller.steps or max(1, math.ceil(batches / distiller.accumulation * distiller.epochs))
     every = distiller.eval_every or max(1, math.ceil(total / 10))
+    save = distiller.save_every or every
+    if metric is not None and save % every:
+        raise ValueError(
+            f"save_every={save} must be a multiple of eval_every={every}: the best checkpoint must have been evaluated."
+        )
     device = distiller.student.model.device.type
     arguments: dict[str, Any] = {
-        "output_dir": str(directory),
+        "output_dir": "unused",  # set when everything has been checked; nothing is created before
         "learning_rate": distiller.learning_rate,
         "warmup_steps": int(distiller.warmup * total),
         "lr_scheduler_type": distiller.schedule,
@@ -45,8 +49,9 @@ def training_arguments(
         "eval_strategy": "steps" if metric else "no",
         "eval_steps": every,
         "save_strategy": "steps" if metric or distiller.checkpoints is not None else "no",
-        "save_steps": every if metric else (distiller.save_every or every),
+        "save_steps": save,
         "save_total_limit": 2,
+        "restore_callback_states_from_checkpoint": True,  # early stopping goes on counting
         "load_best_model_at_end": metric is not None,
         "metric_for_best_model": metric,
         "greater_is_better": None if metric is None else metric != "eval_loss",

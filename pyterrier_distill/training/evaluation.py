@@ -30,8 +30,19 @@ def parse_measure(metric: Any) -> ir_measures.Measure:
 def by_measure(
     student: pt.Transformer, frame: pd.DataFrame, qrels: pd.DataFrame, measure: ir_measures.Measure
 ) -> Callable[[], dict[str, float]]:
-    """Re-rank ``frame`` with the student and measure it; mean over the frame's queries that have judgements."""
-    qrels = qrels[qrels["qid"].astype(str).isin(set(frame["qid"].astype(str)))]
+    """Re-rank ``frame`` with the student and measure it; mean over the frame's queries that have judgements.
+
+    Args:
+        student: re-ranks.
+        frame: R, checked.
+        qrels: as :func:`~pyterrier_distill.frames.check_qrels` gives them.
+        measure: what is measured.
+
+    Raises:
+        ValueError: if no query of the frame has judgements.
+    """
+    frame = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
+    qrels = qrels[qrels["qid"].isin(set(frame["qid"]))]
     if len(qrels) == 0:
         raise ValueError("no query of the validation frame has judgements in its qrels: check that the qids match.")
 

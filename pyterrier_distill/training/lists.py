@@ -36,11 +36,6 @@ class QueryList:
     doc_vectors: np.ndarray | None = None
 
 
-def per_query(column: str) -> bool:
-    """Whether ``column`` holds one value for a query (PyTerrier: such names start with ``q``)."""
-    return column.startswith("q")
-
-
 def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[QueryList]:
     """Group a checked frame into lists, in the order in which its queries first appear.
 
@@ -49,7 +44,7 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[
         loss: which columns become labels.
         text_field: the column of document text; may be absent.
     """
-    columns = loss.columns()
+    columns, per_query = loss.columns(), loss.query_columns()
     if not loss.needs - {losses.QUERY_VECTORS}:
         frame = frame.drop_duplicates("qid")
         cells = {column: np.stack(list(frame[column])).astype(np.float32) for column in columns}
@@ -61,7 +56,7 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[
     for _, rows in frame.groupby("qid", sort=False):
         labels = {
             column: np.asarray(rows[column].iloc[0], dtype=np.float32)
-            if per_query(column)
+            if column in per_query
             else np.stack(list(rows[column])).astype(np.float32)
             for column in columns
         }
@@ -105,19 +100,20 @@ class Collator:
     def __init__(self, student: Any, loss: losses.Loss):
         self.student = student
         self.loss = loss
+        self.columns = loss.columns()
+        self.per_query = loss.query_columns()
 
     def __call__(self, lists: list[QueryList]) -> dict[str, Any]:
         import torch
 
         _, mask = frames.pad_lists([np.ones(max(1, len(one.docnos))) for one in lists])
-        labels = {column: self._tensor([one.labels[column] for one in lists], column) for column in self.loss.columns()}
+        labels = {column: self._tensor([one.labels[column] for one in lists], column) for column in self.columns}
         return {"batch": self.student.collate(lists, self.loss.needs), "mask": mask.to(torch.bool), "labels": labels}
 
-    @staticmethod
-    def _tensor(cells: list[np.ndarray], column: str) -> Tensor:
+    def _tensor(self, cells: list[np.ndarray], column: str) -> Tensor:
         import torch
 
-        if per_query(column):
+        if column in self.per_query:
             return torch.from_numpy(np.stack(cells))
         if cells[0].ndim == 1:
             return frames.pad_lists(cells)[0]

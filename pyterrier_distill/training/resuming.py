@@ -6,10 +6,16 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..students.checkpoints import write_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_FINISHED, _WEIGHTS = "finished.json", "finished.safetensors"
 
 
 def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) -> tuple[Path, Path | None]:
@@ -29,8 +35,12 @@ def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) 
         return Path(tempfile.mkdtemp(prefix="pyterrier-distill-")), None
     directory = Path(checkpoints)
     record = directory / "training.json"
-    if record.exists():
-        earlier = json.loads(record.read_text(encoding="utf-8"))
+    begun = last_checkpoint(directory) is not None or (directory / _FINISHED).exists()
+    if record.exists() and begun:
+        try:
+            earlier = json.loads(record.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{record} is damaged ({error}): delete {directory} to start again.") from error
         for name, value in settings.items():
             if earlier.get(name) != value:
                 raise ValueError(
@@ -42,6 +52,25 @@ def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) 
     write_json(directory / "training.json.part", settings)
     (directory / "training.json.part").rename(record)
     return directory, None
+
+
+def finish(directory: Path, module: nn.Module, record: Mapping[str, Any]) -> None:
+    """Keep the final weights of ``module``, so that running the same training again gives them at once."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, directory / _WEIGHTS)
+    write_json(directory / f"{_FINISHED}.part", record)
+    (directory / f"{_FINISHED}.part").rename(directory / _FINISHED)
+
+
+def finished(directory: Path, module: nn.Module) -> dict[str, Any] | None:
+    """What :func:`finish` recorded, its weights put into ``module``; None for a training that goes on."""
+    if not (directory / _FINISHED).exists():
+        return None
+    from safetensors.torch import load_file
+
+    module.load_state_dict(load_file(directory / _WEIGHTS))
+    return json.loads((directory / _FINISHED).read_text(encoding="utf-8"))
 
 
 def last_checkpoint(directory: Path) -> Path | None:
