@@ -200,7 +200,7 @@ def check_qrels(qrels: pd.DataFrame) -> pd.DataFrame:
     labels = pd.to_numeric(qrels["label"], errors="coerce")
     if not (labels % 1 == 0).all():
         bad = qrels.loc[~(labels % 1 == 0), "label"].iloc[0]
-        raise ValueError(f"the qrels' column 'label' must hold whole numbers, but holds {bad!r}.")
+        raise ValueError(f"the qrels' column 'label' must hold whole numbers, but holds {bad}.")
     twice = qrels.duplicated(["qid", "docno"])
     if twice.any():
         pair = tuple(qrels.loc[twice, ["qid", "docno"]].iloc[0])

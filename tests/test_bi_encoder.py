@@ -102,7 +102,7 @@ def test_layers_by_number_are_spread_and_by_name_are_those(tiny):
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("layers", [0, 5, [4], [], [-1]])
+@pytest.mark.parametrize("layers", [0, 5, [4], [], [-1], [0, 0], "0,3", 2.0, True])
 def test_layers_that_are_not_there_are_refused(tiny, layers):
     with pytest.raises(ValueError, match="layers"):
         fp32(tiny, layers=layers).encode_queries(["x"])
@@ -149,6 +149,13 @@ def test_vectors_that_are_there_are_used(tiny, results):
     vectors = (student.query_encoder() >> student.doc_encoder())(results)
     student._encode = None  # any encoding now would fail
     np.testing.assert_allclose(student.text_scorer()(vectors)["score"], fp32(tiny)(results)["score"], atol=1e-6)
+
+
+def test_a_teachers_vectors_beside_the_texts_are_labels_not_the_students(tiny, tiny_wide, results):
+    labelled = (fp32(tiny_wide).query_encoder() >> fp32(tiny_wide).doc_encoder())(results)
+    out = fp32(tiny)(labelled)
+    np.testing.assert_allclose(out["score"], fp32(tiny)(results)["score"], atol=1e-6)
+    assert len(out["query_vec"].iloc[0]) == 48  # and they stay where they are
 
 
 def test_vectors_of_another_model_are_refused(tiny, tiny_wide, results):
@@ -211,6 +218,13 @@ def test_the_teachers_index_serves_the_student(teacher, index, results):
     np.testing.assert_allclose(ranked[expected.index], expected, atol=1e-5)
     re_ranked = student(results.drop(columns="text")).set_index(["qid", "docno"])["score"]
     np.testing.assert_allclose(re_ranked[expected.index], expected, atol=1e-5)
+
+
+def test_an_index_of_another_model_is_refused(tiny_wide, index, results):
+    with pytest.raises(ValueError, match="holds vectors of 32 dimensions and the model's have 48"):
+        fp32(tiny_wide, doc_index=index).doc_encoder()(results)
+    with pytest.raises(ValueError, match="doc_index must be a FlexIndex"):
+        fp32(tiny_wide, doc_index="docs.flex")
 
 
 def test_documents_the_index_lacks_are_encoded(teacher, index, results):
@@ -289,6 +303,63 @@ def test_saving_never_leaves_half_a_student(tiny, tmp_path, monkeypatch):
             student.save(path, overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s"]
     assert sorted(p.name for p in (tmp_path / "s").iterdir()) == before
+
+
+def test_saving_never_replaces_what_is_no_student(tiny, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="was not made by this program"):
+            fp32(tiny).save(tmp_path / "thesis", overwrite=overwrite)
+    assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"
+
+
+def test_drafts_of_a_killed_process_go_with_the_next_save(tiny, tmp_path):
+    (tmp_path / ".s-draft-abc").mkdir()
+    fp32(tiny).save(tmp_path / "s")
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_checkpoints_compute_in_the_precision_asked_for(dtype, tiny, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(tiny, device="cpu").to(dtype).save_pretrained(str(tmp_path / "half"), create_model_card=False)
+    student = fp32(str(tmp_path / "half"))
+    assert student.model.dtype == torch.float32
+    one = np.stack([student.encode_queries([text])[0] for text in TEXTS])
+    np.testing.assert_allclose(student.encode_queries(TEXTS), one, atol=1e-5)
+    assert ptd.BiEncoder(str(tmp_path / "half"), precision="bf16", device="cpu").encode_queries(TEXTS).shape == (4, 32)
+
+
+def test_a_static_embedding_model_is_a_teacher_too(tiny, results, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(0)
+    words = StaticEmbedding(AutoTokenizer.from_pretrained(tiny + "/../plain"), embedding_dim=16)
+    SentenceTransformer(modules=[words], device="cpu").save_pretrained(str(tmp_path / "s"), create_model_card=False)
+    np.testing.assert_allclose(
+        fp32(str(tmp_path / "s")).encode_docs(TEXTS), one_at_a_time(str(tmp_path / "s"), TEXTS), atol=1e-5
+    )
+    with pytest.raises(ValueError, match="StaticEmbedding is no transformer"):
+        fp32(str(tmp_path / "s"), layers=2).encode_docs(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"batch_size": 0}, {"max_length": -1}, {"projection": 0}, {"precision": "int8"}, {"max_length": 1000}],
+    ids=repr,
+)
+def test_impossible_settings_are_refused(tiny, settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        ptd.BiEncoder(tiny, device="cpu", **settings).encode_queries(["x"])
+
+
+def test_one_text_is_not_a_list_of_letters(tiny):
+    with pytest.raises(ValueError, match="must be a list of texts"):
+        fp32(tiny).encode_queries("red dog")
 
 
 def test_a_path_that_is_not_there_is_told_at_once():

@@ -100,6 +100,11 @@ def test_minutes_are_measured_once_and_kept(run, tmp_path):
         (["--teacher", "nobody/nothing"], "no model 'nobody/nothing'"),
         (["--minutes", "-3"], "minutes must be positive"),
         (["--layers", "9"], "layers"),
+        (["--layers", "0,0"], "each to be kept once"),
+        (["--seed", "-1"], "seed must be"),
+        (["--minutes", "inf"], "minutes must be positive"),
+        (["--queries", "100", "--minutes", "1"], "not both"),
+        (["--max-length", "0"], "max_length must be"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(run, options, message, tmp_path, capsys):
@@ -107,6 +112,26 @@ def test_mistakes_are_one_line_and_leave_nothing(run, options, message, tmp_path
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("pyterrier-distill: error: ") and message in error
     assert not (tmp_path / "out" / "student").exists() and not (tmp_path / "out" / "table.csv").exists()
+
+
+def test_what_is_in_the_way_is_told_and_left_alone(run, tmp_path, capsys):
+    (tmp_path / "out" / "student").mkdir(parents=True)
+    (tmp_path / "out" / "student" / "thesis.tex").write_text("work")
+    assert run() == 2
+    assert "was not made by this program" in capsys.readouterr().err
+    assert (tmp_path / "out" / "student" / "thesis.tex").read_text() == "work"
+    (tmp_path / "file").write_text("")
+    assert run("--out", str(tmp_path / "file")) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_a_query_without_any_hit_does_not_end_the_demo(run, folder, tmp_path):
+    with open(folder / "queries.jsonl", "a") as out:
+        out.write(json.dumps({"_id": "77", "text": "zzzz qqqq"}) + "\n")
+    with open(folder / "qrels" / "test.tsv", "a") as out:
+        out.write("77\td1\t1\n")
+    assert run() == 0
+    assert len(pd.read_csv(tmp_path / "out" / "table.csv")) == 4
 
 
 def test_layers_must_be_numbers(capsys):

@@ -96,6 +96,27 @@ def test_missing_parts_are_told(beir, tmp_path):
         dataset.get_topics()
 
 
+def test_odd_but_meant_folders(tmp_path):
+    jsonl(tmp_path / "corpus.jsonl", [{"_id": "NA", "text": "a"}, {"_id": "null", "title": "t", "text": "b"}])
+    jsonl(tmp_path / "queries.jsonl", [{"_id": "1", "text": "q"}, {"_id": "2", "text": "r"}])
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv.gz").write_bytes(gzip.compress(b"1\tNA\t1.0\n1\tnull\t0\n"))
+    (tmp_path / "qrels" / "train.tsv.bak").write_text("not a split")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "all.txt").write_text("1 Q0 NA 1 2.0 x\n2 Q0 null 1 2.0 x\n")
+    dataset = pt.get_dataset(f"folder:{tmp_path}/test")
+    assert dataset.splits() == ["test"]
+    assert dataset.get_qrels().to_numpy().tolist() == [["1", "NA", 1], ["1", "null", 0]]
+    assert len(dataset.get_results("all")) == 2  # also of queries outside the split
+    frame = pd.DataFrame([("1", "NA"), ("1", "null")], columns=["qid", "docno"])
+    assert dataset.text_loader(["title", "text"])(frame)["title"].tolist() == ["", "t"]
+    with pytest.raises(ValueError, match="has no field 'nope'"):
+        dataset.text_loader("nope")(frame)
+    jsonl(tmp_path / "corpus.jsonl", [{"_id": "1", "text": 3}])
+    with pytest.raises(ValueError, match="text of document '1' is no string"):
+        list(pt.get_dataset(f"folder:{tmp_path}").get_corpus_iter(verbose=False))
+
+
 def test_real_collections(collections):
     dataset = pt.get_dataset(f"folder:{collections}/dl19")
     assert len(dataset.get_topics()) == 43
@@ -189,6 +210,22 @@ def test_bm25_on_real_queries_is_where_it_should_be(irds, tmp_path):
         pytest.importorskip({"pisa": "pyterrier_pisa", "bm25s": "bm25s"}[engine])
         run = ptd.bm25(tmp_path / engine, rows, engine=engine)(collection.topics)
         assert pt.Evaluate(run, collection.qrels, ["ndcg_cut_10"])["ndcg_cut_10"] == pytest.approx(0.445, abs=0.01)
+
+
+@pytest.mark.parametrize("engine", ["pisa", "bm25s"])
+def test_bm25_leaves_other_peoples_directories_alone(engine, tmp_path, documents):
+    pytest.importorskip({"pisa": "pyterrier_pisa", "bm25s": "bm25s"}[engine])
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "a.tex").write_text("work")
+    with pytest.raises(FileExistsError, match="was not made by this program"):
+        ptd.bm25(tmp_path / "thesis", documents.to_dict("records"), engine=engine)
+    assert (tmp_path / "thesis" / "a.tex").read_text() == "work"
+    for rows in ([], [{"docno": "1", "text": ""}, {"docno": "2", "text": "--"}]):
+        with pytest.raises(ValueError, match="no document has any words"):
+            ptd.bm25(tmp_path / "new", rows, engine=engine)
+    with pytest.raises(ValueError, match="no text in the field 'text'"):
+        ptd.bm25(tmp_path / "new", [{"docno": "1"}], engine=engine)
+    assert not (tmp_path / "new").exists()
 
 
 def test_bm25_mistakes(tmp_path):

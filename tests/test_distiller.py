@@ -101,6 +101,35 @@ def test_frozen_documents_are_encoded_once_however_many_epochs(teacher, results)
     assert sorted(encoded) == sorted(results.drop_duplicates("docno")["text"])
 
 
+def test_documents_of_an_index_need_no_text_and_cannot_move(teacher, documents, results, tmp_path):
+    import pyterrier_dr
+
+    index = pyterrier_dr.FlexIndex(str(tmp_path / "i"), verbose=False)
+    (teacher >> index).index(documents.to_dict("records"))
+    trained = []
+    for frame in (results, results.drop(columns="text")):
+        student = student_of(teacher, doc_index=index)
+        distiller(student, ptd.KLDivergence(), epochs=2).fit(frame)
+        trained.append(weights(student))
+    torch.testing.assert_close(trained[0], trained[1])
+    for student in (ptd.BiEncoder(teacher, doc_index=index), student_of(teacher, doc_index=index, freeze_docs=False)):
+        with pytest.raises(ValueError, match="doc_index holds vectors of documents whose encoder this training would"):
+            distiller(student, ptd.KLDivergence()).fit(results)
+
+
+def test_training_leaves_the_teacher_trainable(teacher, queries):
+    distiller(student_of(teacher), ptd.EmbeddingMatch()).fit(queries)
+    assert teacher.encode_queries_torch(["red"]).requires_grad
+
+
+def test_students_trained_differently_are_different(teacher, results):
+    frame = teacher.doc_encoder()(results)
+    students = [student_of(teacher, freeze_docs=False) for _ in range(2)]
+    for student, rate in zip(students, (1e-2, 1e-3)):
+        distiller(student, ptd.EmbeddingMatch(on=("document",)), learning_rate=rate).fit(frame)
+    assert students[0] != students[1]
+
+
 def test_a_thawed_document_encoder_moves_and_the_teacher_does_not(teacher, results):
     student = student_of(teacher, freeze_docs=False)
     before = {n: p.clone() for n, p in teacher.model.state_dict().items()}
@@ -140,6 +169,19 @@ def test_stands_last_in_a_pipeline_that_is_fitted(teacher, documents, results):
     assert not torch.equal(weights(student), before)
     ranked = pipeline(topics)
     assert set(ranked["qid"]) == set(topics["qid"]) and {"score", "rank"} <= set(ranked.columns)
+
+
+def test_a_fitted_pipeline_ranks_and_validates_with_the_student_not_with_its_labels(teacher, results, qrels):
+    student = student_of(teacher)
+    candidates = pt.Transformer.from_df(results.drop(columns=["teacher_score", "query"]))
+    d = distiller(student, ptd.EmbeddingMatch(), epochs=20, eval_every=5)
+    pipeline = candidates >> teacher.query_encoder() >> teacher.doc_encoder() >> d
+    topics = results[["qid", "query"]].drop_duplicates()
+    pipeline.fit(topics, None, topics, qrels)
+    scores = pipeline(topics).set_index(["qid", "docno"])["score"]
+    expected = student(results).set_index(["qid", "docno"])["score"]
+    np.testing.assert_allclose(scores[expected.index], expected, atol=1e-6)
+    assert not np.allclose(expected, teacher(results).set_index(["qid", "docno"])["score"], atol=1e-3)
 
 
 def test_a_schematic_shows_the_student(teacher, results):
@@ -271,6 +313,29 @@ def test_killed_and_run_again_ends_where_an_undisturbed_run_ends(tiny, queries, 
     np.testing.assert_allclose(np.load(tmp_path / "killed.npy"), np.load(tmp_path / "whole.npy"), atol=1e-6)
 
 
+def test_a_finished_training_is_not_trained_again(teacher, queries, tmp_path):
+    settings = {
+        "checkpoints": tmp_path / "c",
+        "epochs": 50,
+        "eval_every": 2,
+        "early_stopping": 2,
+        "learning_rate": 1e-9,
+    }
+    first, second = student_of(teacher), student_of(teacher)
+    distiller(first, ptd.EmbeddingMatch(), **settings).fit(queries, None, queries.head(8))
+    d = distiller(second, ptd.EmbeddingMatch(), **settings)
+    d.fit(queries, None, queries.head(8))
+    assert torch.equal(weights(first), weights(second)) and second.manifest == first.manifest
+    assert d.history and second == first
+
+
+def test_a_mistake_leaves_no_trace_that_hinders_the_corrected_call(teacher, queries, results, qrels, tmp_path):
+    for mistake in ({"args": {"nope": 1}}, {"schedule": "bogus"}):
+        with pytest.raises((TypeError, ValueError)):
+            distiller(student_of(teacher), ptd.EmbeddingMatch(), checkpoints=tmp_path / "c", **mistake).fit(queries)
+    distiller(student_of(teacher), ptd.EmbeddingMatch(), checkpoints=tmp_path / "c").fit(queries)
+
+
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):
     from pyterrier_distill.training.resuming import last_checkpoint
 
@@ -334,6 +399,52 @@ def test_a_teacher_of_another_dimension(teacher, tiny_wide, queries):
     with pytest.raises(ValueError, match="'query_vec' has 32 dimensions and the student 48.*projection=32"):
         d.fit(queries)
     distiller(ptd.BiEncoder(tiny_wide, projection=32, device="cpu"), ptd.EmbeddingMatch()).fit(queries)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps": 0}, {"epochs": 0}, {"queries_per_batch": 0}, {"accumulation": 0}, {"eval_every": -1}, {"warmup": 5},
+        {"learning_rate": -1}, {"seed": -1}, {"dropout": 1.0}, {"early_stopping": 0}, {"precision": "int8"},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_impossible_settings_are_refused_at_once(tiny, settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        distiller(ptd.BiEncoder(tiny), ptd.KLDivergence(), **settings)
+
+
+def test_settings_that_need_something_else_say_so(tiny, results, qrels):
+    student = ptd.BiEncoder(tiny, device="cpu")
+    with pytest.raises(ValueError, match="early_stopping needs a validation frame"):
+        distiller(student, ptd.KLDivergence(), early_stopping=2).fit(results)
+    with pytest.raises(ValueError, match="multiple of eval_every"):
+        distiller(student, ptd.KLDivergence(), eval_every=3, save_every=2).fit(results, None, results, qrels)
+    with pytest.raises(ValueError, match="fp16 needs a GPU"):
+        distiller(student, ptd.KLDivergence(), precision="fp16").fit(results)
+
+
+@pytest.mark.parametrize(
+    ("loss", "change", "message"),
+    [
+        (ptd.EmbeddingMatch(), lambda f: f.assign(query_vec=1.0), "'query_vec' must hold vectors"),
+        (ptd.InfoNCE(), lambda f: f.assign(label=0), "no document of the training frame is relevant"),
+        (ptd.KLDivergence(), lambda f: f.assign(qid=[None, *f["qid"].iloc[1:]]), "'qid' has 1 missing"),
+    ],
+    ids=["scalar", "nothing relevant", "no qid"],
+)
+def test_labels_that_cannot_teach(loss, change, message, tiny, results):
+    with pytest.raises(ValueError, match=message):
+        distiller(ptd.BiEncoder(tiny), loss).fit(change(results))
+
+
+def test_qrels_must_be_whole_numbers_and_int_ids_will_do(tiny, results, qrels):
+    d = distiller(ptd.BiEncoder(tiny, device="cpu"), ptd.LocalizedContrastive())
+    with pytest.raises(ValueError, match="must hold whole numbers, but holds 0.7"):
+        d.fit(results, qrels.assign(label=0.7))
+    numbered = {f"q{i}": i for i in range(4)}
+    frame, judged = results.assign(qid=results["qid"].map(numbered)), qrels.assign(qid=qrels["qid"].map(numbered))
+    d.fit(frame, judged, frame, judged.assign(label=judged["label"].astype(str)))
 
 
 def test_what_is_no_student_or_no_loss(tiny):

@@ -272,6 +272,20 @@ def test_sums_share_one_forward_pass_and_print_themselves():
     assert ptd.MSE() != ptd.MSE(label="teacher_score_minilm")
 
 
+def test_pythons_sum_adds_losses():
+    assert sum([ptd.MSE(), ptd.ListNet()]) == ptd.MSE() + ptd.ListNet()
+    with pytest.raises(ValueError, match="finite"):
+        float("nan") * ptd.MSE()
+
+
+def test_rows_that_do_not_count_have_no_gradient():
+    scores = torch.full((2, 3), float("-inf"), requires_grad=False)
+    scores[0] = torch.tensor([1.0, 2.0, 3.0])
+    scores.requires_grad_()
+    functional.info_nce(scores, torch.tensor([1, -1])).backward()
+    assert torch.isfinite(scores.grad).all() and (scores.grad[1] == 0).all()
+
+
 def test_a_sum_equals_the_weighted_sum_of_its_terms():
     outputs = Outputs(mask=torch.ones(2, 3, dtype=torch.bool), scores=torch.randn(2, 3))
     labels = {"teacher_score": torch.randn(2, 3), "label": torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])}

@@ -125,7 +125,7 @@ class BiEncoder(BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
         self.name_or_path = (
             name_or_path if isinstance(name_or_path, BiEncoder) else checkpoints.check_name(os.fspath(name_or_path))
         )
-        self.layers = layers if layers is None or isinstance(layers, int) else list(layers)
+        self.layers = list(layers) if isinstance(layers, tuple) else layers
         self.pooling = pooling
         self.projection = projection
         self._doc_encoder = (

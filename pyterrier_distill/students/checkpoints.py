@@ -85,8 +85,8 @@ def cut_layers(model: nn.Module, layers: int | Sequence[int]) -> list[int]:
     from torch import nn
 
     total = model.config.num_hidden_layers
-    whole = isinstance(layers, int) or all(isinstance(layer, int) for layer in layers)
-    if not whole or isinstance(layers, (bool, str)):
+    listed = isinstance(layers, (list, tuple)) and all(isinstance(layer, int) for layer in layers)
+    if isinstance(layers, bool) or not (isinstance(layers, int) or listed):
         raise ValueError(f"layers must be a number of layers or a list of them, such as 2 or [0, 5], not {layers!r}.")
     if isinstance(layers, int):
         if not 1 <= layers <= total:
