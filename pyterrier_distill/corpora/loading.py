@@ -52,7 +52,7 @@ def load_collection(name: str) -> Collection:
         rows = _texts(dataset)
         topics = _topics(dataset)
         qrels = dataset.get_qrels()
-    except (NotImplementedError, AttributeError) as error:
+    except (NotImplementedError, AttributeError) as error:  # how PyTerrier's datasets say that a part is missing
         raise ValueError(
             f"{name!r} cannot be distilled on: it needs documents, queries and qrels ({error})."
         ) from error
@@ -72,7 +72,7 @@ def _texts(dataset: Any) -> list[tuple[str, str]]:
     if hasattr(dataset, "irds_ref"):
         reference = dataset.irds_ref()
         if not reference.has_docs():
-            raise NotImplementedError("it has no documents")
+            raise ValueError(f"{dataset!r} has no documents.")
         return [(document.doc_id, document.default_text().strip()) for document in reference.docs_iter()]
     fields = ("title", "text")
     return [
@@ -85,7 +85,7 @@ def _topics(dataset: Any) -> pd.DataFrame:
     if hasattr(dataset, "irds_ref"):
         reference = dataset.irds_ref()
         if not reference.has_queries():
-            raise NotImplementedError("it has no queries")
+            raise ValueError(f"{dataset!r} has no queries.")
         available = reference.queries_cls()._fields[1:]
         variant = next((field for field in _TOPIC_FIELDS if field in available), None)
         topics = dataset.get_topics() if len(available) == 1 else dataset.get_topics(variant)

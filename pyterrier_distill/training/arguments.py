@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainingArguments
 
-if TYPE_CHECKING:
-    from ..distiller import Distiller
 
-
-def training_arguments(distiller: Distiller, queries: int, precision: str, metric: str | None) -> TrainingArguments:
+def training_arguments(distiller: Any, queries: int, precision: str, metric: str | None) -> TrainingArguments:
     """What the Trainer is told.
 
     Args:
-        distiller: whose settings they are; its ``args`` win over everything here.
+        distiller: the Distiller whose settings they are; its ``args`` win over everything here.
         queries: number of training lists.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         metric: the evaluation's name in the log, such as ``eval_nDCG@10``; None = there is none.
