@@ -242,7 +242,7 @@ class Distiller(pt.Estimator):
     def _train(self, lists: list, validation: Any, qrels_va: Any, measure: Any, data: str) -> None:
         import torch
 
-        from .training import arguments, evaluation, resuming, trainer
+        from .training import arguments, evaluation, memory, resuming, trainer
 
         started = time.monotonic()
         needs = self.loss.needs
@@ -278,7 +278,7 @@ class Distiller(pt.Estimator):
                 from transformers import EarlyStoppingCallback
 
                 callbacks.append(EarlyStoppingCallback(self.early_stopping))
-            with trainer.dropout(module.trained, self.dropout):
+            with memory.kept(device.type == "cpu"), trainer.dropout(module.trained, self.dropout):
                 run = trainer.Trainer(
                     model=module,
                     args=told,

@@ -447,6 +447,15 @@ def test_qrels_must_be_whole_numbers_and_int_ids_will_do(tiny, results, qrels):
     d.fit(frame, judged, frame, judged.assign(label=judged["label"].astype(str)))
 
 
+def test_memory_is_kept_and_given_back():
+    from pyterrier_distill.training import memory
+
+    for wanted in (True, False):
+        with memory.kept(wanted):
+            assert float(torch.ones(20_000_000).sum()) == 20_000_000
+        assert float(torch.ones(20_000_000).sum()) == 20_000_000
+
+
 def test_what_is_no_student_or_no_loss(tiny):
     with pytest.raises(TypeError, match="loss must be"):
         ptd.Distiller(ptd.BiEncoder(tiny), "kl")
