@@ -1,8 +1,8 @@
 """Keeping freed memory while a CPU trains.
 
 Each step of training a small model allocates and frees its largest gradients, such as the 47 MB of MiniLM's word
-embeddings. glibc hands blocks of that size back to the kernel at once, and the kernel clears every page of them again at
-the next step: a third of the time of a step, measured on two cores.
+embeddings. glibc hands blocks of that size back to the kernel at once, and the kernel clears every page of them again
+at the next step: a quarter of the time of a step, measured on two cores.
 """
 
 from __future__ import annotations
