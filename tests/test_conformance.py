@@ -91,7 +91,7 @@ def comparable(frame):
     return out
 
 
-def same(a, b):
+def assert_same(a, b):
     pd.testing.assert_frame_equal(comparable(a), comparable(b)[list(a.columns)], check_dtype=False, atol=1e-4)
 
 
@@ -123,8 +123,8 @@ def test_frame_list_and_iterator_agree(case):
     transformer, frame, _ = case
     expected = transformer(frame)
     records = frame.to_dict("records")
-    same(expected, pd.DataFrame(transformer(records)))
-    same(expected, pd.DataFrame(list(transformer(iter(records)))))
+    assert_same(expected, pd.DataFrame(transformer(records)))
+    assert_same(expected, pd.DataFrame(list(transformer(iter(records)))))
 
 
 def test_input_is_not_changed_and_extra_columns_stay(case):
@@ -148,7 +148,7 @@ def test_any_index_will_do(case, index):
         "repeated": [0] * n,
         "text": [f"i{i}" for i in range(n)],
     }
-    same(expected, transformer(frame.set_index(pd.Index(labels[index]))))
+    assert_same(expected, transformer(frame.set_index(pd.Index(labels[index]))))
 
 
 def test_row_order_does_not_matter(case):
@@ -156,7 +156,7 @@ def test_row_order_does_not_matter(case):
     keys = [c for c in ("qid", "docno", "query") if c in transformer(frame).columns]
     a = transformer(frame).sort_values(keys).reset_index(drop=True)
     b = transformer(frame.sample(frac=1, random_state=5)).sort_values(keys).reset_index(drop=True)
-    same(a, b)
+    assert_same(a, b)
 
 
 def test_parts_give_what_the_whole_gives(case):
@@ -165,14 +165,14 @@ def test_parts_give_what_the_whole_gives(case):
     key = "docno" if kind.startswith("D") else "qid"
     parts = pd.concat([transformer(rows) for _, rows in frame.groupby(key, sort=False)])
     keys = [c for c in ("qid", "docno", "query") if c in parts.columns]
-    same(transformer(frame).sort_values(keys), parts.sort_values(keys))
+    assert_same(transformer(frame).sort_values(keys), parts.sort_values(keys))
 
 
 def test_survives_pickling(case):
     transformer, frame, _ = case
     again = pickle.loads(pickle.dumps(transformer))
     assert again == transformer and hash(again) == hash(transformer)
-    same(transformer(frame), again(frame))
+    assert_same(transformer(frame), again(frame))
 
 
 def test_equality_hash_repr(case, env):
@@ -180,14 +180,14 @@ def test_equality_hash_repr(case, env):
     copy = pt.inspect.transformer_apply_attributes(transformer)
     assert copy == transformer and hash(copy) == hash(transformer) and repr(copy) == repr(transformer)
     assert transformer != pt.Transformer.identity()
-    same(transformer(frame), copy(frame))
+    assert_same(transformer(frame), copy(frame))
 
 
 def test_compiles_to_the_same(case):
     transformer, frame, kind = case
-    same(transformer(frame), transformer.compile()(frame))
+    assert_same(transformer(frame), transformer.compile()(frame))
     if kind == "R":
-        same((transformer % 2)(frame), (transformer % 2).compile()(frame))
+        assert_same((transformer % 2)(frame), (transformer % 2).compile()(frame))
 
 
 @pytest.mark.parametrize("name", RE_RANKERS)

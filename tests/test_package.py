@@ -79,5 +79,5 @@ def test_ruff_is_content():
 
 def test_every_python_block_of_the_readme_is_python():
     readme = (ROOT.parent / "README.md").read_text()
-    for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):
-        ast.parse(block)
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert blocks and all(ast.parse(block).body for block in blocks)

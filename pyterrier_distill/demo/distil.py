@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ def demo(
     before = _student(original, layers, index)
     with clock("label"):
         if minutes is not None:
-            queries = _plan(before, original, collection, minutes, seed, work)
+            queries = _plan(original, layers, index, collection, minutes, seed, work)
         queries = queries or QUERIES
         training = _training_queries(collection, original, queries, seed, work)
     settings = {
@@ -186,7 +187,7 @@ def _student(teacher: Any, layers: int | list[int], index: Any) -> Any:
 
 
 def _spans(collection: Collection, queries: int, seed: int) -> pd.DataFrame:
-    """Exactly ``queries`` spans (or all there are), spread over the documents."""
+    """At most ``queries`` different spans, spread over the documents; equal ones count once, so some are missing."""
     from ..generation.queries import explode_queries
     from ..generation.spans import Mixture, Phrasings, SpanQueries
 
@@ -197,7 +198,9 @@ def _spans(collection: Collection, queries: int, seed: int) -> pd.DataFrame:
     return spans.sample(n=min(queries, len(spans)), random_state=seed).reset_index(drop=True)
 
 
-def _plan(student: Any, teacher: Any, collection: Collection, minutes: float, seed: int, work: Path) -> int:
+def _plan(
+    teacher: Any, layers: int | list[int], index: Any, collection: Collection, minutes: float, seed: int, work: Path
+) -> int:
     """How many training queries fit in ``minutes``: measured once a machine and kept, so that a second run agrees."""
     record = work / f"plan-{minutes:g}-{seed}.json"
     if record.exists():
@@ -210,16 +213,12 @@ def _plan(student: Any, teacher: Any, collection: Collection, minutes: float, se
     for _ in range(2):  # the first round warms up
         started = time.monotonic()
         labelled = teacher.query_encoder()(probe)
-        Distiller(_copy(student), EmbeddingMatch(), queries_per_batch=QUERIES_PER_BATCH, verbose=False).fit(labelled)
+        student = _student(teacher, layers, index)
+        Distiller(student, EmbeddingMatch(), queries_per_batch=QUERIES_PER_BATCH, verbose=False).fit(labelled)
         measured.append(time.monotonic() - started)
     queries = max(1000, round(minutes * 60 / measured[-1] * len(probe), -3))
     write_json(record, {"queries": int(queries), "seconds_per_1024": measured})
     return int(queries)
-
-
-def _copy(student: Any) -> Any:
-    """The same untrained student again."""
-    return pt.inspect.transformer_apply_attributes(student, device=student.device)
 
 
 def _training_queries(collection: Collection, teacher: Any, queries: int, seed: int, work: Path) -> pd.DataFrame:
@@ -243,7 +242,6 @@ def _distilled(
     """The trained student: from ``out`` if the same run made it before, else trained, from its last checkpoint on."""
     from ..distiller import Distiller
     from ..students.bi_encoder import BiEncoder
-    from ..students.checkpoints import remove
 
     path = out / "student"
     if path.is_dir():
@@ -264,7 +262,7 @@ def _distilled(
     distiller.fit(training)
     student.manifest.update(demo=settings, history=distiller.history)
     saved = student.save(path, overwrite=True)
-    remove(checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     return saved, distiller.history
 
 

@@ -173,11 +173,6 @@ def written_whole(path: str | os.PathLike, mark: str, *, overwrite: bool = False
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def remove(path: Path) -> None:
-    """Delete a directory that is no longer needed."""
-    shutil.rmtree(path, ignore_errors=True)
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write readable JSON; what JSON does not know is written as its repr."""
     path.write_text(json.dumps(content, indent=2, default=repr) + "\n", encoding="utf-8")
