@@ -22,19 +22,43 @@ from .losses import (
 )
 
 if TYPE_CHECKING:
+    from .backends.hf import HF
+    from .backends.openai import OpenAI
+    from .backends.vllm import VLLM
     from .corpora.first_stage import bm25
     from .distiller import Distiller
     from .generation.queries import explode_queries
     from .generation.spans import SpanQueries
+    from .prompts import Template
     from .students.bi_encoder import BiEncoder
+    from .teachers.base import LabellingError
+    from .teachers.fusion import fuse_teachers
+    from .teachers.listwise import ListwiseLLMTeacher
+    from .teachers.pair_training import PairTraining
+    from .teachers.pairwise import PairwiseTeacher
+    from .teachers.pointwise import PointwiseTeacher
+    from .teachers.run import RunTeacher
+    from .teachers.setwise import SetwiseTeacher
 
 #: Names whose modules take seconds to import (torch, transformers); loaded when first used.
 _LAZY = {
     "BiEncoder": ".students.bi_encoder",
     "Distiller": ".distiller",
+    "HF": ".backends.hf",
+    "LabellingError": ".teachers.base",
+    "ListwiseLLMTeacher": ".teachers.listwise",
+    "OpenAI": ".backends.openai",
+    "PairTraining": ".teachers.pair_training",
+    "PairwiseTeacher": ".teachers.pairwise",
+    "PointwiseTeacher": ".teachers.pointwise",
+    "RunTeacher": ".teachers.run",
+    "SetwiseTeacher": ".teachers.setwise",
     "SpanQueries": ".generation.spans",
+    "Template": ".prompts",
+    "VLLM": ".backends.vllm",
     "bm25": ".corpora.first_stage",
     "explode_queries": ".generation.queries",
+    "fuse_teachers": ".teachers.fusion",
 }
 
 __all__ = [
@@ -55,6 +79,18 @@ __all__ = [
     "__version__",
     "bm25",
     "explode_queries",
+    "HF",
+    "OpenAI",
+    "VLLM",
+    "Template",
+    "LabellingError",
+    "fuse_teachers",
+    "ListwiseLLMTeacher",
+    "PairTraining",
+    "PairwiseTeacher",
+    "PointwiseTeacher",
+    "RunTeacher",
+    "SetwiseTeacher",
 ]
 
 

@@ -12,10 +12,9 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from . import frames, scoring
+from . import checkpoints, frames, scoring
 from .losses import Loss
 from .losses import base as losses
-from .students import checkpoints
 from .training import lists as training_lists
 
 logger = logging.getLogger(__name__)
@@ -336,5 +335,4 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"dropout must be None or a probability below 1, not {settings['dropout']!r}.")
     if not 0 <= settings["seed"] < 2**32:
         raise ValueError(f"seed must be between 0 and 2**32 - 1, not {settings['seed']!r}.")
-    if settings["precision"] not in scoring.PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(scoring.PRECISIONS)}, not {settings['precision']!r}.")
+    scoring.check_precision(settings["precision"])

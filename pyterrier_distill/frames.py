@@ -126,6 +126,22 @@ def check_text(frame: pd.DataFrame, columns: Iterable[str]) -> None:
             )
 
 
+def check_unique(frame: pd.DataFrame) -> None:
+    """Check that no document stands twice in a query's list.
+
+    Raises:
+        ValueError: with the first (qid, docno) that does.
+    """
+    key = ["qid", "docno"] if "docno" in frame.columns else ["qid"]
+    twice = frame.duplicated(key)
+    if twice.any():
+        first = frame.loc[twice.to_numpy(), key].iloc[0].tolist()
+        raise ValueError(
+            f"({', '.join(key)}) must be unique, but {tuple(first)} occurs more than once"
+            f" ({int(twice.sum())} such rows): drop_duplicates({key}) first."
+        )
+
+
 def check_results(frame: pd.DataFrame) -> None:
     """Check that ``frame`` has rows and no (qid, docno) twice. Frames without ``docno`` are checked by ``qid``.
 
@@ -140,13 +156,7 @@ def check_results(frame: pd.DataFrame) -> None:
             raise ValueError(
                 f"the column {column!r} has {int(frame[column].isna().sum())} missing values: drop those rows."
             )
-    twice = frame.duplicated(key)
-    if twice.any():
-        first = frame.loc[twice, key].iloc[0].tolist()
-        raise ValueError(
-            f"({', '.join(key)}) must be unique, but {tuple(first)} occurs more than once"
-            f" ({int(twice.sum())} such rows): drop_duplicates({key}) first."
-        )
+    check_unique(frame)
 
 
 def check_numbers(frame: pd.DataFrame, column: str) -> None:

@@ -57,6 +57,17 @@ def _native_bf16(kind: str) -> bool:
     return False
 
 
+def check_precision(precision: str) -> str:
+    """``precision``, if there is such a one.
+
+    Raises:
+        ValueError: naming those there are.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}.")
+    return precision
+
+
 def resolve_precision(precision: str, device: torch.device) -> str:
     """The precision that ``"auto"`` means on ``device``: bf16 where its multipliers take it natively, else fp32.
 
@@ -67,9 +78,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     Raises:
         ValueError: for any other word.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}.")
-    if precision != "auto":
+    if check_precision(precision) != "auto":
         return precision
     return "bf16" if _native_bf16(device.type) else "fp32"
 

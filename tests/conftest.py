@@ -85,6 +85,113 @@ def tiny_wide(tmp_path_factory) -> str:
     return _tiny_bert(tmp_path_factory.mktemp("wide"), 48, 1)
 
 
+def _tiny_tokenizer(byte_level: bool):
+    """A BPE tokenizer over a small text: metaspaces and </s> like T5's, or bytes like GPT's."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    words = "true false yes no Yes No A B Query Document Relevant red green blue dog cat bird house tree passage"
+    text = ["\n".join(words.split())] * 20 + [
+        f"{words} [1] > [2] [12] > [3] 0 1 2 3 4 5 6 7 8 9 {' '.join(string.printable[:94])}"
+    ] * 20
+    special = ["<pad>", "</s>", "<unk>"] if not byte_level else ["<|end|>", "<|user|>", "<|assistant|>", "<pad>"]
+    tokenizer = Tokenizer(models.BPE(unk_token=None if byte_level else "<unk>"))
+    if byte_level:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
+        alphabet = []
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(text, trainer)
+    if byte_level:
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<pad>")
+    tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", model_max_length=512
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory) -> str:
+    """A random T5 of 2 layers: for mechanics, never for quality."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    path = str(tmp_path_factory.mktemp("t5"))
+    tokenizer = _tiny_tokenizer(byte_level=False)
+    tokenizer.save_pretrained(path)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(config)
+    for parameter in model.parameters():
+        parameter.data *= 1.5  # random T5s say the same whatever they are asked
+    model.save_pretrained(path)
+    return path
+
+
+_CHAT = (
+    "{% for m in messages %}<|user|>{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_llm(tmp_path_factory) -> str:
+    """A random Llama of 2 layers with a chat template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    path = str(tmp_path_factory.mktemp("llm"))
+    tokenizer = _tiny_tokenizer(byte_level=True)
+    tokenizer.chat_template = _CHAT
+    tokenizer.save_pretrained(path)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=2048, eos_token_id=0, bos_token_id=0, pad_token_id=3, initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+def _tiny_classifier(path: Path, outputs: int) -> str:
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    _tiny_bert(path / "encoder", 32, 3)
+    tokenizer = AutoTokenizer.from_pretrained(str(path / "encoder" / "plain"))
+    torch.manual_seed(outputs)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        num_labels=outputs, max_position_embeddings=128, initializer_range=0.2,
+    )  # fmt: skip
+    out = str(path / f"classifier-{outputs}")
+    BertForSequenceClassification(config).save_pretrained(out)
+    tokenizer.model_max_length = 128
+    tokenizer.save_pretrained(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_cross(tmp_path_factory) -> str:
+    """A random cross-encoder with one output."""
+    return _tiny_classifier(tmp_path_factory.mktemp("cross"), 1)
+
+
+@pytest.fixture(scope="session")
+def tiny_cross2(tmp_path_factory) -> str:
+    """The same with two outputs."""
+    return _tiny_classifier(tmp_path_factory.mktemp("cross2"), 2)
+
+
 @pytest.fixture
 def documents() -> pd.DataFrame:
     """Twelve short documents."""

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from ..students.checkpoints import written_whole
+from ..checkpoints import written_whole
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,8 @@ import pyterrier as pt
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
-from .. import scoring
+from .. import checkpoints, scoring
 from ..frames import DOC_VEC, QUERY_VEC
-from . import checkpoints
 from .bi_encoder_artifact import BiEncoderArtifact, Weights
 from .bi_encoder_model import build, dimension
 from .bi_encoder_training import BiEncoderTraining
@@ -101,8 +100,7 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, pyterrier_dr.BiEncoder, pt
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
         if doc_index is not None and not hasattr(doc_index, "payload"):
             raise ValueError(f"doc_index must be a FlexIndex, such as FlexIndex('docs.flex'), not {doc_index!r}.")
-        if precision not in scoring.PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(scoring.PRECISIONS)}, not {precision!r}.")
+        scoring.check_precision(precision)
         self.name_or_path = (
             name_or_path if isinstance(name_or_path, BiEncoder) else checkpoints.check_name(os.fspath(name_or_path))
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from . import checkpoints
+from .. import checkpoints
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import checkpoints
+from .. import checkpoints
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

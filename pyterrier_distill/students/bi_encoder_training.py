@@ -9,9 +9,9 @@ import pandas as pd
 import pyterrier as pt
 from pyterrier_dr import SimFn
 
+from .. import checkpoints
 from ..frames import DOC_VEC
 from ..losses import base as losses
-from . import checkpoints
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

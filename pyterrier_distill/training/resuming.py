@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..students.checkpoints import write_json
+from ..checkpoints import write_json
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,4 +1,4 @@
-"""Loading, cutting and saving checkpoints, shared by all students."""
+"""Loading, cutting and saving checkpoints, shared by teachers and students."""
 
 from __future__ import annotations
 

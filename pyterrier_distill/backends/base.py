@@ -1,0 +1,209 @@
+"""What teachers ask of a language model, whoever runs it: ``generate`` and ``choose``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from ..prompts import Prompt, flatten
+
+
+@dataclass
+class Usage:
+    """What was spent. Adds up; ``usage - earlier`` is what was spent in between.
+
+    Attributes:
+        calls: prompts that a model answered.
+        prompt_tokens: tokens of these prompts.
+        output_tokens: tokens of the answers.
+        seconds: time the calls took, side by side counted once.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def add(self, calls: int = 0, prompt_tokens: int = 0, output_tokens: int = 0, seconds: float = 0.0) -> None:
+        """Count more; safe from several threads."""
+        with self._lock:
+            self.calls += calls
+            self.prompt_tokens += prompt_tokens
+            self.output_tokens += output_tokens
+            self.seconds += seconds
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain numbers, for a manifest."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.startswith("_")}
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{name: value + getattr(other, name) for name, value in self.as_dict().items()})
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(**{name: value - getattr(other, name) for name, value in self.as_dict().items()})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.as_dict()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+
+class BackendError(RuntimeError):
+    """A model gave no answer to a prompt, and further tries will not help.
+
+    Attributes:
+        answers: what was answered before, in the order of the prompts; None where nothing was.
+        failed: the position of the prompt that failed.
+    """
+
+    def __init__(self, message: str, answers: Sequence[Any] = (), failed: int = 0):
+        super().__init__(message)
+        self.answers = list(answers)
+        self.failed = failed
+
+
+class Backend:
+    """A language model that completes prompts and chooses between answers.
+
+    Attributes:
+        usage: what its calls have cost so far.
+        context: tokens that a prompt and its answer may have together; None = not known.
+        at_once: queries worth asking about together, where one question waits for the answer to another.
+    """
+
+    #: Whether ``generate`` can be held to a permutation of identifiers.
+    constrains = False
+    #: Whether :meth:`option_logits` is there: raw logits of the options besides their log-probabilities.
+    gives_logits = False
+    at_once = 64
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that a prompt and its answer may have together; None = not known."""
+        return None
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, permutations: Sequence[int] | None = None
+    ) -> list[str]:
+        """Complete prompts.
+
+        Args:
+            prompts: n strings or lists of chat messages.
+            max_new_tokens: most tokens of one answer.
+            permutations: for each prompt, how many passages it lists: the answer is then held to a permutation
+                ``[2] > [1] > [3]`` of their identifiers.
+
+        Returns:
+            n texts, without the prompts.
+
+        Raises:
+            BackendError: if an answer cannot be had; it carries those that came before.
+        """
+        raise TypeError(f"{type(self).__name__} does not generate.")
+
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
+        """How likely each of ``options`` is as the answer, given that it is one of them.
+
+        Args:
+            prompts: n strings or lists of chat messages.
+            options: m words, each a single token.
+
+        Returns:
+            float32 ``[n, m]``: log-probabilities that sum to 1 over the options.
+
+        Raises:
+            ValueError: if an option is not one token.
+            BackendError: if an answer cannot be had, or says nothing about the options.
+        """
+        raise TypeError(f"{type(self).__name__} does not choose.")
+
+    # -- the size of texts; overridden where a tokenizer is at hand ---------------------------------------------------
+
+    #: Control tokens that a text must not contain.
+    specials: Sequence[str] = ()
+
+    def room(self, answer: int) -> int | None:
+        """Tokens that a prompt may have if its answer has up to ``answer`` of them; None = not known."""
+        return None if self.context is None else self.context - answer
+
+    def prompt_sizes(self, prompts: Sequence[Prompt]) -> list[int]:
+        """Tokens of each prompt. Without a tokenizer: an estimate on the safe side, a token for each 3 UTF-8 bytes."""
+        return [_estimate(flatten(p)) + (0 if isinstance(p, str) else 8 * len(p)) for p in prompts]
+
+    def sizes(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, as :meth:`prompt_sizes` counts them."""
+        return [_estimate(text) for text in texts]
+
+    def cut(self, text: str, tokens: int) -> str:
+        """The beginning of ``text``, at most ``tokens`` long."""
+        kept = text.encode()[: 3 * tokens].decode(errors="ignore")
+        if len(kept) < len(text) and not text[len(kept)].isspace() and " " in kept:
+            kept = kept[: kept.rindex(" ")]
+        return kept
+
+
+def _estimate(text: str) -> int:
+    return -(-len(text.encode()) // 3)
+
+
+class Wrapped(Backend):
+    """Anything with ``generate(list of prompts) -> outputs with .text`` (pyterrier_rag's backends) as a backend.
+
+    Args:
+        inner: the object. It gets chat messages if its ``supports_message_input`` is true, strings otherwise.
+    """
+
+    def __init__(self, inner: Any):
+        super().__init__()
+        self.inner = inner
+        self.at_once = int(getattr(inner, "batch_size", None) or 64)
+
+    @property
+    def context(self) -> int | None:
+        """What the wrapped backend says: ``max_model_len`` or ``max_input_length``."""
+        for name in ("max_model_len", "max_input_length"):
+            length = getattr(self.inner, name, None)
+            if isinstance(length, int):
+                return length
+        return None
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, permutations: Sequence[int] | None = None
+    ) -> list[str]:
+        """Ask the wrapped backend; how many tokens it may answer is its own setting."""
+        import time
+
+        if permutations is not None:
+            raise ValueError(f"{self.inner!r} cannot be held to a permutation: leave constrained=True out.")
+        if not prompts:
+            return []
+        messages = bool(getattr(self.inner, "supports_message_input", False))
+        started = time.monotonic()
+        outputs = list(self.inner.generate([p if messages else flatten(p) for p in prompts]))
+        texts = [getattr(output, "text", output) for output in outputs]
+        if len(texts) != len(prompts):
+            raise BackendError(f"{self.inner!r} gave {len(texts)} answers to {len(prompts)} prompts.")
+        self.usage.add(
+            len(prompts), sum(self.prompt_sizes(prompts)), sum(self.sizes([str(text or "") for text in texts])),
+            time.monotonic() - started,
+        )  # fmt: skip
+        return ["" if text is None else str(text) for text in texts]
+
+    def __repr__(self) -> str:
+        return f"Wrapped({self.inner!r})"
+
+
+def as_backend(model: Any) -> Backend | None:
+    """``model`` as a backend if it is one or generates like one; None if it is a name or something else."""
+    if isinstance(model, Backend):
+        return model
+    return Wrapped(model) if callable(getattr(model, "generate", None)) else None

@@ -1,0 +1,118 @@
+"""Reading transformers checkpoints: what kind they are, their tokenizer, their model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import scoring
+from ..checkpoints import check_name, quiet
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["check_name", "kind_of", "load_model", "load_tokenizer", "num_labels", "read", "weights_dtype"]
+
+_KINDS = {
+    "ForSequenceClassification": "cross-encoder",
+    "ForConditionalGeneration": "seq2seq",
+    "ForCausalLM": "causal",
+    "LMHeadModel": "causal",
+}
+
+
+def read(name: str, what: str, load: Callable[[], Any]) -> Any:
+    """Call ``load``; say in one line what is wrong if it fails."""
+    try:
+        with quiet():
+            return load()
+    except (OSError, ValueError, KeyError) as error:
+        if os.path.isdir(name):
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"{name!r} holds no {what} that transformers can load: {reason}") from error
+        raise FileNotFoundError(
+            f"no model {name!r}: it is no directory here, and the hub did not give it (wrong name, or no network?)."
+        ) from error
+
+
+def kind_of(name: str, hub: dict[str, Any]) -> str:
+    """``"cross-encoder"``, ``"seq2seq"`` or ``"causal"``, as the checkpoint's configuration says.
+
+    Args:
+        name: a directory or hub name.
+        hub: keyword arguments for loading, such as ``revision``.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if its architecture is none of these: an encoder without a head that scores would score at random.
+    """
+    from transformers import AutoConfig
+
+    config = read(name, "configuration", lambda: AutoConfig.from_pretrained(name, **hub))
+    architectures = getattr(config, "architectures", None) or []
+    for architecture in architectures:
+        for ending, kind in _KINDS.items():
+            if architecture.endswith(ending):
+                return "seq2seq" if kind == "seq2seq" or config.is_encoder_decoder and kind == "causal" else kind
+    raise ValueError(
+        f"{name!r} is a {architectures[0] if architectures else config.model_type} checkpoint, which has no head that"
+        " scores: give a ...ForSequenceClassification, ...ForConditionalGeneration or ...ForCausalLM checkpoint, or say"
+        " kind= if the configuration is wrong."
+    )
+
+
+def num_labels(name: str, hub: dict[str, Any]) -> int:
+    """Outputs of a sequence classifier, as its configuration says."""
+    from transformers import AutoConfig
+
+    config = read(name, "configuration", lambda: AutoConfig.from_pretrained(name, **hub))
+    # A decoder with a module that subtracts two logits (sentence-transformers' LogitScore) has one score.
+    classifier = any(a.endswith("ForSequenceClassification") for a in getattr(config, "architectures", None) or ())
+    return config.num_labels if classifier else 1
+
+
+def weights_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """How weights are kept: on a GPU as they are computed with, on a CPU in float32, as autocast wants them."""
+    import torch
+
+    resolved = scoring.resolve_precision(precision, device)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolved, torch.float32)
+    return half if device.type == "cuda" else torch.float32
+
+
+def load_tokenizer(name: str, hub: dict[str, Any]) -> Any:
+    """The checkpoint's tokenizer."""
+    from transformers import AutoTokenizer
+
+    return read(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(name, **hub))
+
+
+def load_model(name: str, kind: str, hub: dict[str, Any], precision: str, device: torch.device) -> Any:
+    """The checkpoint's model on ``device``, ready to score.
+
+    Raises:
+        ValueError: if weights that decide the scores are missing from the checkpoint.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+
+    loaders = {
+        "causal": AutoModelForCausalLM,
+        "seq2seq": AutoModelForSeq2SeqLM,
+        "cross-encoder": AutoModelForSequenceClassification,
+    }
+    dtype = weights_dtype(precision, device)
+    with torch.inference_mode(False):
+        model, info = read(
+            name,
+            "model",
+            lambda: loaders[kind].from_pretrained(name, dtype=dtype, output_loading_info=True, **hub),
+        )
+    missing = sorted(info.get("missing_keys", ()))
+    if missing:
+        raise ValueError(
+            f"{name!r} lacks {len(missing)} weights of a {kind}, such as {missing[0]!r}: it would score at random."
+            " Say the right kind=, or train it first."
+        )
+    return model.to(device).eval()

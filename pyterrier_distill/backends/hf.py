@@ -1,0 +1,347 @@
+"""A language model of transformers, in this process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyterrier as pt
+
+from .. import scoring
+from ..prompts import Prompt, flatten
+from . import permutation
+from .base import Backend
+
+if TYPE_CHECKING:
+    import torch
+
+#: Tokens of T5 checkpoints, whose positions are relative and whose configuration names no limit.
+_UNSAID = 512
+
+
+class HF(Backend):
+    """A causal or encoder-decoder checkpoint, loaded when first used.
+
+    Args:
+        name_or_path: a directory or hub name.
+        kind: ``"causal"`` or ``"seq2seq"``; None = read from the checkpoint's configuration.
+        max_length: tokens that a prompt and its answer may have together; None = what tokenizer and configuration say
+            (512 where they say nothing).
+        precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``; ``auto`` = bf16 where the hardware multiplies it natively.
+        device: None = the GPU where there is one.
+        batch_size: most prompts of one forward pass (a token budget usually cuts earlier).
+        revision: of a hub model.
+        verbose: whether to show progress.
+        trust_remote_code: whether a hub model may bring its own code.
+
+    Raises:
+        FileNotFoundError: when first used, if there is no such checkpoint.
+        ValueError: when first used, if the checkpoint generates no text.
+    """
+
+    constrains = True
+    gives_logits = True
+
+    def __init__(
+        self,
+        name_or_path: str | os.PathLike,
+        *,
+        kind: str | None = None,
+        max_length: int | None = None,
+        precision: str = "auto",
+        device: str | None = None,
+        batch_size: int | None = None,
+        revision: str | None = None,
+        verbose: bool = False,
+        trust_remote_code: bool = False,
+    ):
+        super().__init__()
+        from . import checkpoint
+
+        self.name_or_path = checkpoint.check_name(os.fspath(name_or_path))
+        self.kind = kind
+        self.max_length = max_length
+        self.precision = scoring.check_precision(precision)
+        self.device = device
+        self.batch_size = batch_size
+        self.revision = revision
+        self.verbose = verbose
+        self.trust_remote_code = trust_remote_code
+
+    # -- the model ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _loaded(self) -> tuple[str, Any, Any]:
+        """Kind, tokenizer, model."""
+        from . import checkpoint
+
+        kind = self.kind or checkpoint.kind_of(self.name_or_path, self._hub)
+        if kind not in ("causal", "seq2seq"):
+            raise ValueError(f"{self.name_or_path!r} is a {kind} checkpoint: it cannot answer prompts.")
+        tokenizer = checkpoint.load_tokenizer(self.name_or_path, self._hub)
+        device = scoring.infer_device(self.device)
+        model = checkpoint.load_model(self.name_or_path, kind, self._hub, self.precision, device)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.padding_side = "left" if kind == "causal" else "right"
+        return kind, tokenizer, model
+
+    @property
+    def _hub(self) -> dict[str, Any]:
+        hub: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        return hub if self.revision is None else {**hub, "revision": self.revision}
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer."""
+        return self._loaded[1]
+
+    @property
+    def model(self) -> Any:
+        """The checkpoint's model."""
+        return self._loaded[2]
+
+    @property
+    def context(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        if self.max_length is not None:
+            return self.max_length
+        limits = [getattr(self.model.config, name, None) for name in ("max_position_embeddings", "n_positions")]
+        limits.append(self.tokenizer.model_max_length)
+        said = [limit for limit in limits if isinstance(limit, int) and 0 < limit < 10**7]
+        return min(said, default=_UNSAID)
+
+    @cached_property
+    def specials(self) -> Sequence[str]:
+        """Control tokens that a text must not contain."""
+        added = (str(token) for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values())
+        return [t for t in dict.fromkeys([*self.tokenizer.all_special_tokens, *added]) if len(t) > 1]
+
+    # -- sizes --------------------------------------------------------------------------------------------------------
+
+    def text(self, prompt: Prompt) -> str:
+        """The prompt as the tokenizer gets it: chat messages through its chat template where it has one."""
+        if isinstance(prompt, str) or not getattr(self.tokenizer, "chat_template", None):
+            return flatten(prompt)
+        return self.tokenizer.apply_chat_template(
+            prompt, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+
+    def encode(self, prompts: Sequence[Prompt], padding: bool = False) -> dict[str, Any]:
+        """Token ids of prompts; padded tensors if asked. A chat template brings its own control tokens."""
+        chat = bool(getattr(self.tokenizer, "chat_template", None))
+        wrapped = [chat and not isinstance(prompt, str) for prompt in prompts]
+        texts = [self.text(prompt) for prompt in prompts]
+        if any(wrapped) != all(wrapped):
+            raise ValueError("prompts are strings or chat messages, not both at once.")
+        options: dict[str, Any] = {"padding": True, "return_tensors": "pt"} if padding else {}
+        return self.tokenizer(
+            texts, add_special_tokens=not any(wrapped), return_attention_mask=True, verbose=False, **options
+        )
+
+    def room(self, answer: int) -> int:
+        """Tokens that a prompt may have; the answer of an encoder-decoder has a decoder of its own."""
+        return self.context if self._loaded[0] == "seq2seq" else self.context - answer
+
+    def prompt_sizes(self, prompts: Sequence[Prompt]) -> list[int]:
+        """Tokens of each prompt."""
+        return [len(ids) for ids in self.encode(prompts)["input_ids"]] if prompts else []
+
+    def sizes(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+        if not texts:
+            return []
+        return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+
+    def cut(self, text: str, tokens: int) -> str:
+        """The beginning of ``text``, at most ``tokens`` long."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        if len(encoded["input_ids"]) <= tokens:
+            return text
+        return text[: encoded["offset_mapping"][tokens - 1][1]] if tokens > 0 else ""
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
+        """Raw logits ``[n, m]`` of ``options`` as the next token; see :meth:`choose`."""
+        if not prompts:
+            return np.empty((0, len(options)), dtype=np.float32)
+        import torch
+
+        kind, tokenizer, model = self._loaded
+        chat = not isinstance(prompts[0], str) and bool(getattr(tokenizer, "chat_template", None))
+        # A text goes on with " yes"; after a chat template, a line break or at a decoder's start it is "yes".
+        spaced = kind == "causal" and not chat and not flatten(prompts[0])[-1:].isspace()
+        ids = torch.tensor(one_token_each(tokenizer, options, spaced, self.name_or_path), device=model.device)
+
+        def forward(features: Any) -> torch.Tensor:
+            features = {name: features[name] for name in ("input_ids", "attention_mask")}
+            if kind == "seq2seq":
+                start = torch.full((len(features["input_ids"]), 1), _start(model), device=model.device)
+                return model(**features, decoder_input_ids=start).logits[:, 0].index_select(-1, ids)
+            return model(**features, **_last_only(model, features)).logits[:, -1].index_select(-1, ids)
+
+        keys = [prompt if isinstance(prompt, str) else _frozen(prompt) for prompt in prompts]
+        return self._counted(
+            prompts,
+            1,
+            lambda count: scoring.run(
+                keys,
+                prepare=lambda chunk: count(self.encode([_thawed(key) for key in chunk], padding=True)),
+                forward=forward,
+                device=model.device,
+                precision=self.precision,
+                batch_size=self.batch_size,
+                verbose=self.verbose,
+                desc="Asking",
+                unit="prompt",
+            ),
+        )
+
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
+        """Log-probabilities ``[n, m]`` of ``options``, normalised over them."""
+        logits = self.option_logits(prompts, options)
+        if not len(logits):
+            return logits
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, permutations: Sequence[int] | None = None
+    ) -> list[str]:
+        """Complete prompts greedily."""
+        if not prompts:
+            return []
+        import torch
+
+        kind, tokenizer, model = self._loaded
+        if permutations is not None:
+            max_new_tokens = max(max_new_tokens, permutation.longest(max(permutations)))
+        answers = [""] * len(prompts)
+        budget = 4 * scoring.TOKEN_BUDGET.get(model.device.type, scoring.TOKEN_BUDGET["cpu"])
+        features = dict(self.encode(prompts, padding=True))
+        started, output = time.monotonic(), 0
+        with (
+            torch.inference_mode(),
+            scoring.autocast(self.precision, model.device),
+            pt.tqdm(total=len(prompts), desc="Generating", unit="prompt", disable=not self.verbose) as bar,
+        ):
+            for positions, batch in scoring.pack(features, budget, self.batch_size):
+                batch = {n: batch[n].to(model.device) for n in ("input_ids", "attention_mask")}
+                numbers = None if permutations is None else [permutations[int(p)] for p in positions]
+                texts, tokens = self._complete(batch, max_new_tokens, numbers)
+                for position, text in zip(positions.tolist(), texts, strict=True):
+                    answers[position] = text
+                output += tokens
+                bar.update(len(positions))
+        prompt_tokens = int(features["attention_mask"].sum())
+        self.usage.add(len(prompts), prompt_tokens, output, time.monotonic() - started)
+        return answers
+
+    def _complete(self, batch: dict[str, Any], tokens: int, numbers: list[int] | None) -> tuple[list[str], int]:
+        from transformers import GenerationConfig
+
+        kind, tokenizer, model = self._loaded
+        end = tokenizer.eos_token_id
+        also = getattr(model.generation_config, "eos_token_id", None)
+        ends = list(dict.fromkeys([end, *([also] if isinstance(also, int) else also or [])]))
+        config = GenerationConfig(
+            max_new_tokens=tokens,
+            do_sample=False,
+            eos_token_id=ends,
+            pad_token_id=tokenizer.pad_token_id,
+            decoder_start_token_id=_start(model) if kind == "seq2seq" else None,
+        )
+        start = batch["input_ids"].shape[1] if kind == "causal" else 1
+        processors = []
+        if numbers is not None:
+            processors.append(permutation.PermutationProcessor(self._speller, numbers, start, end))
+        ids = model.generate(**batch, generation_config=config, logits_processor=processors)[:, start:]
+        spoken = int(((ids != tokenizer.pad_token_id).cumsum(1) > 0).sum())
+        return tokenizer.batch_decode(ids, skip_special_tokens=True), spoken
+
+    @cached_property
+    def _speller(self) -> permutation.Speller:
+        return permutation.Speller(self.tokenizer)
+
+    def _counted(self, prompts: Sequence[Prompt], output: int, run: Callable[[Any], np.ndarray]) -> np.ndarray:
+        """Run, and count distinct prompts, their tokens and the time."""
+        seen = [0, 0]
+
+        def count(features: dict[str, Any]) -> dict[str, Any]:
+            seen[0] += len(features["input_ids"])
+            seen[1] += int(features["attention_mask"].sum())
+            return features
+
+        started = time.monotonic()
+        result = run(count)
+        self.usage.add(seen[0], seen[1], output * seen[0], time.monotonic() - started)
+        return result
+
+    def __repr__(self) -> str:
+        defaults = {"kind": None, "max_length": None, "precision": "auto", "revision": None}
+        settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
+        return f"HF({', '.join([repr(self.name_or_path), *settings])})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the model, which is loaded again when needed."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_loaded", "_speller", "specials")}
+
+
+def one_token_each(tokenizer: Any, options: Sequence[str], spaced: bool, name: str) -> list[int]:
+    """The token of each of ``options``, as the next one of a prompt.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        options: words.
+        spaced: whether a space comes before the word; the other form is taken where this one is not one token each.
+        name: the model, for the message.
+
+    Raises:
+        ValueError: naming the word that is not one token, and its pieces; or two words that are the same token.
+    """
+    forms = [[f" {option}" for option in options], list(options)]
+    for form in forms if spaced else reversed(forms):
+        ids = tokenizer(form, add_special_tokens=False)["input_ids"]
+        if all(len(pieces) == 1 and pieces[0] != tokenizer.unk_token_id for pieces in ids):
+            tokens = [pieces[0] for pieces in ids]
+            if len(set(tokens)) == len(tokens):
+                return tokens
+    pieces = {option: tokenizer.tokenize(option) for option in options}
+    word = next((option for option, parts in pieces.items() if len(parts) != 1), options[0])
+    raise ValueError(
+        f"{word!r} is not one token for {name!r}, but {pieces[word]}: choose answers that are one token each, such as"
+        " answers=('no', 'yes')."
+    )
+
+
+def _start(model: Any) -> int:
+    start = model.config.decoder_start_token_id
+    return model.config.pad_token_id if start is None else start
+
+
+def _last_only(model: Any, features: dict[str, Any]) -> dict[str, Any]:
+    """Positions counted from the first real token, and logits of the last one alone, where the model takes these."""
+    import inspect
+
+    takes = inspect.signature(model.forward).parameters
+    extra: dict[str, Any] = {}
+    if "position_ids" in takes:
+        extra["position_ids"] = (features["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    if "logits_to_keep" in takes:
+        extra["logits_to_keep"] = 1
+    if "use_cache" in takes:
+        extra["use_cache"] = False
+    return extra
+
+
+def _frozen(prompt: list[dict[str, str]]) -> tuple:
+    return tuple((message["role"], message["content"]) for message in prompt)
+
+
+def _thawed(key: Any) -> Prompt:
+    return key if isinstance(key, str) else [{"role": role, "content": content} for role, content in key]

@@ -1,0 +1,226 @@
+"""A language model behind an OpenAI-compatible server: OpenAI itself, vLLM, transformers serve, Ollama, ..."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyterrier as pt
+
+from ..prompts import Prompt
+from .base import Backend, BackendError
+
+_KEY = "OPENAI_API_KEY"
+_URL = "OPENAI_BASE_URL"
+
+
+class OpenAI(Backend):
+    """Chat completions of a model that a server names.
+
+    Answers are remembered as long as this object lives: asked again after an interruption, it goes on where it stopped,
+    and nothing is paid twice.
+
+    Args:
+        model: what the server calls it.
+        base_url: of the server, such as ``http://localhost:8000/v1``; None = the environment's ``OPENAI_BASE_URL``,
+            else OpenAI's.
+        api_key: None = the environment's ``OPENAI_API_KEY``. It is never shown, in a repr or elsewhere.
+        concurrency: requests under way at once.
+        retries: further tries after a 429, a 5xx, a time-out or a lost connection, with growing pauses.
+        timeout: seconds that one request may take.
+        logprobs: whether the server tells log-probabilities. Without them ``choose`` reads the answer's text, and a
+            chosen option has probability 1.
+        max_length: tokens that a prompt and its answer may have together; None = not known, nothing is cut to it.
+            Tokens are estimated, a token for each 3 UTF-8 bytes.
+        extra: further fields of each request, such as ``{"reasoning_effort": "low"}``.
+        verbose: whether to show progress.
+
+    Raises:
+        ValueError: for impossible settings.
+        ModuleNotFoundError: on first use, without the package openai.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        concurrency: int = 16,
+        retries: int = 5,
+        timeout: float = 120.0,
+        logprobs: bool = True,
+        max_length: int | None = None,
+        extra: dict[str, Any] | None = None,
+        verbose: bool = False,
+    ):
+        super().__init__()
+        for name, value, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+        if not timeout > 0:
+            raise ValueError(f"timeout must be positive, not {timeout!r}.")
+        self.model = model
+        self.base_url = base_url
+        self._api_key = api_key
+        self.concurrency = concurrency
+        self.retries = retries
+        self.timeout = timeout
+        self.logprobs = logprobs
+        self.max_length = max_length
+        self.extra = dict(extra or {})
+        self.verbose = verbose
+        self._remembered: dict[str, Any] = {}
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that a prompt and its answer may have together; None = not known."""
+        return self.max_length
+
+    @property
+    def at_once(self) -> int:  # type: ignore[override]
+        """Queries worth asking about together: as many as requests may be under way."""
+        return self.concurrency
+
+    @cached_property
+    def _client(self) -> Any:
+        try:
+            import openai
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError('this backend needs openai: pip install "pyterrier-distill[llm]".') from None
+        url = self.base_url or os.environ.get(_URL)
+        key = self._api_key or os.environ.get(_KEY)
+        if key is None and url is None:
+            raise ValueError(f"no key: set {_KEY} in the environment, or pass base_url= of a server that needs none.")
+        return openai.OpenAI(base_url=url, api_key=key or "none", max_retries=self.retries, timeout=self.timeout)
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int, permutations: Sequence[int] | None = None
+    ) -> list[str]:
+        """Complete prompts greedily."""
+        if permutations is not None:
+            raise ValueError("a server cannot be held to a permutation here: leave constrained=True out.")
+        return self._all(prompts, {"max_tokens": max_new_tokens}, lambda choice: choice.message.content or "")
+
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
+        """Log-probabilities ``[n, m]`` of ``options``, normalised over them, from the server's 20 likeliest tokens.
+
+        An option that is not among them gets the probability of the last one that is: an upper bound. With
+        ``logprobs=False`` the option that the answer begins with has probability 1.
+
+        Raises:
+            BackendError: if the server tells no log-probabilities, or none of an option.
+        """
+        if not prompts:
+            return np.empty((0, len(options)), dtype=np.float32)
+        if self.logprobs:
+            request = {"max_tokens": 1, "logprobs": True, "top_logprobs": 20}
+            rows = self._all(prompts, request, lambda choice: _option_logprobs(choice, options, self.model))
+        else:
+            rows = self._all(prompts, {"max_tokens": 8}, lambda choice: _option_spoken(choice, options))
+        table = np.array(rows, dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            total = np.log(np.exp(table).sum(axis=1, keepdims=True))
+        return (table - total).astype(np.float32)
+
+    def _all(self, prompts: Sequence[Prompt], request: dict[str, Any], read: Callable[[Any], Any]) -> list[Any]:
+        """``read`` of the answer to each prompt; several requests under way at once."""
+        client = self._client
+        answers: list[Any] = [None] * len(prompts)
+        failures: list[tuple[int, Exception]] = []
+        stop = threading.Event()
+        started = time.monotonic()
+
+        def one(position: int) -> None:
+            if stop.is_set():
+                return
+            try:
+                answers[position] = self._one(client, prompts[position], request, read)
+            except Exception as error:
+                failures.append((position, error))
+                stop.set()
+            bar.update(1)
+
+        try:
+            with (
+                pt.tqdm(total=len(prompts), desc="Asking", unit="prompt", disable=not self.verbose) as bar,
+                ThreadPoolExecutor(self.concurrency) as pool,
+            ):
+                try:
+                    list(pool.map(one, range(len(prompts))))
+                except BaseException:
+                    stop.set()
+                    raise
+        finally:
+            self.usage.add(seconds=time.monotonic() - started)
+        if failures:
+            position, error = min(failures, key=lambda failure: failure[0])
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise error
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            reason = reason.replace(self._api_key or os.environ.get(_KEY) or "\0", "***")
+            raise BackendError(
+                f"{self.model} gave no answer ({type(error).__name__}: {reason[:300]}).", answers, position
+            ) from error
+        return answers
+
+    def _one(self, client: Any, prompt: Prompt, request: dict[str, Any], read: Callable[[Any], Any]) -> Any:
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        fields = {"messages": messages, "temperature": 0, **request, **self.extra}
+        key = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        if key not in self._remembered:
+            known = {"model", "messages", "temperature", "max_tokens", "logprobs", "top_logprobs"}
+            direct = {name: value for name, value in fields.items() if name in known}
+            other = {name: value for name, value in fields.items() if name not in known}
+            response = client.chat.completions.create(model=self.model, extra_body=other or None, **direct)
+            spent = response.usage
+            self.usage.add(1, getattr(spent, "prompt_tokens", 0) or 0, getattr(spent, "completion_tokens", 0) or 0)
+            if not response.choices:
+                raise ValueError("the server sent no choice")
+            self._remembered[key] = response.choices[0]
+        return read(self._remembered[key])
+
+    def __repr__(self) -> str:
+        defaults = {"base_url": None, "logprobs": True, "max_length": None, "extra": {}}
+        settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
+        return f"OpenAI({', '.join([repr(self.model), *settings])})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the connection, and without the key: it is read from the environment again."""
+        return {**{k: v for k, v in self.__dict__.items() if k != "_client"}, "_api_key": None}
+
+
+def _option_logprobs(choice: Any, options: Sequence[str], model: str) -> list[float]:
+    """Log-probability of each option among the likeliest first tokens."""
+    content = getattr(choice.logprobs, "content", None) if choice.logprobs else None
+    top = content[0].top_logprobs if content else None
+    if not top:
+        raise ValueError(
+            f"the server told no log-probabilities of {model}: ask one that does, or pass logprobs=False to count its"
+            " answers as certain"
+        )
+    found = {option: [t.logprob for t in top if t.token.strip() == option] for option in options}
+    if not any(found.values()):
+        tokens = ", ".join(repr(t.token) for t in top[:5])
+        raise ValueError(f"none of {list(options)} is among the {len(top)} likeliest answers ({tokens}, ...)")
+    floor = min(t.logprob for t in top)
+    return [float(np.logaddexp.reduce(logs)) if (logs := found[option]) else floor for option in options]
+
+
+def _option_spoken(choice: Any, options: Sequence[str]) -> list[float]:
+    """0 for the option that the answer begins with, −inf for the others; all equal where it is none of them."""
+    words = (choice.message.content or "").replace("Passage", " ").replace("Document", " ").split()
+    first = words[0].strip(".,:;!'\"()[]*") if words else ""
+    spoken = [option.lower() == first.lower() for option in options]
+    return [0.0 if said or not any(spoken) else -math.inf for said in spoken]

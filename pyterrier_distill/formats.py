@@ -1,0 +1,240 @@
+"""Stored rankings and labels of other projects, read into frames with our columns.
+
+Every reader gives ``docno`` and ``qid``, or, where a format names neither, ``query`` and ``text`` to recognise them by;
+and the labels it holds: ``teacher_rank``, ``teacher_score``, ``teacher_logits``, ``teacher_prefs``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
+
+_TEXTS = ("text", "contents", "content", "segment", "body", "passage")
+
+
+def read_labels(path: str | os.PathLike, format: str | None = None) -> pd.DataFrame:
+    """Read a file of labels.
+
+    Args:
+        path: the file; gzipped ones end in ``.gz``.
+        format: one of :data:`FORMATS`; None = told from what the file looks like.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the format is unknown, or a line is not of it, with its number.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of labels at {path}.")
+    if format is None:
+        format = _sniff(path)
+    elif format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}.")
+    frame = FORMATS[format](path)
+    if len(frame) == 0:
+        raise ValueError(f"{path} holds no labels.")
+    key = ["qid", "docno"] if "docno" in frame.columns else ["query", "text"]
+    twice = frame.duplicated(key)
+    if twice.any():
+        pair = tuple(str(cell)[:40] for cell in frame.loc[twice, key].iloc[0])
+        raise ValueError(f"{path} labels {pair} more than once ({int(twice.sum())} such).")
+    return frame
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, with their numbers from 1."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line.rstrip("\n")
+
+
+def _sniff(path: Path) -> str:
+    first = next((line for _, line in _lines(path)), "")
+    if first.lstrip().startswith(("[", "{")):
+        entry = next(_entries(path), (1, {}))[1]
+        for name, keys in {
+            "rank_llm": ("query", "candidates"), "rankgpt": ("query", "hits"), "flag": ("query", "pos"),
+            "inranker-jsonl": ("query", "true_logit"),
+        }.items():  # fmt: skip
+            if isinstance(entry, dict) and all(key in entry for key in keys):
+                return name
+    fields = first.split()
+    if len(fields) == 6 and _number(fields[3]) and _number(fields[4]):
+        return "trec"
+    if len(fields) == 5 and _number(fields[3]) and _number(fields[4]):
+        return "pairdistill-pairs"
+    if len(fields) == 4:
+        fraction = ["." in field and _number(field) for field in fields]
+        if fraction == [True, True, False, False]:
+            return "inranker"
+        if fraction == [False, False, True, True]:
+            return "pairdistill"
+    raise ValueError(
+        f"cannot tell the format of {path} from its first line {first[:80]!r}: say format= one of {', '.join(FORMATS)}."
+    )
+
+
+def _number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def _table(path: Path, names: list[str], numeric: set[str]) -> pd.DataFrame:
+    """Columns separated by white space."""
+    rows = []
+    for number, line in _lines(path):
+        fields = line.split()
+        if len(fields) != len(names):
+            raise ValueError(f"{path}, line {number}: expected {' '.join(names)}, found {line[:80]!r}.")
+        row: list[Any] = []
+        for name, field in zip(names, fields, strict=True):
+            if name in numeric and not _number(field):
+                raise ValueError(f"{path}, line {number}: {name} must be a number, not {field!r}.")
+            row.append(float(field) if name in numeric else field)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=names)
+
+
+def _entries(path: Path) -> Iterator[tuple[int, Any]]:
+    """Entries of JSON Lines, or of one JSON list."""
+    lines = _lines(path)
+    number, first = next(lines, (0, ""))
+    try:
+        if first.lstrip().startswith("["):
+            yield from enumerate(json.loads("\n".join([first, *(line for _, line in lines)])), 1)
+            return
+        if first:
+            yield number, json.loads(first)
+        for number, line in lines:  # noqa: B020
+            yield number, json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, entry {number}: no JSON ({error}).") from error
+
+
+def _wrong(path: Path, number: int, error: Exception) -> ValueError:
+    return ValueError(f"{path}, entry {number}: {type(error).__name__} {error}, which this format must have.")
+
+
+def trec(path: Path) -> pd.DataFrame:
+    """A TREC run: ``qid Q0 docno rank score tag``. Gives ``run_rank`` and ``run_score`` as they stand."""
+    names = ["qid", "q0", "docno", "run_rank", "run_score", "tag"]
+    return _table(path, names, {"run_rank", "run_score"})[["qid", "docno", "run_rank", "run_score"]]
+
+
+def _logits(frame: pd.DataFrame) -> pd.DataFrame:
+    """``teacher_logits`` [false, true] from the columns ``true`` and ``false``."""
+    pairs = frame[["false", "true"]].to_numpy(dtype=np.float32)
+    return frame.drop(columns=["false", "true"]).assign(**{TEACHER_LOGITS: list(pairs)})
+
+
+def inranker(path: Path) -> pd.DataFrame:
+    """InRanker's MS MARCO labels: ``true_logit false_logit qid docno``."""
+    return _logits(_table(path, ["true", "false", "qid", "docno"], {"true", "false"}))
+
+
+def pairdistill(path: Path) -> pd.DataFrame:
+    """PairDistill's pointwise labels: ``qid docno true_logit false_logit``."""
+    return _logits(_table(path, ["qid", "docno", "true", "false"], {"true", "false"}))
+
+
+def pairdistill_pairs(path: Path) -> pd.DataFrame:
+    """PairDistill's pairwise labels: ``qid docno0 docno1 true_logit false_logit``; true = document 0 is better."""
+    table = _table(path, ["qid", "a", "b", "true", "false"], {"true", "false"})
+    if table.duplicated(["qid", "a", "b"]).any():
+        raise ValueError(f"{path} labels a pair of documents more than once.")
+    p = 1 / (1 + np.exp(table["false"] - table["true"]))
+    prefs: dict[tuple[str, str], dict[str, float]] = {}
+    for qid, a, b, value in zip(table["qid"], table["a"], table["b"], p, strict=True):
+        prefs.setdefault((qid, a), {})[b] = float(value)
+        prefs.setdefault((qid, b), {})
+    rows = [(qid, docno, cell) for (qid, docno), cell in prefs.items()]
+    return pd.DataFrame(rows, columns=["qid", "docno", TEACHER_PREFS])
+
+
+def inranker_jsonl(path: Path) -> pd.DataFrame:
+    """InRanker's BEIR labels: ``{"query", "contents", "true_logit", "false_logit"}``."""
+    rows = []
+    for number, entry in _entries(path):
+        try:
+            rows.append((entry["query"], entry["contents"], float(entry["true_logit"]), float(entry["false_logit"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _wrong(path, number, error) from error
+    return _logits(pd.DataFrame(rows, columns=["query", "text", "true", "false"]))
+
+
+def rank_llm(path: Path) -> pd.DataFrame:
+    """rank_llm's results, JSON (Lines), best first: ``{"query": {"text", "qid"}, "candidates": [{"docid"}]}``."""
+    rows = []
+    for number, entry in _entries(path):
+        try:
+            qid, query = str(entry["query"]["qid"]), entry["query"].get("text")
+            for rank, candidate in enumerate(entry["candidates"]):
+                rows.append((qid, query, str(candidate["docid"]), _text(candidate.get("doc")), rank))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _wrong(path, number, error) from error
+    return _known(pd.DataFrame(rows, columns=["qid", "query", "docno", "text", TEACHER_RANK]))
+
+
+def rankgpt(path: Path) -> pd.DataFrame:
+    """RankGPT's results, JSON or JSON Lines: ``{"query", "hits": [{"qid", "docid", "content"}]}``, best first."""
+    rows = []
+    for number, entry in _entries(path):
+        try:
+            for rank, hit in enumerate(entry["hits"]):
+                rows.append((str(hit["qid"]), entry["query"], str(hit["docid"]), _text(hit), rank))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _wrong(path, number, error) from error
+    return _known(pd.DataFrame(rows, columns=["qid", "query", "docno", "text", TEACHER_RANK]))
+
+
+def flag(path: Path) -> pd.DataFrame:
+    """FlagEmbedding's training data: ``{"query", "pos", "neg", "pos_scores", "neg_scores"}``, texts without ids."""
+    rows = []
+    for number, entry in _entries(path):
+        try:
+            texts = [*entry["pos"], *entry["neg"]]
+            scores = [*entry["pos_scores"], *entry["neg_scores"]]
+            labels = [1] * len(entry["pos"]) + [0] * len(entry["neg"])
+            if len(texts) != len(scores):
+                raise ValueError(f"{len(texts)} texts but {len(scores)} scores")
+            rows += [(entry["query"], t, float(s), n) for t, s, n in zip(texts, scores, labels, strict=True)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _wrong(path, number, error) from error
+    frame = pd.DataFrame(rows, columns=["query", "text", TEACHER_SCORE, "label"])
+    return frame.drop_duplicates(["query", "text"], ignore_index=True)
+
+
+def _text(document: Any) -> str | None:
+    if isinstance(document, str) or not isinstance(document, dict):
+        return document if isinstance(document, str) else None
+    return next((document[name] for name in _TEXTS if isinstance(document.get(name), str)), None)
+
+
+def _known(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns of text that the file does not hold throughout."""
+    return frame.drop(columns=[c for c in ("query", "text") if frame[c].isna().any()])
+
+
+#: Name → reader.
+FORMATS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "trec": trec,
+    "rank_llm": rank_llm,
+    "rankgpt": rankgpt,
+    "flag": flag,
+    "inranker": inranker,
+    "inranker-jsonl": inranker_jsonl,
+    "pairdistill": pairdistill,
+    "pairdistill-pairs": pairdistill_pairs,
+}

@@ -1,0 +1,335 @@
+"""Prompts as data: named templates, checked placeholders, one builder for labelling and training.
+
+A prompt is a string (``plain`` templates) or a list of chat messages ``{"role", "content"}``. Texts are filled in once and
+never read again, so a document that contains ``{query}`` or looks like a template stays a text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Prompt = str | list[dict[str, str]]
+
+_FIELD = re.compile(r"\{(\w*)\}")
+#: Brackets round a number, in any script's digits and brackets: what an answer consists of, so no text may.
+_IDENTIFIER = re.compile(r"[\[［【〔⟦]\s*(\d+)\s*[\]］】〕⟧]")
+
+
+@dataclass(frozen=True)
+class Template:
+    """What a model is asked.
+
+    Attributes:
+        messages: ``(role, text)`` in order; roles are ``system``, ``user``, ``assistant``. Texts hold placeholders:
+            ``{query}``; ``{document}`` (pointwise) or ``{document_a}``, ``{document_b}`` (pairwise) or ``{passages}``
+            (lists: one line a passage); ``{num}`` (how many). Consecutive messages that hold ``{id}`` are repeated for
+            each passage, with its ``{id}`` and ``{text}``.
+        answers: the two words the model chooses from; the second one speaks for the document, or for the first of two.
+        line: how ``{passages}`` shows one of them.
+        plain: whether the text goes to the model as it is, never inside a chat template.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+    answers: tuple[str, ...] = ()
+    line: str = "[{id}] {text}"
+    plain: bool = False
+
+    @property
+    def fields(self) -> set[str]:
+        """The placeholders it holds."""
+        return {name for _, text in self.messages for name in _FIELD.findall(text)}
+
+    def check(self, required: Sequence[str], allowed: Sequence[str] = ()) -> Template:
+        """This template, if its placeholders are those of its use.
+
+        Raises:
+            ValueError: naming the placeholder that is missing or unknown.
+        """
+        for name in required:
+            if name not in self.fields:
+                raise ValueError(f"the prompt lacks the placeholder {{{name}}}: {self.messages!r}.")
+        for name in sorted(self.fields - set(required) - set(allowed)):
+            known = ", ".join(f"{{{field}}}" for field in (*required, *allowed))
+            raise ValueError(f"the prompt has the unknown placeholder {{{name}}}; it may hold {known}.")
+        return self
+
+    def render(self, values: Mapping[str, str], passages: Sequence[str] = (), ids: Sequence[str] = ()) -> Prompt:
+        """The prompt.
+
+        Args:
+            values: placeholder → text.
+            passages: for lists; ``{num}``, ``{passages}`` and repeated messages are filled from them.
+            ids: what the passages are called; none given = "1", "2", ...
+        """
+        ids = ids or [str(i) for i in range(1, len(passages) + 1)]
+        named_passages = list(zip(ids, passages, strict=True))
+        lines = [fill(self.line, {"id": name, "text": text}) for name, text in named_passages]
+        values = {**values, "num": str(len(passages)), "passages": "\n".join(lines)}
+        filled: list[dict[str, str]] = []
+        block: list[tuple[str, str]] = []
+        for role, text in (*self.messages, ("end", "")):
+            if "{id}" in text:
+                block.append((role, text))
+                continue
+            for name, passage in named_passages if block else ():
+                each = {**values, "id": name, "text": passage}
+                filled += [{"role": r, "content": fill(t, each)} for r, t in block]
+            block = []
+            if role != "end":
+                filled.append({"role": role, "content": fill(text, values)})
+        return "".join(message["content"] for message in filled) if self.plain else filled
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """``text`` with its placeholders replaced, each once; what is filled in is not read again."""
+    return _FIELD.sub(lambda match: values.get(match.group(1), match.group(0)), text)
+
+
+def flatten(prompt: Prompt) -> str:
+    """A prompt as one string, for models and backends that know no chat messages."""
+    return prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
+
+
+def neutralise(text: str, specials: Sequence[str] = ()) -> str:
+    """``text`` without what could be read as an identifier or as a control token.
+
+    ``[12]`` becomes ``(12)``, whatever the script of its digits and brackets; ``<|im_end|>``, ``</s>`` and the like lose
+    their meaning by a space after the first character.
+
+    Args:
+        text: a query or a document.
+        specials: the tokenizer's control tokens.
+    """
+    text = _IDENTIFIER.sub(lambda match: f"({unicodedata.normalize('NFKC', match.group(1))})", text)
+    for token in specials:
+        if token in text:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+def first_words(text: str, words: int) -> str:
+    """The first ``words`` words of ``text``, the spaces between them kept."""
+    end = 0
+    for count, match in enumerate(re.finditer(r"\S+", text), 1):
+        if count > words:
+            return text[:end]
+        end = match.end()
+    return text
+
+
+class Sizer(Protocol):
+    """What :func:`fit` asks about sizes in tokens; every backend answers."""
+
+    def prompt_sizes(self, prompts: Sequence[Prompt]) -> list[int]:
+        """Tokens of each prompt."""
+
+    def sizes(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+
+    def cut(self, text: str, tokens: int) -> str:
+        """The beginning of ``text``, at most ``tokens`` long."""
+
+
+def fit(
+    render: Callable[[str, list[str]], Prompt],
+    items: Sequence[tuple[str, Sequence[str]]],
+    limit: int | None,
+    sizer: Sizer,
+) -> list[Prompt]:
+    """The prompts of ``items``, each with its passages cut, longest first, until it fits.
+
+    Only passages are cut, never what stands round them; the query only where it alone would take more than half of what
+    the instructions leave.
+
+    Args:
+        render: query and passages → prompt.
+        items: (query, passages) of each prompt.
+        limit: tokens that a prompt may have; None = any number.
+        sizer: counts and cuts.
+
+    Raises:
+        ValueError: if the instructions alone are too long.
+    """
+    prompts = [render(query, list(passages)) for query, passages in items]
+    if limit is None:
+        return prompts
+    for i, size in enumerate(sizer.prompt_sizes(prompts)):
+        if size > limit:
+            prompts[i] = _cut_to_fit(render, *items[i], limit, sizer)
+    return prompts
+
+
+def _cut_to_fit(
+    render: Callable[[str, list[str]], Prompt], query: str, passages: Sequence[str], limit: int, sizer: Sizer
+) -> Prompt:
+    (bare,) = sizer.prompt_sizes([render("", [""] * len(passages))])
+    room = limit - bare
+    if room < 1 + len(passages):
+        raise ValueError(
+            f"the instructions alone take {bare} of {limit} tokens: raise max_length, or ask about fewer passages."
+        )
+    lengths = sizer.sizes([query, *passages])
+    if lengths[0] > room // 2:
+        query = sizer.cut(query, room // 2)
+    budget = max(0, room - min(lengths.pop(0), room // 2))
+    for _ in range(100):  # what is cut can be tokenised differently, by a token or two
+        allowed = level(lengths, budget)
+        shortened = [
+            sizer.cut(text, allowed) if n > allowed else text for text, n in zip(passages, lengths, strict=True)
+        ]
+        prompt = render(query, shortened)
+        excess = sizer.prompt_sizes([prompt])[0] - limit
+        if excess <= 0:
+            return prompt
+        if budget == 0:
+            query = sizer.cut(query, max(0, sizer.sizes([query])[0] - excess))
+        budget = max(0, budget - excess)
+    raise ValueError(f"a prompt could not be cut to {limit} tokens; its query begins {query[:50]!r}.")
+
+
+def level(lengths: Sequence[int], budget: int) -> int:
+    """The length to which the longest texts must be cut for all to take at most ``budget``."""
+    left, spent = len(lengths), 0
+    for length in sorted(lengths):
+        if spent + length * left > budget:
+            return max(0, (budget - spent) // left)
+        spent += length
+        left -= 1
+    return max(lengths, default=0)
+
+
+def named(prompt: str | Template, known: Mapping[str, Template], required: Sequence[str]) -> Template:
+    """A template by its name, from a string with placeholders, or as it is.
+
+    Args:
+        prompt: a name in ``known``; a string with placeholders, which becomes one user message; or a Template.
+        known: name → template.
+        required: the placeholders it must have.
+
+    Raises:
+        ValueError: if it is none of these, or lacks a placeholder.
+    """
+    if isinstance(prompt, Template):
+        template = prompt
+    elif prompt in known:
+        template = known[prompt]
+    elif "{" in prompt:
+        template = Template((("user", prompt),))
+    else:
+        raise ValueError(
+            f"no prompt {prompt!r}: give one of {', '.join(map(repr, known))}, a text with the placeholders"
+            f" {', '.join(f'{{{name}}}' for name in required)}, or a Template."
+        )
+    return template
+
+
+#: Is this document relevant?
+POINTWISE: dict[str, Template] = {
+    # Nogueira et al. 2020; InRanker uses it too.
+    "monot5": Template((("user", "Query: {query} Document: {document} Relevant:"),), ("false", "true"), plain=True),
+    # PairDistill App. C.1, after Huang and Chen 2024.
+    "yes_no": Template(
+        (("user", "Is the document relevant to the query (Yes or No)?\nQuery: {query}\nDocument: {document}"),),
+        ("No", "Yes"),
+    ),
+    # The format that Qwen3-Reranker was trained with.
+    "qwen3": Template(
+        (
+            (
+                "user",
+                "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct"
+                ' provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: Given'
+                " a web search query, retrieve relevant passages that answer the query\n<Query>: {query}\n"
+                "<Document>: {document}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+            ),
+        ),
+        ("no", "yes"),
+        plain=True,
+    ),
+}
+
+#: Which of two documents is more relevant?
+PAIRWISE: dict[str, Template] = {
+    # Pradeep et al. 2021; "true" = document 0 is the more relevant one.
+    "duot5": Template(
+        (("user", "Query: {query} Document0: {document_a} Document1: {document_b} Relevant:"),),
+        ("false", "true"),
+        plain=True,
+    ),
+    # PairDistill App. C.1, which prints one document only.
+    "ab": Template(
+        (
+            (
+                "user",
+                "Which document is more relevant to the query?\nAnswer only 'A' or 'B'.\nQuery: {query}\n"
+                "Document A: {document_a}\nDocument B: {document_b}",
+            ),
+        ),
+        ("B", "A"),
+    ),
+}
+
+_RANKGPT_END = (
+    "Search Query: {query}. \nRank the {num} passages above based on their relevance to the search query. The passages"
+    " should be listed in descending order using identifiers. The most relevant passages should be listed first. The"
+    " output format should be [] > [], e.g., [1] > [2]. Only response the ranking results, do not say any word or explain."
+)
+
+#: In which order of relevance do these passages stand?
+LISTWISE: dict[str, Template] = {
+    # Sun et al. 2023.
+    "rankgpt": Template(
+        (
+            (
+                "system",
+                "You are RankGPT, an intelligent assistant that can rank passages based on their relevancy to the query.",
+            ),
+            (
+                "user",
+                "I will provide you with {num} passages, each indicated by number identifier []. \nRank the passages based"
+                " on their relevance to query: {query}.",
+            ),
+            ("assistant", "Okay, please provide the passages."),
+            ("user", "[{id}] {text}"),
+            ("assistant", "Received passage [{id}]."),
+            ("user", _RANKGPT_END),
+        )
+    ),
+    # Pradeep et al. 2023, RankZephyr.
+    "rankzephyr": Template(
+        (
+            (
+                "system",
+                "You are RankLLM, an intelligent assistant that can rank passages based on their relevancy to the query",
+            ),
+            (
+                "user",
+                "I will provide you with {num} passages, each indicated by a numerical identifier []. Rank the passages"
+                " based on their relevance to the search query: {query}.\n\n{passages}\n\nSearch Query: {query}.\nRank the"
+                " {num} passages above based on their relevance to the search query. All the passages should be included"
+                " and listed using identifiers, in descending order of relevance. The output format should be [] > [],"
+                " e.g., [2] > [1], Answer concisely and directly and only respond with the ranking results, do not say any"
+                " word or explain.",
+            ),
+        )
+    ),
+}
+
+#: Which of these passages is the most relevant?
+SETWISE: dict[str, Template] = {
+    # Zhuang et al. 2023, Setwise prompting.
+    "setwise": Template(
+        (
+            (
+                "user",
+                'Given a query "{query}", which of the following passages is the most relevant one to the query?\n\n'
+                "{passages}\n\nOutput only the passage label of the most relevant passage:",
+            ),
+        ),
+        line='Passage {id}: "{text}"',
+    ),
+}

@@ -1,0 +1,203 @@
+"""What all teachers share: checking frames, asking a model, ranking by the answers, losing none."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pyterrier_alpha as pta
+
+from .. import frames
+from ..backends.base import Backend, BackendError, Usage, as_backend
+
+logger = logging.getLogger(__name__)
+
+
+class LabellingError(RuntimeError):
+    """A teacher could not go on; what it had finished is not lost.
+
+    Attributes:
+        labelled: an R frame: the queries that were labelled completely, as the teacher would have returned them. Label
+            the others later: ``frame[~frame["qid"].isin(error.labelled["qid"])]``.
+    """
+
+    def __init__(self, message: str, labelled: pd.DataFrame):
+        super().__init__(message)
+        self.labelled = labelled
+
+
+class Teacher(pt.Transformer):
+    """The base of all teachers: R with ``query`` and text → R with new ``score`` and ``rank`` and label columns.
+
+    Subclasses store each constructor argument under its own name and define :meth:`transform` and :meth:`estimate`.
+
+    Attributes:
+        usage: what its calls have cost since it was made.
+    """
+
+    text_field = "text"
+    verbose = False
+    #: Whether a document may stand once in a list only.
+    unique = True
+
+    @property
+    def usage(self) -> Usage:
+        """Model calls, tokens and seconds so far."""
+        return Usage()
+
+    def estimate(self, inp: pd.DataFrame) -> Usage:
+        """What labelling ``inp`` would cost, without asking the model: calls, prompt tokens, output tokens."""
+        raise TypeError(f"{type(self).__name__} cannot estimate.")
+
+    def _check(self, inp: pd.DataFrame) -> None:
+        """Check the frame.
+
+        Raises:
+            pt.validate.InputValidationError: if a column is missing.
+            ValueError: if a cell is no text, or a document stands twice in a query's list.
+        """
+        pt.validate.result_frame(inp, ["query", self.text_field], context=self)
+        frames.check_text(inp, ["query", self.text_field])
+        if self.unique:
+            frames.check_unique(inp)
+
+    __repr__ = pta.transformer_repr
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and repr(other) == repr(self)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+class PromptTeacher(Teacher):
+    """A teacher that asks one independent question a document or a pair of documents.
+
+    Subclasses say which questions a frame asks (:meth:`_questions`), put them to the model (:meth:`_ask`), and write
+    the answers into the frame (:meth:`_write`).
+    """
+
+    def _questions(self, inp: pd.DataFrame) -> dict[str, list[Hashable]]:
+        """qid → what is asked about it; equal questions are asked once."""
+        raise TypeError(f"{type(self).__name__} does not say what it asks.")
+
+    def _ask(self, questions: Sequence[Hashable]) -> Sequence[Any]:
+        """The answers."""
+        raise TypeError(f"{type(self).__name__} does not ask.")
+
+    def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, Any]) -> pd.DataFrame:
+        """The frame with scores, ranks and labels."""
+        raise TypeError(f"{type(self).__name__} does not write.")
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Label and re-rank; every other column, the rows' order and the index stay."""
+        self._check(inp)
+        by_query = self._questions(inp)
+        questions = list(dict.fromkeys(q for asked in by_query.values() for q in asked))
+        try:
+            answers = dict(zip(questions, self._ask(questions) if questions else (), strict=True))
+        except BackendError as error:
+            got = [None] * len(questions) if len(error.answers) != len(questions) else error.answers
+            answers = {q: a for q, a in zip(questions, got, strict=True) if a is not None}
+            done = [qid for qid, asked in by_query.items() if all(q in answers for q in asked)]
+            failed = questions[error.failed] if error.failed < len(questions) else None
+            at = next((qid for qid, asked in by_query.items() if failed in asked), next(iter(by_query)))
+            raise labelling_error(error, inp, at, done, lambda rows: self._write(rows, answers)) from error
+        return self._write(inp, answers)
+
+
+def labelling_error(error: Exception, inp: pd.DataFrame, at: str, done: Iterable[str], write: Any) -> LabellingError:
+    """The error that carries what was finished.
+
+    Args:
+        error: what went wrong.
+        inp: the frame that was to be labelled.
+        at: qid of the query it happened at.
+        done: qids that are complete.
+        write: rows of complete queries → labelled rows.
+    """
+    labelled = write(inp[inp["qid"].isin(list(done))])
+    query = inp.loc[(inp["qid"] == at).to_numpy(), "query"].iloc[0]
+    return LabellingError(
+        f"labelling stopped at query {at!r} ({query[:80]!r}): {error} {labelled['qid'].nunique()} of"
+        f" {inp['qid'].nunique()} queries are labelled; they are in this error's .labelled.",
+        labelled,
+    )
+
+
+def incoming_order(inp: pd.DataFrame) -> np.ndarray:
+    """Position ``[n]`` of each row in its query's incoming ranking, from 0.
+
+    By ``rank`` where the frame has it, else by ``score``, else as the rows stand; ties by docno, so that the order of
+    rows never matters where there is a ranking.
+    """
+    keys = pd.DataFrame({"qid": inp["qid"].to_numpy(), "docno": inp["docno"].astype(str).to_numpy()})
+    if "rank" in inp.columns:
+        keys["key"] = inp["rank"].to_numpy()
+    elif "score" in inp.columns:
+        keys["key"] = -inp["score"].to_numpy(dtype=float)
+    else:
+        return keys.groupby("qid", sort=False).cumcount().to_numpy()
+    order = keys.sort_values(["key", "docno"], kind="stable")
+    return order.groupby("qid", sort=False).cumcount().sort_index().to_numpy()
+
+
+def rerank(inp: pd.DataFrame, scores: Sequence[float] | np.ndarray, **labels: Any) -> pd.DataFrame:
+    """``inp`` with new scores, ranks and label columns.
+
+    Args:
+        inp: an R frame.
+        scores: ``[n]``, higher = better; equal ones keep their incoming order.
+        **labels: column → ``[n]`` cells.
+    """
+    out = inp.drop(columns=["score", "rank", *labels], errors="ignore")
+    scores = np.asarray(scores, dtype=float)
+    before = incoming_order(inp) if len(inp) else np.empty(0, dtype=int)
+    keys = pd.DataFrame({"qid": inp["qid"].to_numpy(), "score": -scores, "before": before})
+    order = keys.sort_values(["score", "before"], kind="stable")
+    ranks = order.groupby("qid", sort=False).cumcount().sort_index().to_numpy(dtype=int)
+    columns = {name: pd.Series(list(cells), index=out.index, dtype=_dtype(cells)) for name, cells in labels.items()}
+    return out.assign(**columns, score=scores, rank=ranks)
+
+
+def _dtype(cells: Any) -> Any:
+    flat = isinstance(cells, np.ndarray) and cells.ndim == 1 and cells.dtype != object
+    return cells.dtype if flat else object
+
+
+def checked_backend(model: Any, settings: Mapping[str, Any], needs: str, engine: str = "hf") -> Backend:
+    """``model`` as a backend: one that it is already, anything that generates, or a checkpoint.
+
+    Args:
+        model: what the user gave.
+        settings: for the checkpoint, as :class:`~pyterrier_distill.backends.hf.HF` takes them.
+        needs: the teacher, for the message.
+        engine: what runs a checkpoint: ``"hf"`` or ``"vllm"``.
+
+    Raises:
+        TypeError: if it is none of these.
+        ValueError: for another engine.
+    """
+    backend = as_backend(model)
+    if backend is not None:
+        return backend
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(
+            f"{needs} needs the name or directory of a checkpoint, or a backend (HF, VLLM, OpenAI, or anything with"
+            f" generate(prompts)), not {model!r}."
+        )
+    if engine == "hf":
+        from ..backends.hf import HF
+
+        return HF(model, **settings)
+    if engine == "vllm":
+        from ..backends.vllm import VLLM
+
+        names = ("max_length", "revision", "trust_remote_code", "precision")
+        return VLLM(os.fspath(model), **{name: settings[name] for name in names if name in settings})
+    raise ValueError(f"backend must be 'hf', 'vllm', or a backend such as OpenAI(...), not {engine!r}.")

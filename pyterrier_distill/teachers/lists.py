@@ -1,0 +1,85 @@
+"""What teachers of whole lists share: a program a query, ranks as the label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from .. import prompts
+from ..backends.base import Backend, Usage
+from ..frames import TEACHER_RANK
+from .base import Teacher, incoming_order, labelling_error, rerank
+from .together import Program, Stopped, run_together
+
+
+class ListTeacher(Teacher):
+    """A teacher that orders each query's documents, and leaves their ranks.
+
+    Subclasses define :meth:`_program`, which yields questions about one list and returns its order, and :meth:`_ask`,
+    which answers the questions of many lists at once.
+    """
+
+    label = TEACHER_RANK
+    max_words: int | None = None
+
+    @property
+    def llm(self) -> Backend:
+        """What answers."""
+        raise TypeError(f"{type(self).__name__} names no backend.")
+
+    def _program(self, query: str, texts: Sequence[str]) -> Program:
+        """Order ``texts``: yields questions, returns positions, best first."""
+        raise TypeError(f"{type(self).__name__} does not say how it orders.")
+
+    def _ask(self, questions: Sequence[Any]) -> Sequence[Any]:
+        """The answers to one question of each of several lists."""
+        raise TypeError(f"{type(self).__name__} does not ask.")
+
+    @property
+    def usage(self) -> Usage:
+        """Model calls, tokens and seconds so far."""
+        return self.llm.usage
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Label and re-rank; every other column, the rows' order and the index stay.
+
+        Raises:
+            LabellingError: if the model fails; it carries the queries that were finished.
+        """
+        self._check(inp)
+        if len(inp) == 0:
+            return self._write(inp, {})
+        lists = self._lists(inp)
+        programs = {qid: self._program(query, texts) for qid, (query, _, texts) in lists.items()}
+        with pt.tqdm(total=len(lists), desc=type(self).__name__, unit="q", disable=not self.verbose) as bar:
+            try:
+                orders = run_together(programs, self._ask, self.llm.at_once, lambda: bar.update(1))
+            except Stopped as stopped:
+                done, cause = stopped.results, stopped.__cause__
+                raise labelling_error(cause, inp, stopped.at, done, lambda rows: self._write(rows, done)) from cause
+        return self._write(inp, orders)
+
+    def _lists(self, inp: pd.DataFrame) -> dict[Any, tuple[str, list[str], list[str]]]:
+        """qid → (query, docnos, texts), neutralised, cut to words, in incoming order."""
+        ordered = inp.iloc[np.argsort(incoming_order(inp), kind="stable")]
+        lists = {}
+        for qid, rows in ordered.groupby("qid", sort=False):
+            clean = [self._clean(text) for text in rows[self.text_field]]
+            lists[qid] = (self._clean(rows["query"].iloc[0]), rows["docno"].tolist(), clean)
+        return lists
+
+    def _clean(self, text: str) -> str:
+        if self.max_words is not None:
+            text = prompts.first_words(text, self.max_words)
+        return prompts.neutralise(text, self.llm.specials)
+
+    def _write(self, inp: pd.DataFrame, orders: dict[Any, Sequence[int]]) -> pd.DataFrame:
+        """Ranks and scores of rows whose queries are all in ``orders``."""
+        places = incoming_order(inp) if len(inp) else np.empty(0, dtype=int)
+        rank_of = {qid: np.argsort(np.asarray(order)) for qid, order in orders.items()}
+        ranks = np.array([rank_of[qid][p] for qid, p in zip(inp["qid"], places, strict=True)], dtype=int)
+        return rerank(inp, -ranks.astype(float), **{self.label: ranks})

@@ -1,0 +1,168 @@
+"""A classifier over a query and two documents in one sequence (PairDistill §4.1)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import checkpoints, prompts, scoring
+from ..backends import checkpoint
+from ..backends.base import Usage
+
+if TYPE_CHECKING:
+    import torch
+
+Triple = tuple[str, str, str]
+
+
+class PairClassifier:
+    """``[CLS] query [SEP] document_i [SEP] document_j [SEP]`` → one logit; its sigmoid is P(i ≻ j).
+
+    Where the checkpoint knows two segments, the query is the first and both documents the second.
+
+    Args:
+        name: a directory or hub name of a sequence classifier with one output, or of any encoder, which then must be
+            trained before it compares; other arguments as for :class:`~pyterrier_distill.PairwiseTeacher`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_length: int | None,
+        precision: str,
+        batch_size: int | None,
+        device: str | None,
+        revision: str | None,
+        verbose: bool,
+        trust_remote_code: bool,
+    ):
+        self.name = name
+        self._max_length = max_length
+        self.precision = precision
+        self.batch_size = batch_size
+        self.device = device
+        self.hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+        self.verbose = verbose
+        self.usage = Usage()
+        #: Fingerprint of weights that training changed; None = the checkpoint's.
+        self.trained: str | None = None
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any, bool]:
+        """Tokenizer, model, and whether its head comes from the checkpoint."""
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        device = scoring.infer_device(self.device)
+        tokenizer = checkpoint.load_tokenizer(self.name, self.hub)
+        if tokenizer.pad_token_id is None or tokenizer.sep_token_id is None:
+            raise ValueError(f"{self.name!r} has no separator token: a pair classifier is made from an encoder.")
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # of a head that the checkpoint lacks
+            model, info = checkpoint.read(
+                self.name,
+                "encoder",
+                lambda: AutoModelForSequenceClassification.from_pretrained(
+                    self.name, num_labels=1, dtype=torch.float32, output_loading_info=True, **self.hub
+                ),
+            )
+        return tokenizer, model.to(device).eval(), not info.get("missing_keys")
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer."""
+        return self._loaded[0]
+
+    @property
+    def model(self) -> Any:
+        """The sequence classifier."""
+        return self._loaded[1]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a sequence."""
+        if self._max_length is not None:
+            return self._max_length
+        limits = (self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", None))
+        return min((n for n in limits if isinstance(n, int) and 0 < n < 10**7), default=512)
+
+    def features(self, triples: Sequence[Triple]) -> dict[str, torch.Tensor]:
+        """Token ids ``[n, L]``, with both documents cut, the longer one first, until the sequence fits."""
+        tokenizer = self.tokenizer
+        texts = [text for triple in triples for text in triple]
+        place = {text: n for n, text in enumerate(dict.fromkeys(texts))}
+        ids = tokenizer(list(place), add_special_tokens=False, truncation=True, max_length=self.max_length)["input_ids"]
+        start = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
+        start, sep = [] if start is None else [start], tokenizer.sep_token_id
+        room = self.max_length - len(start) - 3
+        rows, segments = [], []
+        for query, a, b in triples:
+            parts = [ids[place[text]] for text in (query, a, b)]
+            parts[0] = parts[0][: max(1, room // 2)]
+            level = prompts.level([len(parts[1]), len(parts[2])], room - len(parts[0]))
+            first = [*start, *parts[0], sep]
+            second = [*parts[1][:level], sep, *parts[2][:level], sep]
+            rows.append(first + second)
+            segments.append([0] * len(first) + [1] * len(second))
+        batch: dict[str, Any] = {"input_ids": rows}
+        if getattr(self.model.config, "type_vocab_size", 1) > 1:
+            batch["token_type_ids"] = segments
+        return dict(tokenizer.pad(batch, return_tensors="pt", verbose=False))
+
+    def logits(self, features: dict[str, Any]) -> torch.Tensor:
+        """Logits ``[n]``, with gradients."""
+        return self.model(**features).logits[:, 0]
+
+    def compare(self, triples: Sequence[Triple]) -> np.ndarray:
+        """P(first ≻ second) ``[n]``.
+
+        Raises:
+            ValueError: if the head was never trained.
+        """
+        if not self._loaded[2] and self.trained is None:
+            raise ValueError(
+                f"{self.name!r} has no head that compares documents: train one with fit(res, qrels), or give a trained"
+                " checkpoint."
+            )
+
+        def prepare(chunk: list[Triple]) -> dict[str, Any]:
+            features = self.features(chunk)
+            self.usage.add(len(chunk), int(features["attention_mask"].sum()))
+            return features
+
+        started = time.monotonic()
+        logits = scoring.run(
+            triples,
+            prepare=prepare,
+            forward=lambda features: self.logits(dict(features)),
+            device=self.model.device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            verbose=self.verbose,
+            desc="Comparing",
+            unit="pair",
+        )
+        self.usage.add(seconds=time.monotonic() - started)
+        return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+    def estimate(self, triples: Sequence[Triple]) -> Usage:
+        """Calls and prompt tokens."""
+        tokens = 0
+        for start in range(0, len(triples), scoring.BUFFER):
+            tokens += int(self.features(triples[start : start + scoring.BUFFER])["attention_mask"].sum())
+        return Usage(len(triples), tokens, 0)
+
+    def mark_trained(self) -> None:
+        """Record that the weights are no longer the checkpoint's."""
+        self.trained = checkpoints.fingerprint(self.model)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write an ordinary transformers checkpoint."""
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)

@@ -1,0 +1,169 @@
+"""How a pair classifier is trained: binary cross-entropy on (query, document i, document j, is i more relevant?)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import shutil
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .. import frames, scoring
+
+if TYPE_CHECKING:
+    from .pair_classifier import PairClassifier
+    from .pairwise import PairwiseTeacher
+
+
+@dataclass(frozen=True)
+class PairTraining:
+    """Settings of :meth:`~pyterrier_distill.PairwiseTeacher.fit`.
+
+    Attributes:
+        learning_rate: peak, reached after ``warmup``, then falling linearly to 0.
+        epochs: passes over the pairs.
+        batch_size: pairs of a step.
+        pairs_per_query: pairs drawn from a query's list, half of them with the more relevant document first.
+        warmup: share of all steps.
+    """
+
+    learning_rate: float = 5e-5
+    epochs: float = 1
+    batch_size: int = 32
+    pairs_per_query: int = 8
+    warmup: float = 0.1
+
+
+#: Query, document i, document j, and 1 if i is the more relevant.
+Example = tuple[str, str, str, float]
+
+
+def read_pairs(
+    res: pd.DataFrame, qrels: pd.DataFrame, teacher: PairwiseTeacher, training: PairTraining
+) -> list[Example]:
+    """Pairs of documents of different relevance, drawn by seed and query id.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    frames.require_columns(res, ("qid", "query", "docno", teacher.text_field), reader=repr(teacher), context=teacher)
+    frames.check_results(res)
+    frames.check_text(res, ["query", teacher.text_field])
+    res = frames.join_qrels(res, qrels)
+    examples: list[Example] = []
+    for qid, rows in res.groupby("qid", sort=False):
+        rng = random.Random(hashlib.sha256(f"{teacher.seed}\0{qid}".encode()).digest())
+        query, texts, labels = rows["query"].iloc[0], rows[teacher.text_field].tolist(), rows["label"].tolist()
+        better = [(i, j) for i, a in enumerate(labels) for j, b in enumerate(labels) if a > b]
+        turn = rng.randrange(2)
+        for n, (i, j) in enumerate(rng.sample(better, min(len(better), training.pairs_per_query)), turn):
+            examples.append((query, texts[i], texts[j], 1.0) if n % 2 else (query, texts[j], texts[i], 0.0))
+    if not examples:
+        raise ValueError(
+            "no query of the training frame has two documents of different relevance: pass qrels that judge them, and"
+            " candidates with other documents besides the relevant ones."
+        )
+    return examples
+
+
+def train(
+    classifier: PairClassifier,
+    examples: list[Example],
+    validation: list[Example] | None,
+    training: PairTraining,
+    seed: int,
+    verbose: bool,
+) -> list[dict[str, Any]]:
+    """Train in place; after an error the weights are what they were.
+
+    Returns:
+        The log: a dict an entry.
+    """
+    import torch
+    import torch.nn.functional as F
+    from transformers import TrainingArguments
+
+    from ..training import memory, trainer
+
+    device = classifier.model.device
+    precision = scoring.resolve_precision(classifier.precision, device)
+    budget = 4 * scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])
+
+    class Module(torch.nn.Module):
+        """What the Trainer sees."""
+
+        accepts_loss_kwargs = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.trained = classifier.model
+
+        def forward(self, features: dict[str, Any], labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            """The loss of one batch; short pairs are not padded to long ones."""
+            losses = []
+            for positions, part in scoring.pack(features, budget):
+                target = labels[positions.to(labels.device)]
+                logits = classifier.logits(part).float()
+                losses.append(F.binary_cross_entropy_with_logits(logits, target, reduction="sum"))
+            return {"loss": torch.stack(losses).sum() / len(labels)}
+
+    def collate(batch: list[Example]) -> dict[str, Any]:
+        features = classifier.features([example[:3] for example in batch])
+        return {"features": features, "labels": torch.tensor([example[3] for example in batch])}
+
+    module = Module()
+    steps = math.ceil(len(examples) / training.batch_size * training.epochs)
+    directory = tempfile.mkdtemp(prefix="pair-training-")
+    every = max(1, min(50, steps // 20))
+    arguments = TrainingArguments(
+        output_dir=directory,
+        learning_rate=training.learning_rate,
+        warmup_steps=int(training.warmup * steps),
+        num_train_epochs=training.epochs,
+        per_device_train_batch_size=training.batch_size,
+        weight_decay=0.01,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=device.type == "cpu",
+        seed=seed,
+        eval_strategy="no" if validation is None else "steps",
+        eval_steps=max(1, steps // 5),
+        save_strategy="no",
+        logging_steps=every,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=device.type == "cuda",
+    )
+
+    def evaluate() -> dict[str, float]:
+        with torch.inference_mode(), scoring.autocast(precision, device):
+            parts = [validation[n : n + 64] for n in range(0, len(validation), 64)]
+            sums = [float(module(**collate(part))["loss"]) * len(part) for part in parts]
+        return {"loss": sum(sums) / len(validation)}
+
+    torch.manual_seed(seed)
+    before = {name: tensor.detach().cpu().clone() for name, tensor in module.trained.state_dict().items()}
+    try:
+        with memory.kept(device.type == "cpu"):
+            run = trainer.Trainer(
+                model=module,
+                args=arguments,
+                train_dataset=examples,
+                data_collator=collate,
+                evaluation=None if validation is None else evaluate,
+                show=verbose,
+            )
+            run.train()
+    except BaseException:
+        module.trained.load_state_dict(before)
+        raise
+    finally:
+        module.trained.eval()
+        shutil.rmtree(directory, ignore_errors=True)
+    classifier.mark_trained()
+    return list(run.state.log_history)

@@ -1,0 +1,315 @@
+"""The pairwise teacher: which of these two documents is more relevant?"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from .. import prompts, scoring
+from ..backends.base import Backend, Usage, as_backend
+from ..frames import TEACHER_PREFS
+from ..samplers import PairSampler
+from .base import PromptTeacher, checked_backend, incoming_order, rerank
+from .pair_training import PairTraining
+
+KINDS = ("classifier", "seq2seq", "causal")
+
+
+class PairwiseTeacher(PromptTeacher, pt.Estimator):
+    """R → R: compares documents two by two, leaves the preferences as ``teacher_prefs``, and re-ranks by their mean.
+
+    ``teacher_prefs`` of document i is a dict: docno of j → P(i ≻ j), in [0, 1]. It holds the pairs that were asked with
+    i first; with ``both_orders`` those asked with i second, too, so P(j ≻ i) = 1 − P(i ≻ j) stands with j. The new
+    score is the mean preference over all comparisons of a document, in [0, 1]; 0.5 for a document that took part in
+    none. Equal scores keep their incoming order.
+
+    Args:
+        model: the directory or hub name of a checkpoint; or a backend (``HF``, ``VLLM``, ``OpenAI``).
+        n_pairs: comparisons a query, drawn without repetition; None = all. Where fewer are to be had, all are made.
+        delta: only documents fewer than ``delta`` ranks apart in the incoming ranking are compared; None = any.
+            PairDistill draws 50 pairs with a delta of 10.
+        both_orders: ask about each pair in both orders (twice the calls) and average, p = (p_ij + 1 − p_ji) / 2, which
+            takes out a model's liking for one position. :attr:`inconsistency` says how often the two disagreed.
+        seed: of the pairs; they depend on it and on the query id alone.
+        kind: ``"classifier"`` over (query, document, document) in one sequence, ``"seq2seq"`` (duoT5) or ``"causal"``;
+            None = read from the checkpoint's configuration.
+        prompt: ``"duot5"``, ``"ab"``, a text with ``{query}``, ``{document_a}`` and ``{document_b}``, or a
+            ``Template``; None = ``"duot5"`` for seq2seq models, ``"ab"`` for others. Documents are cut to fit, the
+            longer one first.
+        answers: two words, one token each; the second one is for the first document. None = the prompt's own.
+        training: how :meth:`fit` trains a classifier.
+        label: the column of the label.
+        max_length: tokens of prompt and answer; None = the checkpoint's own.
+        precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``; ``auto`` = bf16 where the hardware multiplies it natively.
+        batch_size: most inputs of one forward pass (a token budget usually cuts earlier).
+        text_field: the column of document text.
+        device: None = the GPU where there is one.
+        revision: of a hub model.
+        verbose: whether to show progress.
+        trust_remote_code: whether a hub model may bring its own code.
+
+    Raises:
+        FileNotFoundError: if the path is no directory; on first use, if there is no such model.
+        ValueError: for impossible settings; on first use, if the checkpoint has no head that compares.
+
+    References:
+        Pradeep et al. 2021 (duoT5); PairDistill §4.1 (both kinds, sampling), App. C.1 (instruction).
+
+    Example::
+
+        teacher = ptd.PairwiseTeacher("castorini/duot5-3b-msmarco", n_pairs=50, delta=10)
+        labelled = (bm25 % 100 >> dataset.text_loader() >> monot5 >> teacher)(topics)
+    """
+
+    schematic = {"label": "PairwiseTeacher"}
+
+    def __init__(
+        self,
+        model: str | os.PathLike | Backend,
+        n_pairs: int | None = None,
+        delta: int | None = None,
+        both_orders: bool = False,
+        seed: int = 42,
+        *,
+        kind: str | None = None,
+        prompt: str | prompts.Template | None = None,
+        answers: tuple[str, str] | None = None,
+        training: PairTraining | None = None,
+        label: str = TEACHER_PREFS,
+        max_length: int | None = None,
+        precision: str = "auto",
+        batch_size: int | None = None,
+        text_field: str = "text",
+        device: str | None = None,
+        revision: str | None = None,
+        verbose: bool = False,
+        trust_remote_code: bool = False,
+    ):
+        if kind not in (None, *KINDS):
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
+        if answers is not None and (isinstance(answers, str) or len(set(answers)) != 2):
+            raise ValueError(f"answers must be two different words, not {answers!r}.")
+        PairSampler(n_pairs, delta, both_orders, seed)  # checks its settings
+        self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
+        self.n_pairs = n_pairs
+        self.delta = delta
+        self.both_orders = both_orders
+        self.seed = seed
+        self.kind = kind
+        self.prompt = prompt
+        self.answers = None if answers is None else tuple(answers)
+        self.training = training
+        self.label = label
+        self.max_length = max_length
+        self.precision = scoring.check_precision(precision)
+        self.batch_size = batch_size
+        self.text_field = text_field
+        self.device = device
+        self.revision = revision
+        self.verbose = verbose
+        self.trust_remote_code = trust_remote_code
+        if prompt is not None:
+            prompts.named(prompt, prompts.PAIRWISE, ("query", "document_a", "document_b")).check(
+                ("query", "document_a", "document_b")
+            )
+        if isinstance(self.model, str):
+            from ..checkpoints import check_name
+
+            self.model = check_name(self.model)
+        elif as_backend(model) is None:
+            checked_backend(model, {}, "PairwiseTeacher")
+        self._disagreed = [0, 0]
+
+    # -- which model --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _comparer(self) -> Any:
+        """What compares: a classifier, or an asker of prompts. No weights are loaded before they are needed."""
+        shared = {
+            "max_length": self.max_length, "precision": self.precision, "batch_size": self.batch_size,
+            "device": self.device, "revision": self.revision, "verbose": self.verbose,
+            "trust_remote_code": self.trust_remote_code,
+        }  # fmt: skip
+        default = "ab"
+        if isinstance(self.model, str):
+            from ..backends.checkpoint import kind_of
+            from .pair_classifier import PairClassifier
+
+            hub = {"trust_remote_code": self.trust_remote_code, "revision": self.revision}
+            kind = self.kind or kind_of(self.model, hub)
+            if kind in ("classifier", "cross-encoder"):
+                return PairClassifier(self.model, **shared)
+            backend = checked_backend(self.model, {**shared, "kind": kind}, "PairwiseTeacher")
+            default = "duot5" if kind == "seq2seq" else default
+        else:
+            backend = checked_backend(self.model, shared, "PairwiseTeacher")
+        return PairAsker(backend, self.prompt or default, self.answers)
+
+    @property
+    def usage(self) -> Usage:
+        """Model calls, tokens and seconds so far."""
+        return self._comparer.usage
+
+    @property
+    def inconsistency(self) -> float | None:
+        """Share of pairs, asked in both orders so far, for which the two answers named different documents.
+
+        A model that always prefers the first has 1.0; None before any pair was asked in both orders.
+        """
+        disagreed, asked = self._disagreed
+        return disagreed / asked if asked else None
+
+    # -- labelling ----------------------------------------------------------------------------------------------------
+
+    def pairs(self, inp: pd.DataFrame) -> dict[str, list[tuple[int, int]]]:
+        """qid → the pairs (i, j) of incoming ranks, from 0, that :meth:`transform` compares, i shown first."""
+        sampler = PairSampler(self.n_pairs, self.delta, self.both_orders, self.seed)
+        return {str(qid): sampler.draw(str(qid), len(rows)) for qid, rows in inp.groupby("qid", sort=False)}
+
+    def _questions(self, inp: pd.DataFrame) -> dict[str, list[Hashable]]:
+        asked: dict[str, list[Hashable]] = {}
+        pairs = self.pairs(inp)
+        for qid, query, _, texts in self._lists(inp):
+            asked[qid] = [(query, texts[i], texts[j]) for i, j in pairs[str(qid)]]
+        return asked
+
+    def _lists(self, inp: pd.DataFrame) -> list[tuple[Any, str, list[str], list[str]]]:
+        """(qid, query, docnos, texts) of each query, documents in incoming order."""
+        ordered = inp.iloc[np.argsort(incoming_order(inp), kind="stable")] if len(inp) else inp
+        lists = []
+        for qid, rows in ordered.groupby("qid", sort=False):
+            lists.append((qid, rows["query"].iloc[0], rows["docno"].tolist(), rows[self.text_field].tolist()))
+        return lists
+
+    def _ask(self, questions: Sequence[Hashable]) -> Sequence[float]:
+        return [float(p) for p in self._comparer.compare(questions)]
+
+    def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, float]) -> pd.DataFrame:
+        prefs: dict[tuple[Any, str], dict[str, float]] = defaultdict(dict)
+        sums: dict[tuple[Any, str], list[float]] = defaultdict(list)
+        pairs = self.pairs(inp)
+        for qid, query, docnos, texts in self._lists(inp):
+            asked = {(i, j): answers[query, texts[i], texts[j]] for i, j in pairs[str(qid)]}
+            for (i, j), p in asked.items():
+                if self.both_orders:
+                    other = asked[j, i]
+                    if i < j:
+                        self._disagreed[0] += (p > 0.5) != (other < 0.5)
+                        self._disagreed[1] += 1
+                    p = (p + 1 - other) / 2
+                prefs[qid, docnos[i]][docnos[j]] = p
+                sums[qid, docnos[i]].append(p)
+                if not self.both_orders:
+                    sums[qid, docnos[j]].append(1 - p)
+        keys = list(zip(inp["qid"], inp["docno"], strict=True))
+        scores = [float(np.mean(sums[key])) if key in sums else 0.5 for key in keys]
+        return rerank(inp, scores, **{self.label: [dict(prefs.get(key, {})) for key in keys]})
+
+    def estimate(self, inp: pd.DataFrame) -> Usage:
+        """Calls and tokens of labelling ``inp``: equal questions count once."""
+        self._check(inp)
+        asked = self._questions(inp)
+        return self._comparer.estimate(list(dict.fromkeys(q for questions in asked.values() for q in questions)))
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        res: pd.DataFrame,
+        qrels: pd.DataFrame,
+        res_va: pd.DataFrame | None = None,
+        qrels_va: pd.DataFrame | None = None,
+    ) -> PairwiseTeacher:
+        """Train the classifier on pairs of documents of different relevance, with binary cross-entropy.
+
+        Args:
+            res: R frame with ``query`` and text: the candidates.
+            qrels: judgements; a document without one counts as not relevant.
+            res_va: validation candidates; with them :attr:`history` also holds the loss on their pairs.
+            qrels_va: their judgements.
+
+        Returns:
+            self, with :attr:`history`: a dict a log entry.
+
+        Raises:
+            ValueError: if the model is no classifier, or no query has two documents of different relevance.
+        """
+        from .pair_classifier import PairClassifier
+        from .pair_training import read_pairs, train
+
+        if not isinstance(self._comparer, PairClassifier):
+            raise ValueError(
+                f"only a classifier can be trained, and {self.model!r} is asked in words: give an encoder checkpoint"
+                ' with kind="classifier".'
+            )
+        training = self.training or PairTraining()
+        examples = read_pairs(res, qrels, self, training)
+        validation = None if res_va is None or qrels_va is None else read_pairs(res_va, qrels_va, self, training)
+        self.history = train(self._comparer, examples, validation, training, self.seed, self.verbose)
+        return self
+
+    def save(self, path: str | os.PathLike, overwrite: bool = False) -> PairwiseTeacher:
+        """Write a trained classifier as an ordinary checkpoint, which ``PairwiseTeacher(path)`` loads.
+
+        Args:
+            path: a directory that is not there, or one that this method wrote and ``overwrite`` allows to replace.
+            overwrite: whether it may.
+
+        Returns:
+            A teacher of the same settings that reads from ``path``.
+        """
+        from ..checkpoints import written_whole
+
+        with written_whole(path, "config.json", overwrite=overwrite) as draft:
+            self._comparer.save(draft)
+        return pt.inspect.transformer_apply_attributes(self, model=os.fspath(path), kind="classifier")
+
+    def __repr__(self) -> str:
+        shown = super().__repr__()
+        trained = self.__dict__.get("_comparer")
+        mark = getattr(trained, "trained", None)
+        return shown if mark is None else f"{shown[:-1]}, trained={mark!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        trained = getattr(self.__dict__.get("_comparer"), "trained", None)
+        return {k: v for k, v in self.__dict__.items() if k != "_comparer" or trained is not None}
+
+
+class PairAsker:
+    """Puts (query, document, document) to a backend as prompts with two possible answers."""
+
+    def __init__(self, backend: Backend, prompt: str | prompts.Template, answers: tuple[str, str] | None):
+        required = ("query", "document_a", "document_b")
+        self.backend = backend
+        self.template = prompts.named(prompt, prompts.PAIRWISE, required).check(required)
+        self.answers = answers or self.template.answers or ("B", "A")
+
+    @property
+    def usage(self) -> Usage:
+        """The backend's."""
+        return self.backend.usage
+
+    def prompts(self, triples: Sequence[tuple[str, str, str]]) -> list[prompts.Prompt]:
+        """One prompt a triple, documents cut to fit."""
+        clean = lambda text: prompts.neutralise(text, self.backend.specials)  # noqa: E731
+
+        def render(query: str, texts: list[str]) -> prompts.Prompt:
+            return self.template.render({"query": query, "document_a": texts[0], "document_b": texts[1]})
+
+        items = [(clean(query), [clean(a), clean(b)]) for query, a, b in triples]
+        return prompts.fit(render, items, self.backend.room(1), self.backend)
+
+    def compare(self, triples: Sequence[tuple[str, str, str]]) -> np.ndarray:
+        """P(first ≻ second) ``[n]``."""
+        return np.exp(self.backend.choose(self.prompts(triples), self.answers)[:, 1].astype(np.float64))
+
+    def estimate(self, triples: Sequence[tuple[str, str, str]]) -> Usage:
+        """Calls, prompt tokens and output tokens."""
+        return Usage(len(triples), sum(self.backend.prompt_sizes(self.prompts(triples))), len(triples))

@@ -1,0 +1,240 @@
+"""The pointwise teacher: how relevant is this document?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from .. import prompts, scoring
+from ..backends.base import Backend, Usage, as_backend
+from ..frames import TEACHER_LOGITS, TEACHER_SCORE
+from .base import PromptTeacher, checked_backend, rerank
+
+KINDS = ("cross-encoder", "seq2seq", "causal")
+
+
+class PointwiseTeacher(PromptTeacher):
+    """R → R: re-ranks by one model's judgement of each document, and leaves it as ``teacher_score``.
+
+    The score's scale depends on the model:
+
+    * a cross-encoder (a sequence classifier with one output): its raw logit, no activation, any real number;
+    * a cross-encoder with two outputs, a monoT5-style or a yes/no model: log p(true) between the two answers, ≤ 0;
+    * a PyTerrier re-ranker: whatever its ``score`` is.
+
+    Models with two answers also leave ``teacher_logits``: float32[2], the raw logits of [false, true].
+
+    Args:
+        model: the directory or hub name of a checkpoint; or a backend (``HF``, ``VLLM``, ``OpenAI``); or any PyTerrier
+            re-ranker.
+        kind: ``"cross-encoder"``, ``"seq2seq"`` (monoT5) or ``"causal"`` (an LLM asked yes or no); None = read from the
+            checkpoint's configuration.
+        prompt: ``"monot5"``, ``"yes_no"``, ``"qwen3"``, a text with ``{query}`` and ``{document}``, or a ``Template``;
+            None = ``"monot5"`` for seq2seq models, ``"yes_no"`` for others. The document alone is cut when the prompt
+            is too long; the query only where it would take more than half of the room.
+        answers: the two words, (no, yes), each one token; None = the prompt's own.
+        label: the column of the label. A second teacher's, such as ``"teacher_score_minilm"``, keeps its logits in
+            ``"teacher_logits_minilm"``.
+        max_length: tokens of prompt and answer; None = the checkpoint's own.
+        precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``; ``auto`` = bf16 where the hardware multiplies it natively.
+        batch_size: most inputs of one forward pass (a token budget usually cuts earlier).
+        text_field: the column of document text.
+        device: None = the GPU where there is one.
+        revision: of a hub model.
+        verbose: whether to show progress.
+        trust_remote_code: whether a hub model may bring its own code.
+
+    Raises:
+        FileNotFoundError: if the path is no directory; on first use, if there is no such model.
+        ValueError: on first use, if the checkpoint has no head that scores, or an answer is not one token.
+
+    References:
+        Nogueira et al. 2020 (monoT5); PairDistill §3.2 and App. C.1 (yes/no); InRanker §3 (logits).
+
+    Example::
+
+        teacher = ptd.PointwiseTeacher("castorini/monot5-3b-msmarco")
+        labelled = (bm25 % 100 >> dataset.text_loader() >> teacher)(topics)
+    """
+
+    unique = False
+    schematic = {"label": "PointwiseTeacher", "inner_pipelines_mode": "unlinked"}
+
+    def __init__(
+        self,
+        model: str | os.PathLike | Backend | pt.Transformer,
+        *,
+        kind: str | None = None,
+        prompt: str | prompts.Template | None = None,
+        answers: tuple[str, str] | None = None,
+        label: str = TEACHER_SCORE,
+        max_length: int | None = None,
+        precision: str = "auto",
+        batch_size: int | None = None,
+        text_field: str = "text",
+        device: str | None = None,
+        revision: str | None = None,
+        verbose: bool = False,
+        trust_remote_code: bool = False,
+    ):
+        if kind not in (None, *KINDS):
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
+        if answers is not None and (isinstance(answers, str) or len(set(answers)) != 2):
+            raise ValueError(f"answers must be two different words, (no, yes), not {answers!r}.")
+        self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
+        self.kind = kind
+        self.prompt = prompt
+        self.answers = None if answers is None else tuple(answers)
+        self.label = label
+        self.max_length = max_length
+        self.precision = scoring.check_precision(precision)
+        self.batch_size = batch_size
+        self.text_field = text_field
+        self.device = device
+        self.revision = revision
+        self.verbose = verbose
+        self.trust_remote_code = trust_remote_code
+        if prompt is not None:
+            prompts.named(prompt, prompts.POINTWISE, ("query", "document")).check(("query", "document"))
+        if isinstance(model, str):
+            from ..checkpoints import check_name
+
+            self.model = check_name(model)
+        elif not isinstance(model, pt.Transformer) and as_backend(model) is None:
+            checked_backend(model, {}, "PointwiseTeacher")
+
+    # -- which model --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _scorer(self) -> Any:
+        """What scores: a cross-encoder, or an asker of prompts. No weights are loaded before they are needed."""
+        shared = {
+            "max_length": self.max_length, "precision": self.precision, "batch_size": self.batch_size,
+            "device": self.device, "revision": self.revision, "verbose": self.verbose,
+            "trust_remote_code": self.trust_remote_code,
+        }  # fmt: skip
+        if isinstance(self.model, str):
+            from ..backends.checkpoint import kind_of
+
+            hub = {"trust_remote_code": self.trust_remote_code, "revision": self.revision}
+            kind = self.kind or kind_of(self.model, hub)
+            if kind == "cross-encoder":
+                from .cross_encoder import CrossEncoderScorer
+
+                return CrossEncoderScorer(self.model, **shared)
+            backend = checked_backend(self.model, {**shared, "kind": kind}, "PointwiseTeacher")
+            default = "monot5" if kind == "seq2seq" else "yes_no"
+        else:
+            backend = checked_backend(self.model, shared, "PointwiseTeacher")
+            default = "yes_no"
+        return Asker(backend, self.prompt or default, self.answers)
+
+    @property
+    def logits_label(self) -> str:
+        """The column of the two raw logits."""
+        if self.label.startswith(TEACHER_SCORE):
+            return TEACHER_LOGITS + self.label.removeprefix(TEACHER_SCORE)
+        return f"{self.label}_logits"
+
+    @property
+    def usage(self) -> Usage:
+        """Model calls, tokens and seconds so far; a wrapped re-ranker's own are not known."""
+        return Usage() if isinstance(self.model, pt.Transformer) else self._scorer.usage
+
+    # -- labelling ----------------------------------------------------------------------------------------------------
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Label and re-rank; every other column, the rows' order and the index stay."""
+        if not isinstance(self.model, pt.Transformer):
+            return super().transform(inp)
+        ranked = self.model(inp)
+        if "score" not in ranked.columns:
+            raise ValueError(f"{self.model!r} wraps no re-ranker: it gives no score.")
+        return rerank(ranked, ranked["score"].to_numpy(), **{self.label: ranked["score"].to_numpy(dtype=float)})
+
+    def estimate(self, inp: pd.DataFrame) -> Usage:
+        """Calls and tokens of labelling ``inp``: equal (query, document) pairs count once.
+
+        A wrapped re-ranker's tokens are not known and stay 0.
+        """
+        self._check(inp)
+        pairs = list(dict.fromkeys(zip(inp["query"], inp[self.text_field], strict=True)))
+        if isinstance(self.model, pt.Transformer):
+            return Usage(calls=len(inp))
+        return self._scorer.estimate(pairs)
+
+    def _questions(self, inp: pd.DataFrame) -> dict[str, list[Hashable]]:
+        asked: dict[str, list[Hashable]] = {}
+        for qid, query, text in zip(inp["qid"], inp["query"], inp[self.text_field], strict=True):
+            asked.setdefault(qid, []).append((query, text))
+        return asked
+
+    def _ask(self, questions: Sequence[Hashable]) -> Sequence[np.ndarray]:
+        return list(self._scorer.score(questions))
+
+    def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, np.ndarray]) -> pd.DataFrame:
+        cells = [answers[pair] for pair in zip(inp["query"], inp[self.text_field], strict=True)]
+        gives = self._scorer.gives
+        table = np.stack(cells) if cells else np.empty((0, {"logit": 1}.get(gives, 2)), dtype=np.float32)
+        if gives == "logit":
+            scores, labels = table[:, 0], {}
+        else:
+            scores = _log_softmax(table)[:, 1]
+            labels = {} if gives == "log-probabilities" else {self.logits_label: list(table)}
+        scores = scores.astype(float)
+        return rerank(inp, scores, **{self.label: scores}, **labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_scorer"}
+
+
+class Asker:
+    """Puts (query, document) pairs to a backend as prompts with two possible answers."""
+
+    def __init__(self, backend: Backend, prompt: str | prompts.Template, answers: tuple[str, str] | None):
+        self.backend = backend
+        self.template = prompts.named(prompt, prompts.POINTWISE, ("query", "document"))
+        self.template.check(("query", "document"))
+        self.answers = answers or self.template.answers or ("no", "yes")
+
+    @property
+    def gives(self) -> str:
+        """``"logits"`` of the two answers, or their ``"log-probabilities"``."""
+        return "logits" if self.backend.gives_logits else "log-probabilities"
+
+    @property
+    def usage(self) -> Usage:
+        """The backend's."""
+        return self.backend.usage
+
+    def prompts(self, pairs: Sequence[tuple[str, str]]) -> list[prompts.Prompt]:
+        """One prompt a pair, the document cut to fit."""
+        clean = lambda text: prompts.neutralise(text, self.backend.specials)  # noqa: E731
+        return prompts.fit(
+            lambda query, texts: self.template.render({"query": query, "document": texts[0]}),
+            [(clean(query), [clean(text)]) for query, text in pairs],
+            self.backend.room(1),
+            self.backend,
+        )
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        """``[n, 2]``: raw logits or log-probabilities of (no, yes)."""
+        ask = self.backend.option_logits if self.backend.gives_logits else self.backend.choose
+        return ask(self.prompts(pairs), self.answers)
+
+    def estimate(self, pairs: Sequence[tuple[str, str]]) -> Usage:
+        """Calls, prompt tokens and output tokens."""
+        return Usage(len(pairs), sum(self.backend.prompt_sizes(self.prompts(pairs))), len(pairs))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, in float64: a certain no must not become -0.0 or -inf."""
+    wide = logits.astype(np.float64)
+    shifted = wide - wide.max(axis=-1, keepdims=True, initial=-np.inf)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

@@ -1,0 +1,76 @@
+"""Many queries asked side by side, each of which needs an answer before it knows its next question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+from ..backends.base import BackendError
+
+#: Yields questions, is sent their answers, and returns a query's result.
+Program = Generator[Any, Any, Any]
+
+
+class Stopped(Exception):
+    """The model failed; what was finished is in ``results``.
+
+    Attributes:
+        results: key → result of the programs that finished.
+        at: the key whose question failed.
+    """
+
+    def __init__(self, results: dict[Any, Any], at: Any):
+        super().__init__()
+        self.results = results
+        self.at = at
+
+
+def run_together(
+    programs: Mapping[Any, Program],
+    ask: Callable[[Sequence[Any]], Sequence[Any]],
+    at_once: int,
+    on_done: Callable[[], None] = lambda: None,
+) -> dict[Any, Any]:
+    """Run programs side by side, a question each at a time; a new one starts when one finishes.
+
+    Args:
+        programs: key → program.
+        ask: questions → answers; a BackendError may carry the answers that came.
+        at_once: programs that run side by side.
+        on_done: called when one finishes.
+
+    Returns:
+        key → what the program returned.
+
+    Raises:
+        Stopped: if the model failed.
+    """
+    waiting = list(reversed(programs.items()))
+    questions: dict[Any, Any] = {}
+    results: dict[Any, Any] = {}
+
+    def advance(key: Any, answer: Any) -> None:
+        questions.pop(key, None)
+        try:
+            questions[key] = programs[key].send(answer)
+        except StopIteration as stop:
+            results[key] = stop.value
+            on_done()
+
+    while waiting or questions:
+        while waiting and len(questions) < at_once:
+            advance(waiting.pop()[0], None)
+        asked = list(questions)
+        if not asked:
+            continue
+        try:
+            answers = ask([questions[key] for key in asked])
+        except BackendError as error:
+            got = error.answers if len(error.answers) == len(asked) else [None] * len(asked)
+            for key, answer in zip(asked, got, strict=True):
+                if answer is not None:
+                    advance(key, answer)
+            raise Stopped(results, asked[min(error.failed, len(asked) - 1)]) from error
+        for key, answer in zip(asked, answers, strict=True):
+            advance(key, answer)
+    return results
