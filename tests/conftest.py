@@ -91,9 +91,9 @@ def _tiny_tokenizer(byte_level: bool):
     from transformers import PreTrainedTokenizerFast
 
     words = "true false yes no Yes No A B Query Document Relevant red green blue dog cat bird house tree passage"
-    text = ["\n".join(words.split())] * 20 + [
-        f"{words} [1] > [2] [12] > [3] 0 1 2 3 4 5 6 7 8 9 {' '.join(string.printable[:94])}"
-    ] * 20
+    numbers = "[1] > [2] [12] > [3] 0 1 2 3 4 5 6 7 8 9"
+    numbers = "[1] > [2] [12] > [3] 0 1 2 3 4 5 6 7 8 9"
+    text = ["\n".join(words.split()), f"{words} {numbers} {' '.join(string.printable[:94])}"] * 20
     special = ["<pad>", "</s>", "<unk>"] if not byte_level else ["<|end|>", "<|user|>", "<|assistant|>", "<pad>"]
     tokenizer = Tokenizer(models.BPE(unk_token=None if byte_level else "<unk>"))
     if byte_level:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import threading
 import time
@@ -129,10 +128,7 @@ class OpenAI(Backend):
             rows = self._all(prompts, request, lambda choice: _option_logprobs(choice, options, self.model))
         else:
             rows = self._all(prompts, {"max_tokens": 8}, lambda choice: _option_spoken(choice, options))
-        table = np.array(rows, dtype=np.float64)
-        with np.errstate(divide="ignore"):
-            total = np.log(np.exp(table).sum(axis=1, keepdims=True))
-        return (table - total).astype(np.float32)
+        return np.stack(rows)
 
     def _all(self, prompts: Sequence[Prompt], request: dict[str, Any], read: Callable[[Any], Any]) -> list[Any]:
         """``read`` of the answer to each prompt; several requests under way at once."""
@@ -201,8 +197,8 @@ class OpenAI(Backend):
         return {**{k: v for k, v in self.__dict__.items() if k != "_client"}, "_api_key": None}
 
 
-def _option_logprobs(choice: Any, options: Sequence[str], model: str) -> list[float]:
-    """Log-probability of each option among the likeliest first tokens."""
+def _option_logprobs(choice: Any, options: Sequence[str], model: str) -> np.ndarray:
+    """Log-probability of each option, told by the likeliest first tokens."""
     content = getattr(choice.logprobs, "content", None) if choice.logprobs else None
     top = content[0].top_logprobs if content else None
     if not top:
@@ -215,12 +211,15 @@ def _option_logprobs(choice: Any, options: Sequence[str], model: str) -> list[fl
         tokens = ", ".join(repr(t.token) for t in top[:5])
         raise ValueError(f"none of {list(options)} is among the {len(top)} likeliest answers ({tokens}, ...)")
     floor = min(t.logprob for t in top)
-    return [float(np.logaddexp.reduce(logs)) if (logs := found[option]) else floor for option in options]
+    told = np.array([np.logaddexp.reduce(found[option]) if found[option] else floor for option in options])
+    return (told - np.logaddexp.reduce(told)).astype(np.float32)
 
 
-def _option_spoken(choice: Any, options: Sequence[str]) -> list[float]:
+def _option_spoken(choice: Any, options: Sequence[str]) -> np.ndarray:
     """0 for the option that the answer begins with, −inf for the others; all equal where it is none of them."""
     words = (choice.message.content or "").replace("Passage", " ").replace("Document", " ").split()
     first = words[0].strip(".,:;!'\"()[]*") if words else ""
-    spoken = [option.lower() == first.lower() for option in options]
-    return [0.0 if said or not any(spoken) else -math.inf for said in spoken]
+    spoken = np.array([option.lower() == first.lower() for option in options])
+    if not spoken.any():
+        return np.full(len(options), -np.log(len(options)), dtype=np.float32)
+    return np.where(spoken, 0.0, -np.inf).astype(np.float32)

@@ -182,7 +182,7 @@ class ListwiseLLMTeacher(ListTeacher):
 
     def _ask(self, questions: Sequence[tuple[str, list[str]]]) -> list[list[int]]:
         shown = [(query, texts, order) for query, texts in questions for order in self._shuffles(query, len(texts))]
-        asked = [self._prompt(query, [texts[i] for i in order]) for query, texts, order in shown]
+        asked = [self._shown(query, [texts[i] for i in order]) for query, texts, order in shown]
         sizes = [len(order) for _, _, order in shown]
         extra = {"permutations": sizes} if self.constrained else {}
         tokens = self._answer_tokens(max(sizes)) + self.reasoning_tokens
@@ -212,7 +212,7 @@ class ListwiseLLMTeacher(ListTeacher):
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 
-    def _prompt(self, query: str, texts: list[str]) -> prompts.Prompt:
+    def _shown(self, query: str, texts: list[str]) -> prompts.Prompt:
         """The prompt of one window, passages cut until it fits."""
         room = self.llm.room(self._answer_tokens(len(texts)) + self.reasoning_tokens)
         template = self.template
@@ -237,7 +237,7 @@ class ListwiseLLMTeacher(ListTeacher):
             return total
         for query, _, texts in self._lists(inp).values():
             for start, end in list(windows(len(texts), self.window_size, self.stride)) * self.passes:
-                size = self.llm.prompt_sizes([self._prompt(query, texts[start:end])])[0]
+                size = self.llm.prompt_sizes([self._shown(query, texts[start:end])])[0]
                 answer = self._answer_tokens(end - start) + self.reasoning_tokens
                 total += Usage(self.n_permutations, self.n_permutations * size, self.n_permutations * answer)
         return total

@@ -13,7 +13,7 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import prompts, scoring
-from ..backends.base import Backend, Usage, as_backend
+from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..frames import TEACHER_PREFS
 from ..samplers import PairSampler
 from .base import PromptTeacher, checked_backend, incoming_order, rerank
@@ -308,7 +308,11 @@ class PairAsker:
 
     def compare(self, triples: Sequence[tuple[str, str, str]]) -> np.ndarray:
         """P(first ≻ second) ``[n]``."""
-        return np.exp(self.backend.choose(self.prompts(triples), self.answers)[:, 1].astype(np.float64))
+        try:
+            return np.exp(self.backend.choose(self.prompts(triples), self.answers)[:, 1].astype(np.float64))
+        except BackendError as error:
+            error.answers = [None if row is None else float(np.exp(row[1])) for row in error.answers]
+            raise
 
     def estimate(self, triples: Sequence[tuple[str, str, str]]) -> Usage:
         """Calls, prompt tokens and output tokens."""

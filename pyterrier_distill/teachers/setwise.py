@@ -144,12 +144,12 @@ class SetwiseTeacher(ListTeacher):
         for size in sorted({len(texts) for _, texts in questions}):
             rows = [n for n, (_, texts) in enumerate(questions) if len(texts) == size]
             letters = list(_LETTERS[:size])
-            asked = [self._prompt(*questions[n]) for n in rows]
+            asked = [self._shown(*questions[n]) for n in rows]
             for n, row in zip(rows, self.llm.choose(asked, letters), strict=True):
                 best[n] = int(np.argmax(row))
         return best
 
-    def _prompt(self, query: str, texts: list[str]) -> prompts.Prompt:
+    def _shown(self, query: str, texts: list[str]) -> prompts.Prompt:
         template, letters = self.template, _LETTERS[: len(texts)]
         (prompt,) = prompts.fit(
             lambda query, passages: template.render({"query": query}, passages, letters),
@@ -172,7 +172,7 @@ class SetwiseTeacher(ListTeacher):
         for query, _, texts in self._lists(inp).values():
             calls = sum(_height(node, len(texts), width) for node in range(len(texts)))
             calls += sum(_height(0, len(texts) - taken, width) for taken in range(1, min(self.k, len(texts))))
-            size = self.llm.prompt_sizes([self._prompt(query, texts[: self.set_size])])[0]
+            size = self.llm.prompt_sizes([self._shown(query, texts[: self.set_size])])[0]
             total += Usage(calls, calls * size, calls)
         return total
 

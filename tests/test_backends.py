@@ -1,0 +1,298 @@
+"""Backends: an OpenAI-compatible server really started, one that misbehaves, and the size of prompts."""
+
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import pyterrier_distill as ptd
+from pyterrier_distill.backends.base import BackendError, Usage, Wrapped
+
+pytest.importorskip("openai")
+
+
+def lists(depth, queries=1):
+    rows = [
+        (f"q{q}", f"query {q}", f"d{i}", f"red dog {i}", float(-i), i) for q in range(queries) for i in range(depth)
+    ]
+    return pd.DataFrame(rows, columns=["qid", "query", "docno", "text", "score", "rank"])
+
+
+class Scripted:
+    """An OpenAI-compatible server on loopback whose answers are a function of the request, or an HTTP status."""
+
+    def __init__(self, answer):
+        self.requests = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.requests.append((body, self.headers.get("Authorization")))
+                reply = answer(body, len(outer.requests))
+                status, payload = (reply, {"error": {"message": "no"}}) if isinstance(reply, int) else (200, reply)
+                data = json.dumps(payload).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("retry-after-ms", "1")
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.close()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def reply(text, logprobs=None):
+    top = None
+    if logprobs is not None:
+        listed = [{"token": t, "logprob": p, "bytes": None} for t, p in logprobs.items()]
+        top = {"content": [{**listed[0], "top_logprobs": listed}]}
+    choice = {"index": 0, "finish_reason": "stop", "logprobs": top, "message": {"role": "assistant", "content": text}}
+    return {
+        "id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def backend():
+    servers = []
+
+    def make(answer, **settings):
+        server = Scripted(answer)
+        servers.append(server)
+        settings = {"retries": 2, "api_key": "sk-very-secret", **settings}
+        return ptd.OpenAI("m", base_url=server.url, **settings), server
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+def test_choose_normalises_over_the_options(backend):
+    llm, server = backend(lambda body, n: reply("A", {"A": -0.5, " A": -2.0, "B": -1.0, "C": -3.0}))
+    row = np.exp(llm.choose(["which?"], ["A", "B"])[0])
+    a, b = np.exp(-0.5) + np.exp(-2.0), np.exp(-1.0)
+    np.testing.assert_allclose(row, [a / (a + b), b / (a + b)], rtol=1e-5)
+    body, key = server.requests[0]
+    assert body["max_tokens"] == 1 and body["logprobs"] is True and body["temperature"] == 0
+    assert key == "Bearer sk-very-secret"
+
+
+def test_an_option_out_of_sight_is_bounded_not_zero(backend):
+    llm, _ = backend(lambda body, n: reply("yes", {"yes": -0.01, "Yes": -5.0, "maybe": -9.0}))
+    row = np.exp(llm.choose(["relevant?"], ["no", "yes"])[0])
+    assert row[0] == pytest.approx(np.exp(-9.0) / (np.exp(-9.0) + np.exp(-0.01)), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "logprobs, message", [(None, "logprobs=False"), ({"maybe": -0.1, "so": -2.0}, "none of .*'no', 'yes'.*'maybe'")]
+)
+def test_choose_without_usable_logprobs_says_so(backend, logprobs, message):
+    llm, _ = backend(lambda body, n: reply("maybe", logprobs))
+    with pytest.raises(BackendError, match=message):
+        llm.choose(["relevant?"], ["no", "yes"])
+
+
+def test_answers_count_as_certain_only_if_asked_for(backend):
+    llm, _ = backend(lambda body, n: reply(["Passage B.", "a", "neither"][n - 1]), logprobs=False, concurrency=1)
+    np.testing.assert_allclose(np.exp(llm.choose(["x", "y", "z"], ["A", "B"])), [[0, 1], [1, 0], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_passing_trouble_is_tried_again(backend, status):
+    llm, server = backend(lambda body, n: status if n < 3 else reply("hello"))
+    assert llm.generate(["hi"], max_new_tokens=5) == ["hello"] and len(server.requests) == 3
+
+
+def test_a_lasting_error_names_the_query_and_keeps_the_rest(backend):
+    def answer(body, n):
+        text = body["messages"][-1]["content"]
+        return 500 if "query 2" in text else reply("A", {"A": -0.1, "B": -3.0})
+
+    llm, server = backend(answer, concurrency=1, retries=1)
+    frame = lists(3, queries=4)
+    with pytest.raises(ptd.LabellingError, match="query 'q2' .'query 2'.*2 of 4 queries are labelled") as caught:
+        ptd.PairwiseTeacher(llm)(frame)
+    labelled = caught.value.labelled
+    assert set(labelled["qid"]) == {"q0", "q1"} and {"teacher_prefs", "rank"} <= set(labelled.columns)
+    assert "sk-very-secret" not in str(caught.value)
+
+
+def test_nothing_is_paid_twice_after_an_interruption(backend):
+    broken = threading.Event()
+    broken.set()
+    llm, server = backend(
+        lambda body, n: 500 if broken.is_set() and n > 10 else reply("[2] > [1]"), concurrency=2, retries=0
+    )
+    frame = lists(2, queries=20)
+    teacher = ptd.ListwiseLLMTeacher(llm)
+    with pytest.raises(ptd.LabellingError) as caught:
+        teacher(frame)
+    kept = caught.value.labelled
+    assert 8 <= kept["qid"].nunique() <= 10
+    broken.clear()
+    before = len(server.requests)
+    out = teacher(frame)
+    assert len(server.requests) - before == 10 and out["qid"].nunique() == 20
+    pd.testing.assert_frame_equal(out[out["qid"].isin(kept["qid"])], kept)
+    assert llm.usage.calls == 20 and llm.usage.prompt_tokens == 200 and llm.usage.output_tokens == 40
+
+
+def test_concurrency_is_bounded(backend):
+    under_way, most, lock = [0], [0], threading.Lock()
+
+    def answer(body, n):
+        with lock:
+            under_way[0] += 1
+            most[0] = max(most[0], under_way[0])
+        time.sleep(0.02)
+        with lock:
+            under_way[0] -= 1
+        return reply("x")
+
+    llm, _ = backend(answer, concurrency=3)
+    llm.generate([f"prompt {i}" for i in range(24)], max_new_tokens=5)
+    assert 1 < most[0] <= 3
+
+
+def test_the_key_is_never_shown(backend, monkeypatch):
+    llm, server = backend(lambda body, n: 401)
+    teacher = ptd.ListwiseLLMTeacher(llm)
+    for shown in (repr(llm), repr(teacher), str(vars(pickle.loads(pickle.dumps(llm))))):
+        assert "sk-very-secret" not in shown
+    with pytest.raises(ptd.LabellingError) as caught:
+        teacher(lists(2))
+    assert "sk-very-secret" not in str(caught.value) and len(server.requests) == 1  # 401 is not tried again
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
+    from_environment = ptd.OpenAI("m", base_url=server.url, retries=0)
+    with pytest.raises(BackendError):
+        from_environment.generate(["x"], max_new_tokens=1)
+    assert server.requests[-1][1] == "Bearer sk-environment" and "sk-environment" not in repr(from_environment)
+
+
+def test_settings_are_checked(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    for name, value in {"concurrency": 0, "retries": -1, "timeout": 0}.items():
+        with pytest.raises(ValueError, match=name):
+            ptd.OpenAI("m", **{name: value})
+    with pytest.raises(ValueError, match="set OPENAI_API_KEY"):
+        ptd.OpenAI("m").generate(["x"], max_new_tokens=1)
+
+
+# -- a server that serves a model -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def served(tiny_llm):
+    """``transformers serve`` with a tiny local model; gives (process, base URL)."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", tiny_llm]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+            break
+        except OSError:
+            if process.poll() is not None:
+                pytest.fail(f"transformers serve ended with {process.returncode}")
+            time.sleep(0.1)
+    yield process, f"http://127.0.0.1:{port}/v1"
+    process.kill()
+    process.wait()
+
+
+def test_labels_through_http_and_a_server_killed_in_the_middle(served, tiny_llm):
+    process, url = served
+    frame = lists(4, queries=3)
+    llm = ptd.OpenAI(tiny_llm, base_url=url, logprobs=False, concurrency=2, retries=0, timeout=60)
+    pairs = ptd.PairwiseTeacher(llm, n_pairs=3)(frame)
+    assert sum(len(cell) for cell in pairs["teacher_prefs"]) == 9
+    teacher = ptd.ListwiseLLMTeacher(llm, window_size=3, stride=2)
+    out = teacher(frame)
+    assert sorted(out.loc[out["qid"] == "q0", "teacher_rank"]) == [0, 1, 2, 3]
+    assert sum(teacher.responses.values()) == teacher.estimate(frame).calls == 6
+    assert llm.usage.calls == 15 and llm.usage.prompt_tokens > 0
+
+    # Kill it when some, not all, of many queries are answered.
+    many = lists(2, queries=40)
+    slow = ptd.ListwiseLLMTeacher(ptd.OpenAI(tiny_llm, base_url=url, concurrency=2, retries=0, timeout=60))
+
+    def kill_in_the_middle():
+        while slow.usage.calls < 10:
+            time.sleep(0.005)
+        process.kill()
+
+    killer = threading.Thread(target=kill_in_the_middle)
+    killer.start()
+    with pytest.raises(ptd.LabellingError, match="gave no answer") as caught:
+        slow(many)
+    killer.join()
+    labelled = caught.value.labelled
+    assert 8 <= labelled["qid"].nunique() < 40
+    assert (labelled.groupby("qid")["teacher_rank"].agg(sorted).map(tuple) == (0, 1)).all()
+
+
+# -- anything that generates ------------------------------------------------------------------------------------------
+
+
+def test_an_object_that_generates_is_wrapped_and_counted():
+    class Echo:
+        def generate(self, prompts):
+            return [type("Output", (), {"text": p[-3:]}) for p in prompts]
+
+    wrapped = Wrapped(Echo())
+    assert wrapped.generate([[{"role": "user", "content": "abc def"}]], max_new_tokens=5) == ["def"]
+    assert wrapped.usage.calls == 1
+
+    class Short:
+        def generate(self, prompts):
+            return []
+
+    with pytest.raises(BackendError, match="0 answers to 2 prompts"):
+        Wrapped(Short()).generate(["a", "b"], max_new_tokens=1)
+
+
+def test_usage_adds_and_subtracts():
+    a, b = Usage(3, 30, 3, 1.5), Usage(1, 10, 1, 0.5)
+    assert a + b == Usage(4, 40, 4, 2.0) and a - b == Usage(2, 20, 2, 1.0)
+    assert pickle.loads(pickle.dumps(a)) == a
+
+
+def test_estimated_sizes_are_on_the_safe_side(tiny_llm):
+    """Without a tokenizer a text counts a token for each 3 bytes, and cutting keeps whole words."""
+    llm = ptd.OpenAI("m", max_length=100)
+    assert llm.sizes(["abc def", "日本語"]) == [3, 3]
+    cut = llm.cut("one two three four five", 3)
+    assert cut == "one two" and llm.sizes([cut])[0] <= 3 and llm.cut("日本語の", 2) == "日本"
