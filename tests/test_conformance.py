@@ -1,6 +1,7 @@
 """What every public transformer must do, beyond PyTerrier's own two tests."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,24 @@ def asymmetric(env):
     )
 
 
+class FirstWins:
+    """Generates for listwise teachers: the order as it is shown, reversed."""
+
+    def generate(self, prompts):
+        return [SimpleNamespace(text=" > ".join(f"[{i}]" for i in range(6, 0, -1))) for _ in prompts]
+
+    def __repr__(self):
+        return "FirstWins()"
+
+
+def teacher(kind, model, **settings):
+    return lambda env: kind(env[model], precision="fp32", device="cpu", **settings)
+
+
+def stored(env):
+    return ptd.RunTeacher(env["results"].assign(teacher_score=env["results"]["teacher_score"]))
+
+
 #: name → (how to make one, the kind of frame it takes, how many input modes it has at least)
 TRANSFORMERS = {
     "BiEncoder on results": (bi_encoder, "R"),
@@ -52,17 +71,35 @@ TRANSFORMERS = {
     "document encoder": (lambda env: bi_encoder(env).doc_encoder(), "D"),
     "scorer": (lambda env: bi_encoder(env).text_scorer(), "R"),
     "Distiller": (lambda env: ptd.Distiller(bi_encoder(env), ptd.KLDivergence()), "R"),
+    "PointwiseTeacher (cross-encoder)": (teacher(ptd.PointwiseTeacher, "tiny_cross"), "R"),
+    "PointwiseTeacher (monoT5)": (teacher(ptd.PointwiseTeacher, "tiny_t5"), "R"),
+    "PointwiseTeacher (LLM)": (teacher(ptd.PointwiseTeacher, "tiny_llm"), "R"),
+    "PointwiseTeacher (re-ranker)": (lambda env: ptd.PointwiseTeacher(bi_encoder(env)), "R"),
+    "PairwiseTeacher (duoT5)": (teacher(ptd.PairwiseTeacher, "tiny_t5", n_pairs=6), "R"),
+    "PairwiseTeacher (LLM)": (teacher(ptd.PairwiseTeacher, "tiny_llm", both_orders=True), "R"),
+    "PairwiseTeacher (classifier)": (teacher(ptd.PairwiseTeacher, "tiny_cross"), "R"),
+    "ListwiseLLMTeacher": (teacher(ptd.ListwiseLLMTeacher, "tiny_llm", window_size=3, stride=2, max_words=5), "R"),
+    "ListwiseLLMTeacher (any)": (lambda env: ptd.ListwiseLLMTeacher(FirstWins(), n_permutations=2), "R"),
+    "SetwiseTeacher": (teacher(ptd.SetwiseTeacher, "tiny_llm", k=2, set_size=3), "R"),
+    "RunTeacher": (stored, "R"),
+    "RunTeacher on queries": (stored, "Q"),
+    "fuse_teachers": (lambda env: ptd.fuse_teachers("score", "teacher_score"), "R"),
     "SpanQueries": (lambda env: ptd.SpanQueries(n=3), "D"),
     "explode_queries": (lambda env: ptd.explode_queries(), "D+querygen"),
     "TextLoader": (lambda env: TextLoader(Documents(env["documents"])), "R-text"),
     "BM25 (bm25s)": (lambda env: ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s"), "Q"),
 }
 RE_RANKERS = ["BiEncoder on results", "asymmetric BiEncoder", "scorer", "Distiller"]
+TEACHERS = [name for name in TRANSFORMERS if "Teacher" in name and "queries" not in name] + ["fuse_teachers"]
+#: Those whose score of a document depends on nothing but the query and the document.
+POINTWISE = RE_RANKERS + [name for name in TEACHERS if name.startswith("PointwiseTeacher")]
 
 
 @pytest.fixture
-def env(tiny, documents, tmp_path):
-    return {"tiny": tiny, "documents": documents, "records": documents.to_dict("records"), "path": tmp_path}
+def env(tiny, tiny_cross, tiny_t5, tiny_llm, documents, results, tmp_path):
+    models = {"tiny": tiny, "tiny_cross": tiny_cross, "tiny_t5": tiny_t5, "tiny_llm": tiny_llm}
+    records = documents.to_dict("records")
+    return {**models, "documents": documents, "results": results, "records": records, "path": tmp_path}
 
 
 @pytest.fixture
@@ -87,7 +124,9 @@ def comparable(frame):
     out = frame.reset_index(drop=True).copy()
     for column in out.columns:
         if len(out) and isinstance(out[column].iloc[0], np.ndarray):
-            out[column] = [tuple(np.round(v, 4)) for v in out[column]]
+            out[column] = [tuple(np.round(v, 3) + 0.0) for v in out[column]]
+        elif len(out) and isinstance(out[column].iloc[0], dict):
+            out[column] = [tuple(sorted((k, round(p, 4)) for k, p in v.items())) for v in out[column]]
     return out
 
 
@@ -190,7 +229,7 @@ def test_compiles_to_the_same(case):
         assert_same((transformer % 2)(frame), (transformer % 2).compile()(frame))
 
 
-@pytest.mark.parametrize("name", RE_RANKERS)
+@pytest.mark.parametrize("name", RE_RANKERS + TEACHERS)
 def test_ranks_count_from_zero_in_every_query(name, env, frames):
     transformer = TRANSFORMERS[name][0](env)
     frame = frames["R"].sample(frac=1, random_state=0)  # a query's rows are not together
@@ -199,7 +238,7 @@ def test_ranks_count_from_zero_in_every_query(name, env, frames):
         assert rows.sort_values("rank")["score"].is_monotonic_decreasing
 
 
-@pytest.mark.parametrize("name", RE_RANKERS)
+@pytest.mark.parametrize("name", [n for n in RE_RANKERS + TEACHERS if n != "fuse_teachers"])
 def test_stands_in_an_experiment(name, env, frames, qrels):
     transformer = TRANSFORMERS[name][0](env)
     first = pt.Transformer.from_df(frames["R"][["qid", "docno", "text", "score", "rank"]])
@@ -219,7 +258,7 @@ def test_wrong_frames_are_refused_with_pyterriers_error(case):
     assert caught.value.modes
 
 
-@pytest.mark.parametrize("name", RE_RANKERS)
+@pytest.mark.parametrize("name", POINTWISE)
 def test_works_in_a_scorer_cache(name, env, frames):
     caching = pytest.importorskip("pyterrier_caching")
     transformer = TRANSFORMERS[name][0](env)

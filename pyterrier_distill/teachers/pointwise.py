@@ -153,10 +153,19 @@ class PointwiseTeacher(PromptTeacher):
         """Label and re-rank; every other column, the rows' order and the index stay."""
         if not isinstance(self.model, pt.Transformer):
             return super().transform(inp)
+        with pt.validate.any(inp, context=self) as v:
+            for columns in self._re_ranker_inputs():
+                v.result_frame(columns)
         ranked = self.model(inp)
         if "score" not in ranked.columns:
             raise ValueError(f"{self.model!r} wraps no re-ranker: it gives no score.")
         return rerank(ranked, ranked["score"].to_numpy(), **{self.label: ranked["score"].to_numpy(dtype=float)})
+
+    def _re_ranker_inputs(self) -> list[list[str]]:
+        """What a wrapped re-ranker needs besides ids, one list a way of calling it; nothing where it does not say."""
+        modes = pt.inspect.transformer_inputs(self.model, strict=False) or [[]]
+        modes = [mode for mode in modes if {"qid", "docno"} <= set(mode)] or [[]]
+        return [[column for column in mode if column not in ("qid", "docno")] for mode in modes]
 
     def estimate(self, inp: pd.DataFrame) -> Usage:
         """Calls and tokens of labelling ``inp``: equal (query, document) pairs count once.
