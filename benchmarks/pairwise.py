@@ -1,0 +1,103 @@
+"""A pair classifier beside a pointwise cross-encoder, trained from one checkpoint on one set of judgements.
+
+Trains on the training queries of a collection in BEIR layout with negatives mined by the checkpoint itself, re-ranks
+the top of a stored first stage of another, and prints nDCG@10.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+from common import report
+from pyterrier.measures import nDCG
+
+import pyterrier_distill as ptd
+from pyterrier_distill.demo.distil import default_teacher
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--train", required=True, help="folder with corpus, queries, qrels/train.tsv")
+parser.add_argument("--test", required=True, nargs="+", help="folders with qrels and runs/bm25.txt.gz")
+parser.add_argument("--depth", type=int, default=30)
+parser.add_argument("--pairs-per-query", type=int, default=2)
+parser.add_argument("--negatives", type=int, default=4)
+parser.add_argument("--learning-rate", type=float, default=1e-4)
+parser.add_argument("--seed", type=int, default=42)
+parser.add_argument("--out")
+options = parser.parse_args()
+
+
+def candidates(dataset) -> pd.DataFrame:
+    """Each query's relevant documents, and documents that the checkpoint ranks 5th to 50th, as an R frame."""
+    encoder = ptd.BiEncoder(default_teacher(), max_length=128)
+    documents = pd.DataFrame(dataset.get_corpus_iter(verbose=False))
+    topics, qrels = dataset.get_topics(), dataset.get_qrels()
+    relevant = qrels[qrels["label"] > 0].groupby("qid")["docno"].agg(set).to_dict()
+    topics = topics[topics["qid"].isin(relevant)]
+    scores = encoder.encode_queries(topics["query"].tolist()) @ encoder.encode_docs(documents["text"].tolist()).T
+    docnos, texts = documents["docno"].to_numpy(), dict(zip(documents["docno"], documents["text"], strict=True))
+    rng, rows = random.Random(options.seed), []
+    for qid, query, line in zip(topics["qid"], topics["query"], scores, strict=True):
+        ranked = [d for d in docnos[np.argsort(-line)[4:50]] if d not in relevant[qid]]
+        for docno in [*sorted(relevant[qid])[:1], *rng.sample(ranked, options.negatives)]:
+            rows.append((qid, query, docno, texts[docno]))
+    return pd.DataFrame(rows, columns=["qid", "query", "docno", "text"])
+
+
+def pointwise(frame: pd.DataFrame, qrels: pd.DataFrame, path: str) -> str:
+    """sentence-transformers' own trainer: binary cross-entropy on as many documents as the pairs hold."""
+    from datasets import Dataset
+    from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
+    judged = set(zip(qrels["qid"], qrels["docno"], strict=True))
+    rows = []
+    for _, group in frame.groupby("qid", sort=False):
+        kept = group.iloc[: 1 + options.pairs_per_query]
+        for row in kept.itertuples():
+            rows.append((row.query, row.text, float((row.qid, row.docno) in judged)))
+    data = Dataset.from_dict(dict(zip(("query", "text", "label"), map(list, zip(*rows, strict=True)), strict=True)))
+    model = CrossEncoder(default_teacher(), num_labels=1, max_length=256, device="cpu")
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=path, per_device_train_batch_size=32, learning_rate=options.learning_rate, warmup_ratio=0.1,
+        bf16=True, num_train_epochs=1, save_strategy="no", report_to="none", seed=options.seed, logging_steps=50, use_cpu=True,
+    )  # fmt: skip
+    CrossEncoderTrainer(model, arguments, data, loss=BinaryCrossEntropyLoss(model)).train()
+    model.save_pretrained(path)
+    return path
+
+
+dataset = pt.get_dataset(f"folder:{options.train}/train")
+frame, qrels = candidates(dataset), dataset.get_qrels()
+training = ptd.PairTraining(learning_rate=options.learning_rate, pairs_per_query=options.pairs_per_query)
+pairwise = ptd.PairwiseTeacher(default_teacher(), kind="classifier", training=training, max_length=320, verbose=True)
+work = tempfile.mkdtemp()
+started = time.monotonic()
+pairwise.fit(frame, qrels).save(f"{work}/pairwise")
+seconds = {"pairwise": round(time.monotonic() - started)}
+started = time.monotonic()
+pointwise(frame, qrels, f"{work}/pointwise")
+seconds["pointwise"] = round(time.monotonic() - started)
+
+rows = []
+for folder in options.test:
+    test = pt.get_dataset(f"folder:{folder}")
+    first = pt.io.read_results(str(Path(folder) / "runs" / "bm25.txt.gz")).merge(test.get_topics(), on="qid")
+    texts = pd.DataFrame(test.get_corpus_iter(verbose=False))[["docno", "text"]]
+    first = first[first["rank"] < options.depth].merge(texts, on="docno")
+    point = ptd.PointwiseTeacher(f"{work}/pointwise", verbose=True)
+    both = ptd.PairwiseTeacher(f"{work}/pairwise", both_orders=True, max_length=320, verbose=True)
+    runs = {"BM25": first, "pointwise": point(first), "pairwise": both(first)}
+    figures = {name: pt.Evaluate(run, test.get_qrels(), [nDCG @ 10])["nDCG@10"] for name, run in runs.items()}
+    figures["inconsistency"] = both.inconsistency
+    rows.append({"test": Path(folder).name, **{name: round(value, 4) for name, value in figures.items()}})
+    print(json.dumps(rows[-1]), flush=True)
+settings = {n: v for n, v in vars(options).items() if n not in ("out", "test", "train")}
+report(
+    {"train": Path(options.train).name, "settings": settings, "training_seconds": seconds, "rows": rows}, options.out
+)
