@@ -65,7 +65,8 @@ def pointwise(frame: pd.DataFrame, qrels: pd.DataFrame, path: str) -> str:
     model = CrossEncoder(default_teacher(), num_labels=1, max_length=256, device="cpu")
     arguments = CrossEncoderTrainingArguments(
         output_dir=path, per_device_train_batch_size=32, learning_rate=options.learning_rate, warmup_ratio=0.1,
-        bf16=True, num_train_epochs=1, save_strategy="no", report_to="none", seed=options.seed, logging_steps=50, use_cpu=True,
+        bf16=True, num_train_epochs=1, save_strategy="no", report_to="none", seed=options.seed, logging_steps=50,
+        use_cpu=True,
     )  # fmt: skip
     CrossEncoderTrainer(model, arguments, data, loss=BinaryCrossEntropyLoss(model)).train()
     model.save_pretrained(path)
