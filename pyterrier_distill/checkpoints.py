@@ -187,6 +187,6 @@ def versions() -> dict[str, str]:
         "pyterrier", "pyterrier-dr", "torch", "transformers", "sentence-transformers",
         "accelerate", "numpy", "pandas", "ir-measures", "ir-datasets",
     )  # fmt: skip
-    from .._version import __version__
+    from ._version import __version__
 
     return {"pyterrier-distill": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}

@@ -201,7 +201,8 @@ class Distiller(pt.Estimator):
     def _fingerprint(self, frame: pd.DataFrame) -> str:
         """Of what training or evaluation reads of a frame."""
         read = ("qid", "docno", "query", self.student.text_field, *self.loss.columns(), frames.LABEL)
-        return training_lists.fingerprint(frame, [c for c in dict.fromkeys(read) if c in frame.columns])
+        columns = [column for column in dict.fromkeys(read) if column in frame.columns]
+        return training_lists.fingerprint(frame, columns, self.loss.query_columns())
 
     def _read(self, res: pd.DataFrame, qrels: pd.DataFrame | None) -> list[training_lists.QueryList]:
         """Check a frame, cheapest checks first, and group it."""
@@ -219,11 +220,13 @@ class Distiller(pt.Estimator):
             res = frames.join_qrels(res, qrels)
         texts = ["query"] if on_queries else ["query", self.student.text_field]
         frames.check_text(res, [column for column in texts if column in res.columns])
+        queries = res.drop_duplicates("qid")
         for column in self.loss.columns():
+            cells = queries if column in self.loss.query_columns() else res
             if column in self.loss.vector_columns():
-                frames.check_vectors(res, column)
+                frames.check_vectors(cells, column)
             else:
-                frames.check_numbers(res, column)
+                frames.check_numbers(cells, column)
         if frames.LABEL in self.loss.columns() and not (res[frames.LABEL] > 0).any():
             raise ValueError("no document of the training frame is relevant (label > 0): nothing to contrast.")
         lists = training_lists.read_lists(res, self.loss, self.student.text_field)

@@ -74,9 +74,11 @@ class BiEncoderTraining:
         if all(one.texts is not None for one in lists):
             columns[self.text_field] = [text for one in lists for text in one.texts]
         frame = pd.DataFrame(columns).drop_duplicates("docno")
-        vectors = dict(zip(frame["docno"], self.doc_encoder()(frame)[DOC_VEC], strict=True))
+        matrix = np.stack(list(self.doc_encoder()(frame)[DOC_VEC]))
+        place = {docno: row for row, docno in enumerate(frame["docno"])}
         for one in lists:
-            one.doc_vectors = np.stack([vectors[docno] for docno in one.docnos])
+            one.doc_matrix = matrix
+            one.doc_rows = np.array([place[docno] for docno in one.docnos])
 
     def prepare_frame(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A validation frame with the vectors of its documents, computed once, where documents are frozen."""
@@ -101,8 +103,8 @@ class BiEncoderTraining:
             for slot, docno in enumerate(one.docnos):
                 if docno not in column:
                     column[docno] = len(column)
-                    if one.doc_vectors is not None:
-                        vectors.append(one.doc_vectors[slot])
+                    if one.doc_rows is not None:
+                        vectors.append(one.doc_matrix[one.doc_rows[slot]])
                     else:
                         texts.append(one.texts[slot])
                 index[row, slot] = column[docno]

@@ -26,14 +26,16 @@ class QueryList:
         docnos: its documents in the frame's order; empty for losses on queries alone.
         texts: their texts, or None where vectors stand in for them.
         labels: column → ``[N]`` or ``[N, D]`` for documents, ``[D]`` for queries.
-        doc_vectors: ``[N, D]`` of documents that training leaves frozen.
+        doc_rows: where in ``doc_matrix`` the vectors of its documents stand, if training leaves documents frozen.
+        doc_matrix: ``[M, D]`` vectors of all lists' documents, each once.
     """
 
     query: str
     docnos: Sequence[str]
     texts: Sequence[str] | None
     labels: dict[str, np.ndarray]
-    doc_vectors: np.ndarray | None = None
+    doc_rows: np.ndarray | None = None
+    doc_matrix: np.ndarray | None = None
 
 
 def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[QueryList]:
@@ -44,25 +46,35 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[
         loss: which columns become labels.
         text_field: the column of document text; may be absent.
     """
-    columns, per_query = loss.columns(), loss.query_columns()
     if not loss.needs - {losses.QUERY_VECTORS}:
         frame = frame.drop_duplicates("qid")
-        cells = {column: np.stack(list(frame[column])).astype(np.float32) for column in columns}
-        return [
-            QueryList(query, (), None, {column: cells[column][row] for column in columns})
-            for row, query in enumerate(frame["query"])
-        ]
+    codes, qids = pd.factorize(frame["qid"])
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(qids)))
+    rows_of = np.split(order, ends[:-1]) if len(qids) else []
+    first = np.array([rows[0] for rows in rows_of], dtype=int)
+    queries = frame["query"].to_numpy(dtype=object)[first]
+    per_query = {column: _cells(frame[column].iloc[first]) for column in loss.query_columns()}
+    if not loss.needs - {losses.QUERY_VECTORS}:
+        labels = ({column: cells[n] for column, cells in per_query.items()} for n in range(len(qids)))
+        return [QueryList(query, (), None, cells) for query, cells in zip(queries, labels, strict=True)]
+    per_document = {column: _cells(frame[column]) for column in loss.columns() if column not in per_query}
+    docnos = frame["docno"].to_numpy(dtype=object)
+    texts = frame[text_field].to_numpy(dtype=object) if text_field in frame.columns else None
     lists = []
-    for _, rows in frame.groupby("qid", sort=False):
-        labels = {
-            column: np.asarray(rows[column].iloc[0], dtype=np.float32)
-            if column in per_query
-            else np.stack(list(rows[column])).astype(np.float32)
-            for column in columns
-        }
-        texts = rows[text_field].tolist() if text_field in rows.columns else None
-        lists.append(QueryList(rows["query"].iloc[0], rows["docno"].tolist(), texts, labels))
+    for n, rows in enumerate(rows_of):
+        labels = {column: cells[n] for column, cells in per_query.items()}
+        labels.update({column: cells[rows] for column, cells in per_document.items()})
+        texts_of = None if texts is None else texts[rows].tolist()
+        lists.append(QueryList(queries[n], docnos[rows].tolist(), texts_of, labels))
     return lists
+
+
+def _cells(column: pd.Series) -> np.ndarray:
+    """float32 ``[n]`` of a column of numbers, ``[n, D]`` of a column of vectors."""
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return column.to_numpy(dtype=np.float32)
+    return np.stack(list(column)).astype(np.float32, copy=False)
 
 
 def check_lists(lists: list[QueryList], loss: losses.Loss) -> None:
@@ -81,12 +93,13 @@ def check_lists(lists: list[QueryList], loss: losses.Loss) -> None:
         )
 
 
-def fingerprint(frame: pd.DataFrame, columns: Sequence[str]) -> str:
-    """Twelve hexadecimal digits of what ``columns`` hold, row order included."""
+def fingerprint(frame: pd.DataFrame, columns: Sequence[str], per_query: Sequence[str] = ()) -> str:
+    """Twelve hexadecimal digits of what ``columns`` hold, row order included; ``per_query`` once a query."""
     digest = hashlib.sha256()
+    queries = frame.drop_duplicates("qid") if per_query and "qid" in frame.columns else frame
     for column in columns:
         digest.update(column.encode())
-        cells = frame[column]
+        cells = (queries if column in per_query else frame)[column]
         if len(cells) and isinstance(cells.iloc[0], (np.ndarray, list)):
             digest.update(np.ascontiguousarray(np.stack(list(cells))).tobytes())
         else:
