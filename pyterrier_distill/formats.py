@@ -25,7 +25,7 @@ def read_labels(path: str | os.PathLike, format: str | None = None) -> pd.DataFr
     """Read a file of labels.
 
     Args:
-        path: the file; gzipped ones end in ``.gz``.
+        path: the file, gzipped or not.
         format: one of :data:`FORMATS`; None = told from what the file looks like.
 
     Raises:
@@ -52,10 +52,15 @@ def read_labels(path: str | os.PathLike, format: str | None = None) -> pd.DataFr
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, with their numbers from 1."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, line.rstrip("\n")
+    with open(path, "rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    try:
+        with (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.rstrip("\n")
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise ValueError(f"{path} is no text, or a damaged gzip file ({error}).") from error
 
 
 def _sniff(path: Path) -> str:

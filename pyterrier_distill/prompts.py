@@ -18,6 +18,9 @@ _FIELD = re.compile(r"\{(\w*)\}")
 #: Brackets round a number, in any script's digits and brackets: what an answer consists of, so no text may.
 _IDENTIFIER = re.compile(r"[\[［【〔⟦]\s*(\d+)\s*[\]］】〕⟧]")
 
+#: What common chat models take for the end of a turn, whatever the tokenizer at hand.
+_CONTROL = re.compile(r"<\|[\w -]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>")
+
 
 @dataclass(frozen=True)
 class Template:
@@ -42,6 +45,11 @@ class Template:
     def fields(self) -> set[str]:
         """The placeholders it holds."""
         return {name for _, text in self.messages for name in _FIELD.findall(text)}
+
+    @property
+    def going_on(self) -> dict[str, bool]:
+        """``{"spaced": False}`` for ``Backend.choose`` where the text ends in white space, so that no space follows."""
+        return {"spaced": False} if self.messages[-1][1][-1:].isspace() else {}
 
     def check(self, required: Sequence[str], allowed: Sequence[str] = ()) -> Template:
         """This template, if its placeholders are those of its use.
@@ -94,21 +102,28 @@ def flatten(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
 
 
-def neutralise(text: str, specials: Sequence[str] = ()) -> str:
-    """``text`` without what could be read as an identifier or as a control token.
-
-    ``[12]`` becomes ``(12)``, whatever the script of its digits and brackets; ``<|im_end|>``, ``</s>`` and the like lose
-    their meaning by a space after the first character.
+def disarm(text: str, specials: Sequence[str] = ()) -> str:
+    """``text`` without control tokens: ``<|im_end|>``, ``</s>``, ``[INST]`` lose their meaning by a space behind the first
+    character.
 
     Args:
         text: a query or a document.
-        specials: the tokenizer's control tokens.
+        specials: the tokenizer's control tokens, besides those that chat models commonly have.
     """
-    text = _IDENTIFIER.sub(lambda match: f"({unicodedata.normalize('NFKC', match.group(1))})", text)
+    text = _CONTROL.sub(lambda match: f"{match.group(0)[0]} {match.group(0)[1:]}", text)
     for token in specials:
         if token in text:
             text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
+
+
+def neutralise(text: str, specials: Sequence[str] = ()) -> str:
+    """:func:`disarm`, and no identifiers either, for prompts whose answer consists of them.
+
+    ``[12]`` becomes ``(12)``, whatever the script of its digits and brackets.
+    """
+    text = _IDENTIFIER.sub(lambda match: f"({unicodedata.normalize('NFKC', match.group(1))})", text)
+    return disarm(text, specials)
 
 
 def first_words(text: str, words: int) -> str:

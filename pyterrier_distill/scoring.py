@@ -138,7 +138,8 @@ def pack(features: Features, budget: int, rows: int | None = None) -> Iterator[t
         start += len(positions)
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory did not suffice."""
     import torch
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
@@ -155,7 +156,7 @@ def _forward(features: Features, forward: Callable[[Features], torch.Tensor]) ->
         return forward(features).float().cpu().numpy()
     except Exception as error:
         size = len(features["attention_mask"]) if "attention_mask" in features else 1
-        if size < 2 or not _out_of_memory(error):
+        if size < 2 or not out_of_memory(error):
             raise
         logger.warning("a batch of %d inputs did not fit in memory; trying it in halves.", size)
     if torch.cuda.is_available():

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -291,8 +292,153 @@ def test_usage_adds_and_subtracts():
 
 
 def test_estimated_sizes_are_on_the_safe_side(tiny_llm):
-    """Without a tokenizer a text counts a token for each 3 bytes, and cutting keeps whole words."""
+    """Without a tokenizer: no fewer tokens than a byte-level one counts, and cutting keeps whole words."""
     llm = ptd.OpenAI("m", max_length=100)
-    assert llm.sizes(["abc def", "日本語"]) == [3, 3]
+    assert llm.sizes(["abc defg 12", "日本語", ""]) == [5, 3, 0]
     cut = llm.cut("one two three four five", 3)
     assert cut == "one two" and llm.sizes([cut])[0] <= 3 and llm.cut("日本語の", 2) == "日本"
+    ranking = " > ".join(f"[{i}]" for i in range(1, 21))
+    assert llm.sizes([ranking])[0] >= 79  # what GPT-2's tokenizer makes of it
+
+
+def test_answers_of_a_server_have_room_for_the_whole_permutation(backend):
+    whole = " > ".join(f"[{i}]" for i in range(20, 0, -1))
+
+    def answer(body, n):
+        pieces = re.findall(r" ?[^\s\d]+| ?\d+", whole)  # as GPT-2 cuts it
+        return reply("".join(pieces[: body["max_tokens"]]))
+
+    llm, _ = backend(answer)
+    teacher = ptd.ListwiseLLMTeacher(llm)
+    assert teacher(lists(20))["teacher_rank"].tolist() == list(range(19, -1, -1)) and teacher.responses["ok"] == 1
+
+
+# -- transformers, in this process ------------------------------------------------------------------------------------
+
+
+def chat(text):
+    return [{"role": "user", "content": text}]
+
+
+def test_equal_prompts_are_answered_once_and_usage_counts_what_was_said(tiny_llm):
+    prompts = [chat("red"), chat("blue dog"), chat("red")]
+    llm, alone = (ptd.HF(tiny_llm, precision="fp32", device="cpu") for _ in range(2))
+    together = llm.generate(prompts, max_new_tokens=30, permutations=[2, 12, 2])
+    assert llm.usage.calls == 2 and together[0] == together[2] != together[1]
+    assert [alone.generate([p], max_new_tokens=30, permutations=[n])[0] for p, n in zip(prompts[:2], (2, 12))] == (
+        together[:2]
+    )
+    assert llm.usage.output_tokens == alone.usage.output_tokens  # padding behind the shorter answer was not said
+    assert llm.usage.prompt_tokens == alone.usage.prompt_tokens == sum(llm.prompt_sizes(prompts[:2]))
+
+
+def test_generating_halves_what_does_not_fit_in_memory(tiny_llm, monkeypatch):
+    import torch
+
+    llm = ptd.HF(tiny_llm, precision="fp32", device="cpu")
+    prompts = [chat(f"red {i}") for i in range(5)]
+    expected = llm.generate(prompts, max_new_tokens=8)
+    whole = llm.model.generate
+
+    def small(**inputs):
+        if len(inputs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(**inputs)
+
+    monkeypatch.setattr(llm.model, "generate", small)
+    assert llm.generate(prompts, max_new_tokens=8) == expected
+
+
+def test_a_model_that_fails_in_the_middle_loses_nothing(tiny_llm, monkeypatch):
+    teacher = ptd.ListwiseLLMTeacher(tiny_llm, precision="fp32", device="cpu", batch_size=1)
+    whole, calls = teacher.llm.model.generate, [0]
+
+    def failing(**inputs):
+        calls[0] += 1
+        if calls[0] > 3:
+            raise RuntimeError("the device went away")
+        return whole(**inputs)
+
+    monkeypatch.setattr(teacher.llm.model, "generate", failing)
+    with pytest.raises(ptd.LabellingError, match="the device went away") as caught:
+        teacher(lists(2, queries=6))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert again.labelled["qid"].nunique() == 3 and str(again) == str(caught.value)
+
+
+def test_setwise_keeps_what_was_finished(backend):
+    def answer(body, n):
+        text = body["messages"][-1]["content"]
+        return 500 if "query 2" in text else reply("A", {"A": -0.1, "B": -3.0, "C": -4.0})
+
+    llm, _ = backend(answer, concurrency=1, retries=0)
+    with pytest.raises(ptd.LabellingError, match="query 'q2'") as caught:
+        ptd.SetwiseTeacher(llm, k=2, set_size=3)(lists(6, queries=4))
+    assert set(caught.value.labelled["qid"]) == {"q0", "q1"}
+
+
+def test_a_checkpoints_own_penalties_stay_out(tiny_llm, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_llm)
+    model.generation_config.repetition_penalty = 5.0
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_llm).save_pretrained(tmp_path)
+    plain, penalised = (ptd.HF(path, precision="fp32", device="cpu") for path in (tiny_llm, tmp_path))
+    assert plain.generate([chat("red")], max_new_tokens=20) == penalised.generate([chat("red")], max_new_tokens=20)
+
+
+def test_a_chat_template_without_system_role(tiny_llm):
+    from pyterrier_distill.backends.hf import chat_text
+
+    llm = ptd.HF(tiny_llm)
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    llm.tokenizer.chat_template = refuses + llm.tokenizer.chat_template
+    text = chat_text(llm.tokenizer, [{"role": "system", "content": "Be good."}, {"role": "user", "content": "Rank."}])
+    assert "user: Be good.\n\nRank." in text
+
+
+def test_without_chat_template_a_score_does_not_depend_on_other_prompts(tiny_llm, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_pretrained(tiny_llm).save_pretrained(tmp_path)
+    teacher = ptd.PointwiseTeacher(tmp_path, precision="fp32", device="cpu")
+    frame = lists(3).assign(text=["", "dog cat", "red "])
+    whole = teacher(frame)["teacher_score"].to_numpy()
+    parts = [teacher(frame.iloc[[i]])["teacher_score"].iloc[0] for i in range(3)]
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+
+
+def test_decoders_that_see_images_are_causal(tmp_path):
+    from pyterrier_distill.backends.checkpoint import kind_of
+
+    config = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert kind_of(str(tmp_path), {}) == "causal"
+
+
+def test_one_told_option_is_not_a_draw(backend):
+    llm, _ = backend(lambda body, n: reply("A", {"A": -0.01}))
+    row = np.exp(llm.choose(["x"], ["A", "B"])[0])
+    assert row[0] > 0.98 and row[1] == pytest.approx(1 - np.exp(-0.01), rel=0.05)
+
+
+def test_answers_that_could_not_be_read_are_asked_again(backend):
+    llm, server = backend(lambda body, n: reply("A", {"A": -0.1, "B": -2.0} if n > 1 else None))
+    with pytest.raises(BackendError, match="logprobs=False"):
+        llm.choose(["x"], ["A", "B"])
+    assert np.exp(llm.choose(["x"], ["A", "B"])[0, 0]) > 0.8 and len(server.requests) == 2
+
+
+def test_fields_can_be_taken_out_and_put_in(backend):
+    extra = {"max_tokens": None, "temperature": None, "max_completion_tokens": 500, "model": "other"}
+    llm, server = backend(lambda body, n: reply("x"), extra=extra)
+    llm.generate(["hi"], max_new_tokens=5)
+    body = server.requests[0][0]
+    assert "max_tokens" not in body and "temperature" not in body
+    assert body["max_completion_tokens"] == 500 and body["model"] == "other"
+    secret = ptd.OpenAI("m", base_url="http://me:pass@host:80/v1", extra={"extra_headers": {"x-api-key": "hidden"}})
+    assert "pass" not in repr(secret) and "hidden" not in repr(secret)

@@ -162,9 +162,17 @@ def malformed(rng):
 
 def test_ten_thousand_malformed_responses_are_permutations():
     rng = random.Random(0)
-    responses = [malformed(rng) for _ in range(9_990)]
+    responses = [malformed(rng) for _ in range(9_988)]
     hundred_thousand = ["[1] > " * 17_000, "9" * 100_000, "[" * 100_000, "<think>" * 15_000, "1 > " * 25_000]
-    hundred_thousand += ["a " * 50_000, "[1]" * 34_000, ">" * 100_000, "</think>" * 13_000, "(1) " * 25_000]
+    hundred_thousand += [
+        "1 >" + " " * 100_000 + "x",
+        "[1]" + " " * 100_000 + "x",
+        "a " * 50_000,
+        "[1]" * 34_000,
+        ">" * 100_000,
+        "</think>" * 13_000,
+        "(1) " * 25_000,
+    ]
     responses += [(text, 20) for text in hundred_thousand]
     answers = iter([text for text, _ in responses])
     counted = Counter()
@@ -330,6 +338,10 @@ def test_bad_settings_are_refused_at_once(settings, message):
         ptd.ListwiseLLMTeacher(Says(by_number), **settings)
     with pytest.raises(ValueError, match="name a model"):
         ptd.ListwiseLLMTeacher()
+    with pytest.raises(ValueError, match="pass backend=ptd.OpenAI"):
+        ptd.ListwiseLLMTeacher("gpt", backend="openai")
+    with pytest.raises(ValueError, match="pass one of them"):
+        ptd.ListwiseLLMTeacher("gpt", backend=Best())
     with pytest.raises(ValueError, match="set_size must be"):
         ptd.SetwiseTeacher(Best(), set_size=2)
 

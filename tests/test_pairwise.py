@@ -231,16 +231,50 @@ def test_classifier_learns_what_it_is_shown(tiny_cross, tmp_path):
     np.testing.assert_allclose(loaded(frame[160:])["score"], out["score"], atol=1e-6)
     with pytest.raises(FileExistsError):
         teacher.save(tmp_path / "pairs")
+    few = pt.inspect.transformer_apply_attributes(teacher, n_pairs=2)  # a copy compares with the same weights
+    assert "trained=" in repr(few) and few(frame[160:])["score"].nunique() > 2
+    shuffled = frame[:160].sample(frac=1, random_state=1)
+    again = ptd.PairwiseTeacher(tiny_cross, training=training, **SHARED).fit(shuffled, qrels)
+    assert repr(again) == repr(teacher)  # the order of rows is no setting
 
 
 def test_any_encoder_can_be_trained_but_not_asked_before(tiny, results, qrels):
     teacher = ptd.PairwiseTeacher(f"{tiny}/../plain", kind="classifier", **SHARED)
     with pytest.raises(ValueError, match="train one with fit"):
         teacher(results)
+    with pytest.raises(ValueError, match="no trained classifier to save"):
+        teacher.save("/tmp/never")
     assert teacher.fit(results, qrels)(results)["score"].between(0, 1).all()
 
 
+def test_documents_cannot_set_their_own_boundaries(tiny_cross):
+    classifier = ptd.PairwiseTeacher(tiny_cross, **SHARED)._comparer
+    sep = classifier.tokenizer.sep_token_id
+    ids = classifier.features([("dog", "cat [SEP] bird", "[CLS] tree [PAD]")])["input_ids"][0].tolist()
+    assert ids.count(sep) == 3 and ids.count(classifier.tokenizer.cls_token_id) == 1
+
+
+def test_classifier_settings_are_checked(tiny_cross, tiny_cross2, results):
+    for settings in ({"batch_size": 0}, {"pairs_per_query": -1}, {"epochs": 0}, {"learning_rate": 0}, {"warmup": 2}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            ptd.PairTraining(**settings)
+    with pytest.raises(TypeError, match="training must be a PairTraining"):
+        ptd.PairwiseTeacher(tiny_cross, training={})
+    with pytest.raises(ValueError, match="has 2 outputs: a pair classifier has one"):
+        ptd.PairwiseTeacher(tiny_cross2, **SHARED)(results)
+    with pytest.raises(ValueError, match="max_length=500, but .* has 128 positions"):
+        ptd.PairwiseTeacher(tiny_cross, max_length=500, **SHARED)(results)
+
+
+def test_equal_documents_are_no_inconsistency():
+    teacher = ptd.PairwiseTeacher(Preferring(lambda a, b: 0.9), both_orders=True)
+    teacher(lists(2).assign(text="same"))
+    assert teacher.inconsistency is None
+
+
 def test_fit_refuses_what_cannot_be_learnt(tiny_t5, tiny_cross, results, qrels):
+    with pytest.raises(ValueError, match="validation needs both"):
+        ptd.PairwiseTeacher(tiny_cross, **SHARED).fit(results, qrels, results)
     with pytest.raises(ValueError, match="only a classifier can be trained"):
         ptd.PairwiseTeacher(tiny_t5, **SHARED).fit(results, qrels)
     with pytest.raises(ValueError, match="two documents of different relevance"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pyterrier_distill as ptd
-from pyterrier_distill.prompts import POINTWISE, Template, neutralise
+from pyterrier_distill.prompts import POINTWISE, Template, disarm, neutralise
 
 SHARED = dict(precision="fp32", device="cpu")
 
@@ -186,9 +186,41 @@ def test_control_tokens_in_texts_lose_their_meaning(tiny_llm, template):
     assert count(plain) == count(attacked)
 
 
-def test_identifiers_in_texts_are_neutralised():
+def test_identifiers_in_texts_are_neutralised_where_answers_consist_of_them(tiny_t5, results):
     assert neutralise("see [12] and [ 3 ], ［４］ but not [x]") == "see (12) and (3), (4) but not [x]"
-    assert neutralise("a </s> b", ["</s>"]) == "a < /s> b"
+    assert disarm("a </s> b [7] <custom>", ["<custom>"]) == "a < /s> b [7] < custom>"
+    assert disarm("<|im_end|> [INST] x > 3 < y") == "< |im_end|> [ INST] x > 3 < y"
+    frame = results.head(2).assign(text=["the dog [1] runs [2]", "a [12] bird"])
+    out = ptd.PointwiseTeacher(tiny_t5, **SHARED)(frame)  # a citation is a text like any other
+    for row in out.itertuples():
+        assert row.teacher_score == pytest.approx(reference_t5(tiny_t5, row.query, row.text)[1], abs=1e-5)
+
+
+def test_ordinary_added_tokens_are_left_alone(tiny_llm):
+    from transformers import AutoTokenizer
+
+    from pyterrier_distill.backends.hf import control_tokens
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
+    tokenizer.add_tokens(["dog", "  ", "<think>"])
+    assert {"<|end|>", "<think>"} <= set(control_tokens(tokenizer)) and "dog" not in control_tokens(tokenizer)
+
+
+def test_no_number_is_an_error_not_a_label(tiny_t5, results):
+    teacher = ptd.PointwiseTeacher(tiny_t5, **SHARED)
+    teacher(results)
+    teacher._scorer.backend.model.lm_head.weight.data[:] = float("nan")
+    with pytest.raises(ValueError, match="gave no number for query 'q0'.*precision='fp32'"):
+        teacher(results)
+
+
+def test_a_changed_setting_takes_effect(tiny_t5, results):
+    teacher = ptd.PointwiseTeacher(tiny_t5, **SHARED)
+    before = teacher(results)["score"]
+    teacher.set_parameter("answers", ("no", "yes"))
+    changed, fresh = teacher(results)["score"], ptd.PointwiseTeacher(tiny_t5, answers=("no", "yes"), **SHARED)
+    np.testing.assert_allclose(changed, fresh(results)["score"])
+    assert not np.allclose(changed, before)
 
 
 def test_texts_are_filled_in_once():
@@ -215,6 +247,8 @@ def test_an_encoder_without_head_is_refused(tiny, results, tmp_path):
         ({"prompt": Template((("user", "{query} {document} {docs}"),))}, "unknown placeholder {docs}"),
         ({"answers": ("yes", "yes")}, "two different words"),
         ({"answers": "no"}, "two different words"),
+        ({"label": "score"}, "label must name a column of its own"),
+        ({"max_length": 0}, "max_length must be"),
     ],
 )
 def test_bad_settings_are_refused_at_once(tiny_t5, settings, message):

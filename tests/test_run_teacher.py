@@ -103,8 +103,21 @@ def test_frames_are_labels_too():
     assert list(ptd.RunTeacher(frame, by="score")(CANDIDATES)["teacher_rank"]) == [2, 0, 1]
     labelled = CANDIDATES.assign(teacher_score=[1.0, 3.0, 2.0])
     assert list(ptd.RunTeacher(labelled)(CANDIDATES)["rank"]) == [2, 0, 1]
+    both = CANDIDATES.assign(teacher_score=[1.0, 3.0, 2.0], teacher_rank=[0, 0, 1], teacher_logits=[np.zeros(2)] * 3)
+    out = ptd.RunTeacher(both, by="score")(CANDIDATES)  # stored scores stay, ranks are counted among those at hand
+    assert list(out["teacher_score"]) == [1, 3, 2] and list(out["teacher_rank"]) == [0, 0, 2]
+    assert list(out["rank"]) == [2, 0, 1] and list(ptd.RunTeacher(both)(CANDIDATES)["rank"]) == [0, 1, 2]
     assert repr(ptd.RunTeacher(frame)) == repr(ptd.RunTeacher(frame.copy()))
     assert ptd.RunTeacher(frame) != ptd.RunTeacher(frame.assign(rank=[2, 1, 0]))
+
+
+def test_a_file_that_changes_is_another_teacher(tmp_path):
+    path = tmp_path / "run"
+    path.write_text("1 Q0 c 1 0.5 x\n")
+    before = repr(ptd.RunTeacher(path))
+    path.write_text("\ufeff1 Q0 c 1 0.5 x\n1 Q0 a 2 0.9 x\n")
+    after = ptd.RunTeacher(path)
+    assert before != repr(after) and len(after(pd.DataFrame({"qid": ["1"], "query": ["q"]}))) == 2
 
 
 def test_candidates_without_label(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -110,12 +112,13 @@ class Backend:
         """
         raise TypeError(f"{type(self).__name__} does not generate.")
 
-    def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """How likely each of ``options`` is as the answer, given that it is one of them.
 
         Args:
             prompts: n strings or lists of chat messages.
             options: m words, each a single token.
+            spaced: whether, where a prompt is a text that goes on, a space comes before the answer.
 
         Returns:
             float32 ``[n, m]``: log-probabilities that sum to 1 over the options.
@@ -128,7 +131,7 @@ class Backend:
 
     # -- the size of texts; overridden where a tokenizer is at hand ---------------------------------------------------
 
-    #: Control tokens that a text must not contain.
+    #: Control tokens that a text must not contain, besides those that look like one (:func:`..prompts.neutralise`).
     specials: Sequence[str] = ()
 
     def room(self, answer: int) -> int | None:
@@ -136,7 +139,10 @@ class Backend:
         return None if self.context is None else self.context - answer
 
     def prompt_sizes(self, prompts: Sequence[Prompt]) -> list[int]:
-        """Tokens of each prompt. Without a tokenizer: an estimate on the safe side, a token for each 3 UTF-8 bytes."""
+        """Tokens of each prompt.
+
+        Without a tokenizer an estimate on the safe side: each digit and sign is one, each word one for 3 UTF-8 bytes.
+        """
         return [_estimate(flatten(p)) + (0 if isinstance(p, str) else 8 * len(p)) for p in prompts]
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
@@ -145,14 +151,23 @@ class Backend:
 
     def cut(self, text: str, tokens: int) -> str:
         """The beginning of ``text``, at most ``tokens`` long."""
-        kept = text.encode()[: 3 * tokens].decode(errors="ignore")
-        if len(kept) < len(text) and not text[len(kept)].isspace() and " " in kept:
-            kept = kept[: kept.rindex(" ")]
-        return kept
+        end = 0
+        for piece in _PIECES.finditer(text):
+            size = _estimate(piece.group(0))
+            if size > tokens:  # words stay whole; scripts without spaces do not have to
+                rest = "" if piece.group(0).isascii() else piece.group(0).encode()[: 3 * tokens].decode(errors="ignore")
+                return text[: piece.start()] + rest if rest else text[:end]
+            tokens -= size
+            end = piece.end()
+        return text
+
+
+#: Words, numbers by the digit, and every other sign by itself: what tokenizers cut texts into at the least.
+_PIECES = re.compile(r"[^\W\d_]+|\d|\S")
 
 
 def _estimate(text: str) -> int:
-    return -(-len(text.encode()) // 3)
+    return sum(max(1, -(-len(piece.encode()) // 3)) for piece in _PIECES.findall(text))
 
 
 class Wrapped(Backend):
@@ -180,15 +195,16 @@ class Wrapped(Backend):
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, permutations: Sequence[int] | None = None
     ) -> list[str]:
         """Ask the wrapped backend; how many tokens it may answer is its own setting."""
-        import time
-
         if permutations is not None:
             raise ValueError(f"{self.inner!r} cannot be held to a permutation: leave constrained=True out.")
         if not prompts:
             return []
         messages = bool(getattr(self.inner, "supports_message_input", False))
         started = time.monotonic()
-        outputs = list(self.inner.generate([p if messages else flatten(p) for p in prompts]))
+        try:
+            outputs = list(self.inner.generate([p if messages else flatten(p) for p in prompts]))
+        except Exception as error:
+            raise BackendError(f"{self.inner!r} failed ({type(error).__name__}: {error}).") from error
         texts = [getattr(output, "text", output) for output in outputs]
         if len(texts) != len(prompts):
             raise BackendError(f"{self.inner!r} gave {len(texts)} answers to {len(prompts)} prompts.")

@@ -54,7 +54,9 @@ def kind_of(name: str, hub: dict[str, Any]) -> str:
     for architecture in architectures:
         for ending, kind in _KINDS.items():
             if architecture.endswith(ending):
-                return "seq2seq" if kind == "seq2seq" or config.is_encoder_decoder and kind == "causal" else kind
+                # Decoders that see images are called ...ForConditionalGeneration, too.
+                decodes = kind == "cross-encoder" or (kind == "seq2seq") == config.is_encoder_decoder
+                return kind if decodes else "seq2seq" if config.is_encoder_decoder else "causal"
     raise ValueError(
         f"{name!r} is a {architectures[0] if architectures else config.model_type} checkpoint, which has no head that"
         " scores: give a ...ForSequenceClassification, ...ForConditionalGeneration or ...ForCausalLM checkpoint, or say"

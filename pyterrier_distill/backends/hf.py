@@ -14,7 +14,7 @@ import pyterrier as pt
 from .. import scoring
 from ..prompts import Prompt, flatten
 from . import permutation
-from .base import Backend
+from .base import Backend, BackendError
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +77,8 @@ class HF(Backend):
     @cached_property
     def _loaded(self) -> tuple[str, Any, Any]:
         """Kind, tokenizer, model."""
+        from transformers import GenerationConfig
+
         from . import checkpoint
 
         kind = self.kind or checkpoint.kind_of(self.name_or_path, self._hub)
@@ -88,6 +90,10 @@ class HF(Backend):
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         tokenizer.padding_side = "left" if kind == "causal" else "right"
+        ends = getattr(model.generation_config, "eos_token_id", None)
+        self._ends = list(dict.fromkeys([tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])]))
+        # Greedy means greedy: a checkpoint's own penalties and temperatures stay out.
+        model.generation_config = GenerationConfig()
         return kind, tokenizer, model
 
     @property
@@ -118,8 +124,7 @@ class HF(Backend):
     @cached_property
     def specials(self) -> Sequence[str]:
         """Control tokens that a text must not contain."""
-        added = (str(token) for token in getattr(self.tokenizer, "added_tokens_decoder", {}).values())
-        return [t for t in dict.fromkeys([*self.tokenizer.all_special_tokens, *added]) if len(t) > 1]
+        return control_tokens(self.tokenizer)
 
     # -- sizes --------------------------------------------------------------------------------------------------------
 
@@ -127,9 +132,7 @@ class HF(Backend):
         """The prompt as the tokenizer gets it: chat messages through its chat template where it has one."""
         if isinstance(prompt, str) or not getattr(self.tokenizer, "chat_template", None):
             return flatten(prompt)
-        return self.tokenizer.apply_chat_template(
-            prompt, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
+        return chat_text(self.tokenizer, prompt)
 
     def encode(self, prompts: Sequence[Prompt], padding: bool = False) -> dict[str, Any]:
         """Token ids of prompts; padded tensors if asked. A chat template brings its own control tokens."""
@@ -166,7 +169,7 @@ class HF(Backend):
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
+    def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Raw logits ``[n, m]`` of ``options`` as the next token; see :meth:`choose`."""
         if not prompts:
             return np.empty((0, len(options)), dtype=np.float32)
@@ -174,8 +177,8 @@ class HF(Backend):
 
         kind, tokenizer, model = self._loaded
         chat = not isinstance(prompts[0], str) and bool(getattr(tokenizer, "chat_template", None))
-        # A text goes on with " yes"; after a chat template, a line break or at a decoder's start it is "yes".
-        spaced = kind == "causal" and not chat and not flatten(prompts[0])[-1:].isspace()
+        # A text goes on with " yes"; after a chat template, or at a decoder's start, it is "yes".
+        spaced = spaced and kind == "causal" and not chat
         ids = torch.tensor(one_token_each(tokenizer, options, spaced, self.name_or_path), device=model.device)
 
         def forward(features: Any) -> torch.Tensor:
@@ -202,9 +205,9 @@ class HF(Backend):
             ),
         )
 
-    def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Log-probabilities ``[n, m]`` of ``options``, normalised over them."""
-        logits = self.option_logits(prompts, options)
+        logits = self.option_logits(prompts, options, spaced=spaced)
         if not len(logits):
             return logits
         shifted = logits - logits.max(axis=1, keepdims=True)
@@ -218,37 +221,61 @@ class HF(Backend):
             return []
         import torch
 
-        kind, tokenizer, model = self._loaded
+        numbers = [0] * len(prompts) if permutations is None else list(permutations)
+        keys = [(p if isinstance(p, str) else _frozen(p), n) for p, n in zip(prompts, numbers, strict=True)]
+        distinct = list(dict.fromkeys(keys))
         if permutations is not None:
-            max_new_tokens = max(max_new_tokens, permutation.longest(max(permutations)))
-        answers = [""] * len(prompts)
+            max_new_tokens = max(max_new_tokens, permutation.longest(max(numbers)))
+        model = self.model
+        features = dict(self.encode([_thawed(key) for key, _ in distinct], padding=True))
+        # Each prompt's cache grows by its answer.
         budget = 4 * scoring.TOKEN_BUDGET.get(model.device.type, scoring.TOKEN_BUDGET["cpu"])
-        features = dict(self.encode(prompts, padding=True))
-        started, output = time.monotonic(), 0
+        longest = int(features["attention_mask"].sum(dim=1).max())
+        rows = max(1, budget // (longest + max_new_tokens))
+        texts: dict[Any, str] = {}
+        started = time.monotonic()
         with (
             torch.inference_mode(),
             scoring.autocast(self.precision, model.device),
-            pt.tqdm(total=len(prompts), desc="Generating", unit="prompt", disable=not self.verbose) as bar,
+            pt.tqdm(total=len(distinct), desc="Generating", unit="prompt", disable=not self.verbose) as bar,
         ):
-            for positions, batch in scoring.pack(features, budget, self.batch_size):
-                batch = {n: batch[n].to(model.device) for n in ("input_ids", "attention_mask")}
-                numbers = None if permutations is None else [permutations[int(p)] for p in positions]
-                texts, tokens = self._complete(batch, max_new_tokens, numbers)
-                for position, text in zip(positions.tolist(), texts, strict=True):
-                    answers[position] = text
-                output += tokens
-                bar.update(len(positions))
-        prompt_tokens = int(features["attention_mask"].sum())
-        self.usage.add(len(prompts), prompt_tokens, output, time.monotonic() - started)
-        return answers
+            for positions, batch in scoring.pack(features, budget, min(rows, self.batch_size or rows)):
+                asked = [distinct[int(position)] for position in positions]
+                held = None if permutations is None else [n for _, n in asked]
+                try:
+                    answers, spoken = self._complete(batch, max_new_tokens, held)
+                except Exception as error:
+                    got = [texts.get(key) for key in keys]
+                    reason = f"{self.name_or_path} failed ({type(error).__name__}: {str(error).splitlines()[0][:200]})."
+                    raise BackendError(reason, got, keys.index(asked[0])) from error
+                texts.update(zip(asked, answers, strict=True))
+                self.usage.add(len(asked), int(batch["attention_mask"].sum()), spoken)
+                bar.update(len(asked))
+        self.usage.add(seconds=time.monotonic() - started)
+        return [texts[key] for key in keys]
 
     def _complete(self, batch: dict[str, Any], tokens: int, numbers: list[int] | None) -> tuple[list[str], int]:
+        """Answers of one batch and how many tokens they took; in halves if it does not fit in memory."""
+        import torch
+
+        size = len(batch["input_ids"])
+        try:
+            return self._generated(batch, tokens, numbers)
+        except Exception as error:
+            if size < 2 or not scoring.out_of_memory(error):
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = size // 2
+        first = self._complete(scoring.take(batch, torch.arange(half)), tokens, numbers and numbers[:half])
+        second = self._complete(scoring.take(batch, torch.arange(half, size)), tokens, numbers and numbers[half:])
+        return first[0] + second[0], first[1] + second[1]
+
+    def _generated(self, batch: dict[str, Any], tokens: int, numbers: list[int] | None) -> tuple[list[str], int]:
         from transformers import GenerationConfig
 
         kind, tokenizer, model = self._loaded
-        end = tokenizer.eos_token_id
-        also = getattr(model.generation_config, "eos_token_id", None)
-        ends = list(dict.fromkeys([end, *([also] if isinstance(also, int) else also or [])]))
+        end, ends = tokenizer.eos_token_id, self._ends
         config = GenerationConfig(
             max_new_tokens=tokens,
             do_sample=False,
@@ -260,8 +287,10 @@ class HF(Backend):
         processors = []
         if numbers is not None:
             processors.append(permutation.PermutationProcessor(self._speller, numbers, start, end))
-        ids = model.generate(**batch, generation_config=config, logits_processor=processors)[:, start:]
-        spoken = int(((ids != tokenizer.pad_token_id).cumsum(1) > 0).sum())
+        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        ids = model.generate(**inputs, generation_config=config, logits_processor=processors)[:, start:].cpu()
+        ended = sum((ids == token) for token in ends).cumsum(1)
+        spoken = int(((ended == 0) | ((ended == 1) & (ended.diff(dim=1, prepend=ended[:, :1] * 0) == 1))).sum())
         return tokenizer.batch_decode(ids, skip_special_tokens=True), spoken
 
     @cached_property
@@ -290,6 +319,29 @@ class HF(Backend):
     def __getstate__(self) -> dict[str, Any]:
         """Without the model, which is loaded again when needed."""
         return {k: v for k, v in self.__dict__.items() if k not in ("_loaded", "_speller", "specials")}
+
+
+def control_tokens(tokenizer: Any) -> list[str]:
+    """What a tokenizer takes for control tokens: the special ones, and added ones that look like markup."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    marked = [str(t) for t in added if t.special or (str(t)[:1] in "<[" and str(t)[-1:] in ">]")]
+    return [token for token in dict.fromkeys([*tokenizer.all_special_tokens, *marked]) if len(token) > 1]
+
+
+def chat_text(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    """Messages through a chat template; where it knows no system role, what the system says begins the user's turn."""
+    from jinja2 import TemplateError
+
+    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    try:
+        return tokenizer.apply_chat_template(messages, **options)
+    except TemplateError:
+        system = [m["content"] for m in messages if m["role"] == "system"]
+        rest = [dict(m) for m in messages if m["role"] != "system"]
+        if not system or not rest:
+            raise
+        rest[0]["content"] = "\n\n".join([*system, rest[0]["content"]])
+        return tokenizer.apply_chat_template(rest, **options)
 
 
 def one_token_each(tokenizer: Any, options: Sequence[str], spaced: bool, name: str) -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyterrier as pt
@@ -40,7 +41,8 @@ class OpenAI(Backend):
             chosen option has probability 1.
         max_length: tokens that a prompt and its answer may have together; None = not known, nothing is cut to it.
             Tokens are estimated, a token for each 3 UTF-8 bytes.
-        extra: further fields of each request, such as ``{"reasoning_effort": "low"}``.
+        extra: further fields of each request; None takes one out. A model that reasons and wants its own field for the
+            length of an answer: ``{"max_tokens": None, "max_completion_tokens": 4000, "temperature": None}``.
         verbose: whether to show progress.
 
     Raises:
@@ -112,11 +114,11 @@ class OpenAI(Backend):
             raise ValueError("a server cannot be held to a permutation here: leave constrained=True out.")
         return self._all(prompts, {"max_tokens": max_new_tokens}, lambda choice: choice.message.content or "")
 
-    def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Log-probabilities ``[n, m]`` of ``options``, normalised over them, from the server's 20 likeliest tokens.
 
-        An option that is not among them gets the probability of the last one that is: an upper bound. With
-        ``logprobs=False`` the option that the answer begins with has probability 1.
+        An option that is not among them gets the most that it can have: the probability of the last one told, or what
+        all those told leave. With ``logprobs=False`` the option that the answer begins with has probability 1.
 
         Raises:
             BackendError: if the server tells no log-probabilities, or none of an option.
@@ -165,31 +167,45 @@ class OpenAI(Backend):
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise error
             reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            reason = reason.replace(self._api_key or os.environ.get(_KEY) or "\0", "***")
+            key = self._api_key or os.environ.get(_KEY) or ""
+            reason = reason.replace(key, "***") if len(key) > 7 else reason
+            # The cause would show what the server echoed, such as the request's headers.
             raise BackendError(
                 f"{self.model} gave no answer ({type(error).__name__}: {reason[:300]}).", answers, position
-            ) from error
+            ) from None
         return answers
 
     def _one(self, client: Any, prompt: Prompt, request: dict[str, Any], read: Callable[[Any], Any]) -> Any:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        fields = {"messages": messages, "temperature": 0, **request, **self.extra}
+        fields = {"model": self.model, "messages": messages, "temperature": 0, **request, **self.extra}
+        fields = {name: value for name, value in fields.items() if value is not None}
         key = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
         if key not in self._remembered:
             known = {"model", "messages", "temperature", "max_tokens", "logprobs", "top_logprobs"}
+            known |= {name for name in fields if name.startswith("extra_")}
             direct = {name: value for name, value in fields.items() if name in known}
             other = {name: value for name, value in fields.items() if name not in known}
-            response = client.chat.completions.create(model=self.model, extra_body=other or None, **direct)
+            if other:
+                direct["extra_body"] = {**direct.get("extra_body", {}), **other}
+            response = client.chat.completions.create(**direct)
             spent = response.usage
             self.usage.add(1, getattr(spent, "prompt_tokens", 0) or 0, getattr(spent, "completion_tokens", 0) or 0)
             if not response.choices:
                 raise ValueError("the server sent no choice")
-            self._remembered[key] = response.choices[0]
+            answer = read(response.choices[0])
+            self._remembered[key] = response.choices[0]  # only what could be read
+            return answer
         return read(self._remembered[key])
 
     def __repr__(self) -> str:
-        defaults = {"base_url": None, "logprobs": True, "max_length": None, "extra": {}}
+        defaults = {"logprobs": True, "max_length": None}
         settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
+        if self.base_url is not None:  # a URL may name a user, a password, a key
+            parts = urlsplit(self.base_url)
+            settings.insert(0, f"base_url='{parts.scheme}://{parts.hostname}:{parts.port or ''}{parts.path}'")
+        if self.extra:  # headers may be secrets
+            shown = {name: value for name, value in self.extra.items() if not name.startswith("extra_")}
+            settings.append(f"extra={shown!r}")
         return f"OpenAI({', '.join([repr(self.model), *settings])})"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -210,7 +226,9 @@ def _option_logprobs(choice: Any, options: Sequence[str], model: str) -> np.ndar
     if not any(found.values()):
         tokens = ", ".join(repr(t.token) for t in top[:5])
         raise ValueError(f"none of {list(options)} is among the {len(top)} likeliest answers ({tokens}, ...)")
-    floor = min(t.logprob for t in top)
+    # What is not told is at most as likely as the last one told, and as all that the told ones leave.
+    left = max(1e-7, 1 - sum(np.exp(t.logprob) for t in top))
+    floor = min(min(t.logprob for t in top), np.log(left))
     told = np.array([np.logaddexp.reduce(found[option]) if found[option] else floor for option in options])
     return (told - np.logaddexp.reduce(told)).astype(np.float32)
 

@@ -58,8 +58,11 @@ class Speller:
     def __init__(self, tokenizer: Any):
         self.texts: dict[int, str] = {}
         special = set(tokenizer.all_special_ids)
-        for piece, token in tokenizer.get_vocab().items():
-            text = piece.replace("▁", " ").replace("Ġ", " ")
+        vocabulary = tokenizer.get_vocab()
+        # How this tokenizer writes a space before a word.
+        space = max("▁Ġ", key=lambda mark: sum(piece.startswith(mark) for piece in vocabulary))
+        for piece, token in vocabulary.items():
+            text = piece.replace(space, " ")
             if text and token not in special and _ALPHABET.issuperset(text):
                 self.texts[token] = text
         self.by_first: dict[str, list[int]] = defaultdict(list)

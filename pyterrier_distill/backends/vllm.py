@@ -12,6 +12,7 @@ import numpy as np
 from .. import scoring
 from ..prompts import Prompt, flatten
 from .base import Backend, BackendError
+from .hf import chat_text, control_tokens, one_token_each
 
 
 class VLLM(Backend):
@@ -69,7 +70,7 @@ class VLLM(Backend):
             enable_prefix_caching=True,
             # Probabilities of what may be said, not of what would be said without limits.
             logprobs_mode="processed_logprobs",
-            **self.options,
+            **{"max_logprobs": 32, **self.options},
         )
 
     @property
@@ -85,14 +86,12 @@ class VLLM(Backend):
     @cached_property
     def specials(self) -> Sequence[str]:
         """Control tokens that a text must not contain."""
-        return [token for token in self.tokenizer.all_special_tokens if len(token) > 1]
+        return control_tokens(self.tokenizer)
 
     def _text(self, prompt: Prompt) -> str:
         if isinstance(prompt, str) or not getattr(self.tokenizer, "chat_template", None):
             return flatten(prompt)
-        return self.tokenizer.apply_chat_template(
-            prompt, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
+        return chat_text(self.tokenizer, prompt)
 
     def _ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         chat = bool(getattr(self.tokenizer, "chat_template", None))
@@ -117,7 +116,11 @@ class VLLM(Backend):
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, permutations: Sequence[int] | None = None
     ) -> list[str]:
-        """Complete prompts greedily; held to permutations, one identifier at a time of those that are left."""
+        """Complete prompts greedily.
+
+        Held to a permutation, an answer is put together from n short ones, one identifier at a time of those that are
+        left; the prompt is read once, as prefixes are cached. :attr:`usage` counts each of them as a call.
+        """
         if not prompts:
             return []
         ids = self._ids(prompts)
@@ -139,15 +142,12 @@ class VLLM(Backend):
                 answers[row] = start + name
         return answers
 
-    def choose(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
+    def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Log-probabilities ``[n, m]`` of ``options``, normalised over them: nothing else may be said."""
         if not prompts:
             return np.empty((0, len(options)), dtype=np.float32)
-        from .hf import one_token_each
-
         chat = not isinstance(prompts[0], str) and bool(getattr(self.tokenizer, "chat_template", None))
-        spaced = not chat and not flatten(prompts[0])[-1:].isspace()
-        tokens = one_token_each(self.tokenizer, options, spaced, self.name_or_path)
+        tokens = one_token_each(self.tokenizer, options, spaced and not chat, self.name_or_path)
         from vllm import SamplingParams
 
         params = SamplingParams(temperature=0, max_tokens=1, logprobs=len(tokens), allowed_token_ids=tokens)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ class LabellingError(RuntimeError):
         super().__init__(message)
         self.labelled = labelled
 
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.labelled)
+
 
 class Teacher(pt.Transformer):
     """The base of all teachers: R with ``query`` and text → R with new ``score`` and ``rank`` and label columns.
@@ -53,6 +56,19 @@ class Teacher(pt.Transformer):
     def estimate(self, inp: pd.DataFrame) -> Usage:
         """What labelling ``inp`` would cost, without asking the model: calls, prompt tokens, output tokens."""
         raise TypeError(f"{type(self).__name__} cannot estimate.")
+
+    def _kept(self, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, made again only when a setting of this teacher has changed."""
+        settings = pt.inspect.transformer_attributes(self)
+        key = repr([(setting.name, setting.value) for setting in settings])
+        kept = self.__dict__.get("_made")
+        if kept is None or kept[0] != key:
+            self._made = kept = (key, make())
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be made again, such as a loaded model."""
+        return {name: value for name, value in self.__dict__.items() if name != "_made"}
 
     def _check(self, inp: pd.DataFrame) -> None:
         """Check the frame.
@@ -130,6 +146,28 @@ def labelling_error(error: Exception, inp: pd.DataFrame, at: str, done: Iterable
     )
 
 
+def check_label(label: str) -> str:
+    """``label``, if it can be a label column.
+
+    Raises:
+        ValueError: for a column that frames need for something else.
+    """
+    if not isinstance(label, str) or not label or label in ("qid", "query", "docno", "text", "score", "rank"):
+        raise ValueError(f"label must name a column of its own, such as 'teacher_score_minilm', not {label!r}.")
+    return label
+
+
+def check_length(max_length: int | None) -> int | None:
+    """``max_length``, if it is a number of tokens.
+
+    Raises:
+        ValueError: if it is not, or too small for a query and a document.
+    """
+    if max_length is not None and (isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 8):
+        raise ValueError(f"max_length must be None or a whole number of at least 8 tokens, not {max_length!r}.")
+    return max_length
+
+
 def incoming_order(inp: pd.DataFrame) -> np.ndarray:
     """Position ``[n]`` of each row in its query's incoming ranking, from 0.
 
@@ -157,6 +195,13 @@ def rerank(inp: pd.DataFrame, scores: Sequence[float] | np.ndarray, **labels: An
     """
     out = inp.drop(columns=["score", "rank", *labels], errors="ignore")
     scores = np.asarray(scores, dtype=float)
+    if np.isnan(scores).any():
+        missing = np.isnan(scores)
+        row = inp.iloc[int(missing.argmax())]
+        raise ValueError(
+            f"the model gave no number for query {row['qid']!r}, document {row['docno']!r} ({int(missing.sum())} such):"
+            " where precision is fp16 or bf16, try precision='fp32'; otherwise the checkpoint is broken."
+        )
     before = incoming_order(inp) if len(inp) else np.empty(0, dtype=int)
     keys = pd.DataFrame({"qid": inp["qid"].to_numpy(), "score": -scores, "before": before})
     order = keys.sort_values(["score", "before"], kind="stable")
@@ -168,6 +213,23 @@ def rerank(inp: pd.DataFrame, scores: Sequence[float] | np.ndarray, **labels: An
 def _dtype(cells: Any) -> Any:
     flat = isinstance(cells, np.ndarray) and cells.ndim == 1 and cells.dtype != object
     return cells.dtype if flat else object
+
+
+def check_engine(model: Any, backend: Any) -> None:
+    """Check that a model and what runs it go together.
+
+    Raises:
+        ValueError: if neither or both are given, or the word for the engine is unknown.
+    """
+    if isinstance(backend, str):
+        if model is None:
+            raise ValueError("name a model, or pass a backend.")
+        if backend == "openai":
+            raise ValueError("a server has an address: pass backend=ptd.OpenAI(model, base_url=...), and no model.")
+        if backend not in ("hf", "vllm"):
+            raise ValueError(f"backend must be 'hf', 'vllm', or a backend such as ptd.OpenAI(...), not {backend!r}.")
+    elif model is not None:
+        raise ValueError(f"model={model!r} and backend={backend!r} both say what answers: pass one of them.")
 
 
 def checked_backend(model: Any, settings: Mapping[str, Any], needs: str, engine: str = "hf") -> Backend:

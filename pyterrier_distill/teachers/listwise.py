@@ -6,7 +6,6 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import pandas as pd
 from .. import prompts, scoring
 from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..frames import TEACHER_RANK
-from .base import checked_backend
+from .base import check_engine, check_label, check_length, checked_backend
 from .lists import ListTeacher
 from .responses import OUTCOMES, parse_permutation
 from .together import Program
@@ -121,8 +120,7 @@ class ListwiseLLMTeacher(ListTeacher):
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
         if stride > window_size:
             raise ValueError(f"stride={stride} would skip passages between windows of {window_size}.")
-        if model is None and isinstance(backend, str):
-            raise ValueError("name a model, or pass a backend.")
+        check_engine(model, backend)
         self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
         self.prompt = prompt
         self.window_size = window_size
@@ -134,8 +132,8 @@ class ListwiseLLMTeacher(ListTeacher):
         self.max_words = max_words
         self.reasoning_tokens = reasoning_tokens
         self.seed = seed
-        self.label = label
-        self.max_length = max_length
+        self.label = check_label(label)
+        self.max_length = check_length(max_length)
         self.precision = scoring.check_precision(precision)
         self.batch_size = batch_size
         self.text_field = text_field
@@ -156,9 +154,12 @@ class ListwiseLLMTeacher(ListTeacher):
             return template.check(("query", "id", "text"), ("num", "passages"))
         return template.check(("query", "passages"), ("num",))
 
-    @cached_property
+    @property
     def llm(self) -> Backend:
         """What answers."""
+        return self._kept(self._make_llm)
+
+    def _make_llm(self) -> Backend:
         chosen = as_backend(self.model) or (None if isinstance(self.backend, str) else self.backend)
         if chosen is not None:
             return checked_backend(chosen, {}, "ListwiseLLMTeacher")
@@ -241,9 +242,6 @@ class ListwiseLLMTeacher(ListTeacher):
                 answer = self._answer_tokens(end - start) + self.reasoning_tokens
                 total += Usage(self.n_permutations, self.n_permutations * size, self.n_permutations * answer)
         return total
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "llm"}
 
 
 def hf_settings(teacher: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from .. import checkpoints, prompts, scoring
 from ..backends import checkpoint
 from ..backends.base import Usage
+from ..backends.hf import control_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,9 @@ class PairClassifier:
         import torch
         from transformers import AutoModelForSequenceClassification
 
+        outputs = checkpoint.num_labels(self.name, self.hub)
+        if outputs != 1:
+            raise ValueError(f"{self.name!r} has {outputs} outputs: a pair classifier has one.")
         device = scoring.infer_device(self.device)
         tokenizer = checkpoint.load_tokenizer(self.name, self.hub)
         if tokenizer.pad_token_id is None or tokenizer.sep_token_id is None:
@@ -88,13 +92,30 @@ class PairClassifier:
     def max_length(self) -> int:
         """Tokens of a sequence."""
         if self._max_length is not None:
+            if self._positions is not None and self._max_length > self._positions:
+                raise ValueError(f"max_length={self._max_length}, but {self.name!r} has {self._positions} positions.")
             return self._max_length
-        limits = (self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", None))
+        limits = (self.tokenizer.model_max_length, self._positions)
         return min((n for n in limits if isinstance(n, int) and 0 < n < 10**7), default=512)
+
+    @property
+    def _positions(self) -> int | None:
+        """Positions that the model has embeddings for; RoBERTa's begin behind the padding's."""
+        config = self.model.config
+        positions = getattr(config, "max_position_embeddings", None)
+        offset = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
+        return None if positions is None else positions - offset
+
+    @property
+    def ready(self) -> bool:
+        """Whether its head was ever trained."""
+        return self._loaded[2] or self.trained is not None
 
     def features(self, triples: Sequence[Triple]) -> dict[str, torch.Tensor]:
         """Token ids ``[n, L]``, with both documents cut, the longer one first, until the sequence fits."""
         tokenizer = self.tokenizer
+        control = control_tokens(tokenizer)
+        triples = [tuple(prompts.disarm(text, control) for text in triple) for triple in triples]
         texts = [text for triple in triples for text in triple]
         place = {text: n for n, text in enumerate(dict.fromkeys(texts))}
         ids = tokenizer(list(place), add_special_tokens=False, truncation=True, max_length=self.max_length)["input_ids"]
@@ -125,7 +146,7 @@ class PairClassifier:
         Raises:
             ValueError: if the head was never trained.
         """
-        if not self._loaded[2] and self.trained is None:
+        if not self.ready:
             raise ValueError(
                 f"{self.name!r} has no head that compares documents: train one with fit(res, qrels), or give a trained"
                 " checkpoint."
@@ -161,6 +182,13 @@ class PairClassifier:
     def mark_trained(self) -> None:
         """Record that the weights are no longer the checkpoint's."""
         self.trained = checkpoints.fingerprint(self.model)
+
+    def __repr__(self) -> str:
+        return f"PairClassifier({self.name!r}{'' if self.trained is None else f', trained={self.trained!r}'})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the model only if training has changed it."""
+        return {n: v for n, v in self.__dict__.items() if n != "_loaded" or self.trained is not None}
 
     def save(self, path: str | os.PathLike) -> None:
         """Write an ordinary transformers checkpoint."""

@@ -37,6 +37,17 @@ class PairTraining:
     pairs_per_query: int = 8
     warmup: float = 0.1
 
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "pairs_per_query"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        for name in ("learning_rate", "epochs"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}.")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is a share of all steps, between 0 and 1, not {self.warmup!r}.")
+
 
 #: Query, document i, document j, and 1 if i is the more relevant.
 Example = tuple[str, str, str, float]
@@ -53,7 +64,7 @@ def read_pairs(
     frames.require_columns(res, ("qid", "query", "docno", teacher.text_field), reader=repr(teacher), context=teacher)
     frames.check_results(res)
     frames.check_text(res, ["query", teacher.text_field])
-    res = frames.join_qrels(res, qrels)
+    res = frames.join_qrels(res, qrels).sort_values(["qid", "docno"], kind="stable")
     examples: list[Example] = []
     for qid, rows in res.groupby("qid", sort=False):
         rng = random.Random(hashlib.sha256(f"{teacher.seed}\0{qid}".encode()).digest())
@@ -146,6 +157,7 @@ def train(
             sums = [float(module(**collate(part))["loss"]) * len(part) for part in parts]
         return {"loss": sum(sums) / len(validation)}
 
+    random_state = torch.get_rng_state()
     torch.manual_seed(seed)
     before = {name: tensor.detach().cpu().clone() for name, tensor in module.trained.state_dict().items()}
     try:
@@ -163,6 +175,7 @@ def train(
         module.trained.load_state_dict(before)
         raise
     finally:
+        torch.set_rng_state(random_state)
         module.trained.eval()
         shutil.rmtree(directory, ignore_errors=True)
     classifier.mark_trained()

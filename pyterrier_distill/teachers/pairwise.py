@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ from .. import prompts, scoring
 from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..frames import TEACHER_PREFS
 from ..samplers import PairSampler
-from .base import PromptTeacher, checked_backend, incoming_order, rerank
+from .base import PromptTeacher, check_label, check_length, checked_backend, incoming_order, rerank
+from .pair_classifier import PairClassifier
 from .pair_training import PairTraining
 
 KINDS = ("classifier", "seq2seq", "causal")
@@ -97,6 +97,8 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         if answers is not None and (isinstance(answers, str) or len(set(answers)) != 2):
             raise ValueError(f"answers must be two different words, not {answers!r}.")
         PairSampler(n_pairs, delta, both_orders, seed)  # checks its settings
+        if training is not None and not isinstance(training, PairTraining):
+            raise TypeError(f"training must be a PairTraining, not {training!r}.")
         self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
         self.n_pairs = n_pairs
         self.delta = delta
@@ -106,8 +108,8 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         self.prompt = prompt
         self.answers = None if answers is None else tuple(answers)
         self.training = training
-        self.label = label
-        self.max_length = max_length
+        self.label = check_label(label)
+        self.max_length = check_length(max_length)
         self.precision = scoring.check_precision(precision)
         self.batch_size = batch_size
         self.text_field = text_field
@@ -123,15 +125,18 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
             from ..checkpoints import check_name
 
             self.model = check_name(self.model)
-        elif as_backend(model) is None:
+        elif not isinstance(model, PairClassifier) and as_backend(model) is None:
             checked_backend(model, {}, "PairwiseTeacher")
         self._disagreed = [0, 0]
 
     # -- which model --------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def _comparer(self) -> Any:
         """What compares: a classifier, or an asker of prompts. No weights are loaded before they are needed."""
+        return self.model if isinstance(self.model, PairClassifier) else self._kept(self._make_comparer)
+
+    def _make_comparer(self) -> Any:
         shared = {
             "max_length": self.max_length, "precision": self.precision, "batch_size": self.batch_size,
             "device": self.device, "revision": self.revision, "verbose": self.verbose,
@@ -140,7 +145,6 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         default = "ab"
         if isinstance(self.model, str):
             from ..backends.checkpoint import kind_of
-            from .pair_classifier import PairClassifier
 
             hub = {"trust_remote_code": self.trust_remote_code, "revision": self.revision}
             kind = self.kind or kind_of(self.model, hub)
@@ -200,7 +204,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
             for (i, j), p in asked.items():
                 if self.both_orders:
                     other = asked[j, i]
-                    if i < j:
+                    if i < j and texts[i] != texts[j]:
                         self._disagreed[0] += (p > 0.5) != (other < 0.5)
                         self._disagreed[1] += 1
                     p = (p + 1 - other) / 2
@@ -236,14 +240,16 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
             qrels_va: their judgements.
 
         Returns:
-            self, with :attr:`history`: a dict a log entry.
+            self, with :attr:`history`: a dict a log entry. :attr:`model` is then the trained classifier, so that copies
+            of this teacher with other settings compare with it, too.
 
         Raises:
             ValueError: if the model is no classifier, or no query has two documents of different relevance.
         """
-        from .pair_classifier import PairClassifier
         from .pair_training import read_pairs, train
 
+        if (res_va is None) != (qrels_va is None):
+            raise ValueError("validation needs both: fit(res, qrels, res_va, qrels_va).")
         if not isinstance(self._comparer, PairClassifier):
             raise ValueError(
                 f"only a classifier can be trained, and {self.model!r} is asked in words: give an encoder checkpoint"
@@ -252,7 +258,9 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         training = self.training or PairTraining()
         examples = read_pairs(res, qrels, self, training)
         validation = None if res_va is None or qrels_va is None else read_pairs(res_va, qrels_va, self, training)
-        self.history = train(self._comparer, examples, validation, training, self.seed, self.verbose)
+        classifier = self._comparer
+        self.history = train(classifier, examples, validation, training, self.seed, self.verbose)
+        self.model = classifier
         return self
 
     def save(self, path: str | os.PathLike, overwrite: bool = False) -> PairwiseTeacher:
@@ -267,19 +275,11 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         """
         from ..checkpoints import written_whole
 
+        if not isinstance(self._comparer, PairClassifier) or not self._comparer.ready:
+            raise ValueError("there is no trained classifier to save: fit one first.")
         with written_whole(path, "config.json", overwrite=overwrite) as draft:
             self._comparer.save(draft)
         return pt.inspect.transformer_apply_attributes(self, model=os.fspath(path), kind="classifier")
-
-    def __repr__(self) -> str:
-        shown = super().__repr__()
-        trained = self.__dict__.get("_comparer")
-        mark = getattr(trained, "trained", None)
-        return shown if mark is None else f"{shown[:-1]}, trained={mark!r})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        trained = getattr(self.__dict__.get("_comparer"), "trained", None)
-        return {k: v for k, v in self.__dict__.items() if k != "_comparer" or trained is not None}
 
 
 class PairAsker:
@@ -298,7 +298,7 @@ class PairAsker:
 
     def prompts(self, triples: Sequence[tuple[str, str, str]]) -> list[prompts.Prompt]:
         """One prompt a triple, documents cut to fit."""
-        clean = lambda text: prompts.neutralise(text, self.backend.specials)  # noqa: E731
+        clean = lambda text: prompts.disarm(text, self.backend.specials)  # noqa: E731
 
         def render(query: str, texts: list[str]) -> prompts.Prompt:
             return self.template.render({"query": query, "document_a": texts[0], "document_b": texts[1]})
@@ -309,7 +309,8 @@ class PairAsker:
     def compare(self, triples: Sequence[tuple[str, str, str]]) -> np.ndarray:
         """P(first ≻ second) ``[n]``."""
         try:
-            return np.exp(self.backend.choose(self.prompts(triples), self.answers)[:, 1].astype(np.float64))
+            rows = self.backend.choose(self.prompts(triples), self.answers, **self.template.going_on)
+            return np.exp(rows[:, 1].astype(np.float64))
         except BackendError as error:
             error.answers = [None if row is None else float(np.exp(row[1])) for row in error.answers]
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pyterrier as pt
 from .. import prompts, scoring
 from ..backends.base import Backend, Usage, as_backend
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE
-from .base import PromptTeacher, checked_backend, rerank
+from .base import PromptTeacher, check_label, check_length, checked_backend, rerank
 
 KINDS = ("cross-encoder", "seq2seq", "causal")
 
@@ -28,7 +27,8 @@ class PointwiseTeacher(PromptTeacher):
     * a cross-encoder with two outputs, a monoT5-style or a yes/no model: log p(true) between the two answers, ≤ 0;
     * a PyTerrier re-ranker: whatever its ``score`` is.
 
-    Models with two answers also leave ``teacher_logits``: float32[2], the raw logits of [false, true].
+    Models with two answers that run in this process also leave ``teacher_logits``: float32[2], the raw logits of
+    [false, true]. Servers and vLLM tell probabilities only.
 
     Args:
         model: the directory or hub name of a checkpoint; or a backend (``HF``, ``VLLM``, ``OpenAI``); or any PyTerrier
@@ -91,8 +91,8 @@ class PointwiseTeacher(PromptTeacher):
         self.kind = kind
         self.prompt = prompt
         self.answers = None if answers is None else tuple(answers)
-        self.label = label
-        self.max_length = max_length
+        self.label = check_label(label)
+        self.max_length = check_length(max_length)
         self.precision = scoring.check_precision(precision)
         self.batch_size = batch_size
         self.text_field = text_field
@@ -111,9 +111,12 @@ class PointwiseTeacher(PromptTeacher):
 
     # -- which model --------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def _scorer(self) -> Any:
         """What scores: a cross-encoder, or an asker of prompts. No weights are loaded before they are needed."""
+        return self._kept(self._make_scorer)
+
+    def _make_scorer(self) -> Any:
         shared = {
             "max_length": self.max_length, "precision": self.precision, "batch_size": self.batch_size,
             "device": self.device, "revision": self.revision, "verbose": self.verbose,
@@ -196,11 +199,8 @@ class PointwiseTeacher(PromptTeacher):
         else:
             scores = _log_softmax(table)[:, 1]
             labels = {} if gives == "log-probabilities" else {self.logits_label: list(table)}
-        scores = scores.astype(float)
+        scores = np.maximum(scores.astype(float), np.finfo(np.float32).min)  # a certain no, where only words were told
         return rerank(inp, scores, **{self.label: scores}, **labels)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_scorer"}
 
 
 class Asker:
@@ -224,7 +224,7 @@ class Asker:
 
     def prompts(self, pairs: Sequence[tuple[str, str]]) -> list[prompts.Prompt]:
         """One prompt a pair, the document cut to fit."""
-        clean = lambda text: prompts.neutralise(text, self.backend.specials)  # noqa: E731
+        clean = lambda text: prompts.disarm(text, self.backend.specials)  # noqa: E731
         return prompts.fit(
             lambda query, texts: self.template.render({"query": query, "document": texts[0]}),
             [(clean(query), [clean(text)]) for query, text in pairs],
@@ -235,7 +235,7 @@ class Asker:
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """``[n, 2]``: raw logits or log-probabilities of (no, yes)."""
         ask = self.backend.option_logits if self.backend.gives_logits else self.backend.choose
-        return ask(self.prompts(pairs), self.answers)
+        return ask(self.prompts(pairs), self.answers, **self.template.going_on)
 
     def estimate(self, pairs: Sequence[tuple[str, str]]) -> Usage:
         """Calls, prompt tokens and output tokens."""

@@ -26,7 +26,7 @@ class RunTeacher(Teacher):
 
     * an order (TREC run with ``by="rank"``, RankGPT, rank_llm): ``teacher_rank``, best = 0, counted among the documents
       at hand; score −``teacher_rank``;
-    * scores (TREC run with ``by="score"``, FlagEmbedding): ``teacher_score`` as stored, and ``teacher_rank``;
+    * scores (TREC run with ``by="score"``, FlagEmbedding): ``teacher_score`` as stored, for runs ``teacher_rank``, too;
     * two logits (InRanker, PairDistill): ``teacher_logits`` [false, true], and log p(true) as ``teacher_score``;
     * preferences (PairDistill): ``teacher_prefs``; score = mean preference.
 
@@ -69,6 +69,7 @@ class RunTeacher(Teacher):
             labels = os.fspath(labels)
             if not Path(labels).expanduser().is_file():
                 raise FileNotFoundError(f"no file of labels at {labels}.")
+            self._state = Path(labels).expanduser().stat()
         self.labels = labels
         self.by = by
         self.format = format
@@ -155,29 +156,27 @@ class RunTeacher(Teacher):
         labels = {c: rows[c].to_numpy() for c in _CARRIED if c in rows.columns}
         if TEACHER_LOGITS in labels:
             pairs = np.stack(list(labels[TEACHER_LOGITS])).astype(float) if len(rows) else np.empty((0, 2))
-            labels[TEACHER_SCORE] = -np.logaddexp(0, pairs[:, 0] - pairs[:, 1])
+            labels.setdefault(TEACHER_SCORE, -np.logaddexp(0, pairs[:, 0] - pairs[:, 1]))
             labels[TEACHER_LOGITS] = list(labels[TEACHER_LOGITS])
         if TEACHER_PREFS in labels:
-            labels[TEACHER_PREFS] = [{other: p for other, p in cell.items()} for cell in labels[TEACHER_PREFS]]
-        if TEACHER_SCORE in labels:
+            labels[TEACHER_PREFS] = [dict(cell) for cell in labels[TEACHER_PREFS]]
+        if TEACHER_RANK in labels:  # counted among the documents at hand; tied ones stay tied
+            stored = pd.Series(labels[TEACHER_RANK].astype(float)).groupby(inp["qid"].to_numpy(), sort=False)
+            labels[TEACHER_RANK] = (stored.rank(method="min") - 1).to_numpy().astype(int)
+        if TEACHER_SCORE in labels and not (TEACHER_RANK in labels and self.by == "rank"):
             scores = labels[TEACHER_SCORE].astype(float)
         elif TEACHER_RANK in labels:
             scores = -labels[TEACHER_RANK].astype(float)
         else:
             scores = _mean_preferences(inp, labels[TEACHER_PREFS])
-        out = rerank(inp, scores, **labels)
-        if TEACHER_RANK in labels:
-            out[TEACHER_RANK] = out["rank"].to_numpy()
-            if TEACHER_SCORE not in labels:
-                out["score"] = -out["rank"].to_numpy(dtype=float)
-        return out
+        return rerank(inp, scores, **labels)
 
     def __repr__(self) -> str:
         if isinstance(self.labels, pd.DataFrame):
             hashed = pd.util.hash_pandas_object(self.stored.astype(str), index=False).sum()
             shown = f"<{len(self.labels)} rows, {hashed:x}>"
         else:
-            shown = repr(self.labels)
+            shown = f"{self.labels!r}, <{self._state.st_size} bytes of {self._state.st_mtime_ns}>"
         defaults = {"by": "rank", "format": None, "missing": "error", "text_field": "text"}
         settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
         return f"RunTeacher({', '.join([shown, *settings])})"

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import string
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from .. import prompts, scoring
-from ..backends.base import Backend, Usage, as_backend
+from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..frames import TEACHER_RANK
-from .base import checked_backend
+from .base import check_engine, check_label, check_length, checked_backend
 from .lists import ListTeacher
 from .listwise import hf_settings
 from .together import Program
@@ -77,16 +76,15 @@ class SetwiseTeacher(ListTeacher):
             raise ValueError(f"k must be a whole number of at least 1, not {k!r}.")
         if isinstance(set_size, bool) or not isinstance(set_size, int) or not 3 <= set_size <= len(_LETTERS):
             raise ValueError(f"set_size must be a whole number from 3 to {len(_LETTERS)}, not {set_size!r}.")
-        if model is None and isinstance(backend, str):
-            raise ValueError("name a model, or pass a backend.")
+        check_engine(model, backend)
         self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
         self.k = k
         self.set_size = set_size
         self.prompt = prompt
         self.backend = backend
         self.max_words = max_words
-        self.label = label
-        self.max_length = max_length
+        self.label = check_label(label)
+        self.max_length = check_length(max_length)
         self.precision = scoring.check_precision(precision)
         self.batch_size = batch_size
         self.text_field = text_field
@@ -102,9 +100,12 @@ class SetwiseTeacher(ListTeacher):
         template = prompts.named(self.prompt, prompts.SETWISE, ("query", "passages"))
         return template.check(("query", "passages"), ("num",))
 
-    @cached_property
+    @property
     def llm(self) -> Backend:
         """What answers."""
+        return self._kept(self._make_llm)
+
+    def _make_llm(self) -> Backend:
         chosen = as_backend(self.model) or (None if isinstance(self.backend, str) else self.backend)
         if chosen is not None:
             return checked_backend(chosen, {}, "SetwiseTeacher")
@@ -140,12 +141,21 @@ class SetwiseTeacher(ListTeacher):
         return top + sorted(set(range(len(texts))) - set(top))
 
     def _ask(self, questions: Sequence[tuple[str, list[str]]]) -> list[int]:
-        best: list[int] = [0] * len(questions)
+        best: list[int | None] = [None] * len(questions)
         for size in sorted({len(texts) for _, texts in questions}):
             rows = [n for n, (_, texts) in enumerate(questions) if len(texts) == size]
             letters = list(_LETTERS[:size])
             asked = [self._shown(*questions[n]) for n in rows]
-            for n, row in zip(rows, self.llm.choose(asked, letters), strict=True):
+            try:
+                answers = list(self.llm.choose(asked, letters, **self.template.going_on))
+            except BackendError as error:
+                got = error.answers if len(error.answers) == len(rows) else [None] * len(rows)
+                for n, row in zip(rows, got, strict=True):
+                    best[n] = None if row is None else int(np.argmax(row))
+                raise BackendError(str(error), best, rows[min(error.failed, len(rows) - 1)]) from error
+            for n, row in zip(rows, answers, strict=True):
+                if np.isnan(row).any():
+                    raise ValueError(f"the model gave no number for query {questions[n][0]!r}: try precision='fp32'.")
                 best[n] = int(np.argmax(row))
         return best
 
@@ -160,7 +170,7 @@ class SetwiseTeacher(ListTeacher):
         return prompt
 
     def estimate(self, inp: pd.DataFrame) -> Usage:
-        """Most calls that labelling ``inp`` can take, and their tokens with passages of mean length.
+        """Most calls and tokens that labelling ``inp`` can take: every question over the longest passages.
 
         How many a heap really takes depends on the answers.
         """
@@ -172,12 +182,10 @@ class SetwiseTeacher(ListTeacher):
         for query, _, texts in self._lists(inp).values():
             calls = sum(_height(node, len(texts), width) for node in range(len(texts)))
             calls += sum(_height(0, len(texts) - taken, width) for taken in range(1, min(self.k, len(texts))))
-            size = self.llm.prompt_sizes([self._shown(query, texts[: self.set_size])])[0]
+            longest = [texts[n] for n in np.argsort(self.llm.sizes(texts))[::-1][: self.set_size]]
+            size = self.llm.prompt_sizes([self._shown(query, longest)])[0]
             total += Usage(calls, calls * size, calls)
         return total
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "llm"}
 
 
 def _height(node: int, size: int, width: int) -> int:
