@@ -12,6 +12,7 @@ from .frames import LABEL_COLUMNS, MissingLabelError
 from .losses import (
     MSE,
     EmbeddingMatch,
+    HiddenStateMatch,
     InfoNCE,
     KLDivergence,
     ListNet,
@@ -67,6 +68,7 @@ __all__ = [
     "BiEncoder",
     "Distiller",
     "EmbeddingMatch",
+    "HiddenStateMatch",
     "InfoNCE",
     "KLDivergence",
     "ListNet",

@@ -69,6 +69,28 @@ def load_sentence_transformer(name: str, **kwargs: Any) -> SentenceTransformer:
         ) from error
 
 
+def kept_layers(total: int, layers: int | Sequence[int]) -> list[int]:
+    """Which of ``total`` layers ``layers`` means: those listed, or so many, spread evenly from the first to the last.
+
+    Raises:
+        ValueError: if there are no such layers.
+    """
+    listed = isinstance(layers, (list, tuple)) and all(isinstance(layer, int) for layer in layers)
+    if isinstance(layers, bool) or not (isinstance(layers, int) or listed):
+        raise ValueError(f"layers must be a number of layers or a list of them, such as 2 or [0, 5], not {layers!r}.")
+    if isinstance(layers, int):
+        if not 1 <= layers <= total:
+            raise ValueError(f"layers={layers} is impossible: this model has {total} layers.")
+        keep = sorted({round(position) for position in np.linspace(0, total - 1, layers)}) if layers > 1 else [0]
+    else:
+        keep = list(layers)
+        if not keep or len(set(keep)) < len(keep) or any(not 0 <= layer < total for layer in keep):
+            raise ValueError(
+                f"layers={keep} is impossible: this model has layers 0 to {total - 1}, each to be kept once."
+            )
+    return keep
+
+
 def cut_layers(model: nn.Module, layers: int | Sequence[int]) -> list[int]:
     """Keep only some layers of a transformers encoder or decoder, in place.
 
@@ -85,19 +107,7 @@ def cut_layers(model: nn.Module, layers: int | Sequence[int]) -> list[int]:
     from torch import nn
 
     total = model.config.num_hidden_layers
-    listed = isinstance(layers, (list, tuple)) and all(isinstance(layer, int) for layer in layers)
-    if isinstance(layers, bool) or not (isinstance(layers, int) or listed):
-        raise ValueError(f"layers must be a number of layers or a list of them, such as 2 or [0, 5], not {layers!r}.")
-    if isinstance(layers, int):
-        if not 1 <= layers <= total:
-            raise ValueError(f"layers={layers} is impossible: this model has {total} layers.")
-        keep = sorted({round(position) for position in np.linspace(0, total - 1, layers)}) if layers > 1 else [0]
-    else:
-        keep = list(layers)
-        if not keep or len(set(keep)) < len(keep) or any(not 0 <= layer < total for layer in keep):
-            raise ValueError(
-                f"layers={keep} is impossible: this model has layers 0 to {total - 1}, each to be kept once."
-            )
+    keep = kept_layers(total, layers)
     stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == total]
     if len(stacks) != 1:
         raise ValueError(

@@ -208,7 +208,7 @@ class Distiller(pt.Estimator):
         """Check a frame, cheapest checks first, and group it."""
         needed = self.student.training_columns(self.loss.needs)
         frames.require_columns(res, needed, reader=repr(self.student), context=self)
-        on_queries = not self.loss.needs - {losses.QUERY_VECTORS}
+        on_queries = not self.loss.needs - losses.QUERY_SIDE
         joins = frames.LABEL in self.loss.columns() and qrels is not None
         for _, term in self.loss.terms():
             wanted = [c for c in term.columns() if not (joins and c == frames.LABEL)]
@@ -223,7 +223,9 @@ class Distiller(pt.Estimator):
         queries = res.drop_duplicates("qid")
         for column in self.loss.columns():
             cells = queries if column in self.loss.query_columns() else res
-            if column in self.loss.vector_columns():
+            if column in self.loss.state_columns():
+                frames.check_states(cells, column, self.loss.state_columns()[column])
+            elif column in self.loss.vector_columns():
                 frames.check_vectors(cells, column)
             else:
                 frames.check_numbers(cells, column)

@@ -21,6 +21,7 @@ TEACHER_LOGITS = "teacher_logits"
 TEACHER_RANK = "teacher_rank"
 TEACHER_PREFS = "teacher_prefs"
 QUERY_VEC = "query_vec"
+QUERY_STATES = "query_states"
 DOC_VEC = "doc_vec"
 LABEL = "label"
 
@@ -60,6 +61,12 @@ LABEL_COLUMNS: dict[str, LabelColumn] = {
             "put a PairwiseTeacher before the Distiller",
         ),
         LabelColumn(QUERY_VEC, "float32[dim]", "put teacher.query_encoder() before the Distiller", per_query=True),
+        LabelColumn(
+            QUERY_STATES,
+            "float16[tokens, layers, dim]",
+            "put teacher.query_encoder(states=[...]) before the Distiller",
+            per_query=True,
+        ),
         LabelColumn(DOC_VEC, "float32[dim]", "put teacher.doc_encoder() or index.vec_loader() before the Distiller"),
         LabelColumn(LABEL, "int, 0 = not relevant", "pass qrels to fit(res, qrels), or a frame with that column"),
     )
@@ -196,6 +203,25 @@ def check_vectors(frame: pd.DataFrame, column: str) -> int:
         )
     check_numbers(frame, column)
     return next(iter(shapes))[0]
+
+
+def check_states(frame: pd.DataFrame, column: str, layers: int) -> int:
+    """Check that ``column`` holds finite states of tokens, of ``layers`` layers and one width.
+
+    Returns:
+        The width.
+
+    Raises:
+        ValueError: naming the column and what it holds instead.
+    """
+    shapes = {np.shape(cell)[1:] for cell in frame[column]}
+    if len(shapes) != 1 or len(shape := next(iter(shapes))) != 2 or shape[0] != layers:
+        raise ValueError(
+            f"the column {column!r} must hold states of {layers} layers, [tokens, {layers}, dim], but holds cells"
+            f" [tokens, ...] of {sorted(shapes, key=repr)[:4]}: ask teacher.query_encoder(states=[...]) for {layers}."
+        )
+    check_numbers(frame, column)
+    return shape[1]
 
 
 def check_qrels(qrels: pd.DataFrame) -> pd.DataFrame:

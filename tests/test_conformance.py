@@ -68,6 +68,7 @@ TRANSFORMERS = {
     "BiEncoder on documents": (bi_encoder, "D"),
     "asymmetric BiEncoder": (asymmetric, "R"),
     "query encoder": (lambda env: bi_encoder(env).query_encoder(), "Q"),
+    "query encoder with states": (lambda env: bi_encoder(env).query_encoder(states=[2, -1]), "Q"),
     "document encoder": (lambda env: bi_encoder(env).doc_encoder(), "D"),
     "scorer": (lambda env: bi_encoder(env).text_scorer(), "R"),
     "Distiller": (lambda env: ptd.Distiller(bi_encoder(env), ptd.KLDivergence()), "R"),
@@ -124,7 +125,7 @@ def comparable(frame):
     out = frame.reset_index(drop=True).copy()
     for column in out.columns:
         if len(out) and isinstance(out[column].iloc[0], np.ndarray):
-            out[column] = [tuple(np.round(v, 3) + 0.0) for v in out[column]]
+            out[column] = [tuple(np.round(np.ravel(v).astype(float), 2) + 0.0) for v in out[column]]
         elif len(out) and isinstance(out[column].iloc[0], dict):
             out[column] = [tuple(sorted((k, round(p, 4)) for k, p in v.items())) for v in out[column]]
     return out

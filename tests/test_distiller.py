@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import pyterrier_distill as ptd
+from pyterrier_distill.losses import functional
 
 
 @pytest.fixture
@@ -497,3 +498,51 @@ def test_further_training_arguments_reach_the_trainer(teacher, queries, tmp_path
     )
     d.fit(queries)
     assert d.student.manifest["steps_taken"] == 3
+
+
+def test_states_of_tokens_are_learnt(tiny, documents):
+    """A student of layers [0, 3] learns what the teacher's layers 3 and 4 say of each token."""
+    teacher = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+    queries = (ptd.SpanQueries(n=6, seed=1) >> ptd.explode_queries())(documents)[["qid", "query"]]
+    labelled = teacher.query_encoder(states=[3, 4])(queries)
+    lengths = teacher.tokenise(queries["query"].tolist(), "query")["attention_mask"].sum(dim=1).tolist()
+    assert [len(cell) for cell in labelled["query_states"]] == lengths
+    first = labelled["query_states"].iloc[0]
+    assert first.shape[1:] == (2, 32) and first.dtype == np.float16
+    student = ptd.BiEncoder(
+        ptd.BiEncoder.truncated(teacher, [0, 3]), doc_encoder=teacher, freeze_docs=True, precision="fp32", device="cpu"
+    )
+    loss = ptd.EmbeddingMatch() + ptd.HiddenStateMatch(layers=(1, 2))
+    torch.manual_seed(0)
+    for parameter in student.query_modules().parameters():  # random layers are near enough to each other otherwise
+        parameter.data += 0.2 * torch.randn_like(parameter)
+
+    def distance():
+        own = student.query_encoder(states=[1, 2])(queries)["query_states"]
+        pairs = zip(map(torch.tensor, own), map(torch.tensor, labelled["query_states"]))
+        return float(torch.stack([functional.hidden_state_match(a, b) for a, b in pairs]).mean())
+
+    before = distance()
+    settings = {"epochs": 6, "learning_rate": 3e-3, "queries_per_batch": 8, "dropout": 0.0, "verbose": False}
+    ptd.Distiller(student, loss, **settings).fit(labelled)
+    assert distance() < 0.7 * before
+    assert not student.query_modules()[0].model.config.output_hidden_states
+
+
+def test_states_that_do_not_fit_are_refused(tiny, tiny_wide, documents):
+    teacher = ptd.BiEncoder(tiny, device="cpu")
+    queries = (ptd.SpanQueries(n=2) >> ptd.explode_queries())(documents)[["qid", "query"]]
+    distiller = ptd.Distiller(ptd.BiEncoder(tiny, layers=2, device="cpu"), ptd.HiddenStateMatch((1, 2)), verbose=False)
+    with pytest.raises(ptd.MissingLabelError, match="query_encoder\\(states="):
+        distiller.fit(teacher.query_encoder()(queries))
+    with pytest.raises(ValueError, match="states of 2 layers"):
+        distiller.fit(teacher.query_encoder(states=[4])(queries))
+    with pytest.raises(ValueError, match="this model has layers 1 to 4"):
+        teacher.query_encoder(states=[5])(queries)
+    labelled = teacher.query_encoder(states=[3, 4])(queries)
+    short = labelled.assign(query_states=[cell[:-1] for cell in labelled["query_states"]])
+    with pytest.raises(ValueError, match="one tokenizer"):
+        distiller.fit(short)
+    wide = ptd.BiEncoder(tiny_wide, device="cpu").query_encoder(states=[3, 4])(queries)
+    with pytest.raises(ValueError, match="differ in shape"):
+        distiller.fit(wide)

@@ -318,3 +318,28 @@ def test_what_is_no_loss_does_not_add():
         ptd.MSE() * "3"
     with pytest.raises(TypeError):
         ptd.MSE() * True
+
+
+def test_hidden_states_match_in_closed_form():
+    """Orthogonal unit states are sqrt(2) apart, opposite ones 2; lengths do not matter; layers add up."""
+    student = torch.tensor([[[1.0, 0.0], [0.0, 5.0]], [[3.0, 0.0], [0.0, 1.0]]], requires_grad=True)  # [T=2, K=2, D=2]
+    teacher = torch.tensor([[[0.0, 2.0], [0.0, 1.0]], [[-1.0, 0.0], [0.0, 9.0]]])
+    loss = functional.hidden_state_match(student, teacher)
+    assert loss.item() == pytest.approx((2**0.5 + 2) / 2)
+    loss.backward()
+    assert torch.isfinite(student.grad).all() and student.grad.abs().sum() > 0
+    assert functional.hidden_state_match(student[:0], teacher[:0]).item() == 0
+    with pytest.raises(ValueError, match="differ in shape"):
+        functional.hidden_state_match(student, teacher[:, :1])
+
+
+def test_hidden_state_match_chooses_layers():
+    states = torch.randn(5, 3, 8)
+    outputs = Outputs(mask=torch.ones(1, 1, dtype=torch.bool), query_states=states)
+    for layers, chosen in (((1, 3), [0, 2]), ((-1,), [2]), ((2, -1), [1, 2])):
+        assert ptd.HiddenStateMatch(layers)(outputs, {"query_states": states[:, chosen]}).item() == pytest.approx(0)
+    with pytest.raises(ValueError, match="layers 1 to 3"):
+        ptd.HiddenStateMatch((4,))(outputs, {"query_states": states[:, :1]})
+    for wrong in ((), (0,), (1, 1), ("last",)):
+        with pytest.raises(ValueError, match="layers must be different whole numbers"):
+            ptd.HiddenStateMatch(wrong)

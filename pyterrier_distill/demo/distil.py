@@ -21,7 +21,8 @@ import pandas as pd
 import pyterrier as pt
 
 from ..corpora.loading import Collection, load_collection
-from ..losses import EmbeddingMatch
+from ..frames import TEACHER_SCORE
+from ..losses import EmbeddingMatch, HiddenStateMatch, KLDivergence, Loss
 from . import report
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ QUERIES = 30_000
 #: See the README for what mattered.
 LEARNING_RATE = 6e-4
 QUERIES_PER_BATCH = 64
+#: Documents of each training query, the teacher's best, and the sharpness of its scores over them.
+CANDIDATES = 50
+TEMPERATURE = 0.05
 
 
 def default_teacher() -> str:
@@ -62,8 +66,9 @@ def demo(
 ) -> pd.DataFrame:
     """Distil a small query encoder on the documents of a collection, and compare it with its teacher and BM25.
 
-    No query of the collection is used for training: the student learns the teacher's vectors of random spans of
-    documents (USTAD's query-only embedding matching); documents keep the teacher's vectors.
+    No query of the collection is used for training. The student reads random spans of documents and learns the
+    teacher's vectors of them (USTAD's embedding matching), what its layers say of each token, and how it scores its
+    best documents; documents keep the teacher's vectors.
 
     Args:
         dataset: ``pydocs``, ``irds:ID`` or ``folder:PATH``.
@@ -109,17 +114,22 @@ def demo(
         lexical, index = _indexes(collection, original, work)
 
     before = _student(original, layers, index)
-    with clock("label"):
+    with clock("plan"):
         if minutes is not None:
             queries = _plan(original, layers, index, collection, minutes, seed, work)
         queries = queries or QUERIES
-        training = _training_queries(collection, original, queries, seed, work)
     settings = {
         "dataset": collection.name, "teacher": original.name_or_path, "weights": weights, "layers": layers,
         "seed": seed, "minutes": minutes, "max_length": max_length, "queries": queries,
     }  # fmt: skip
-    with clock("train"):
-        student, history = _distilled(_student(original, layers, index), training, seed, settings, work, out)
+    student, history = _finished(out / "student", index, settings)
+    if student is None:
+        checkpoints = work / f"training-{queries}-{layers}-{seed}".replace(" ", "")
+        with clock("label"):
+            training = _training_queries(collection, original, layers, index, queries, seed, checkpoints)
+        with clock("train"):
+            fresh = _student(original, layers, index)
+            student, history = _distilled(fresh, original, training, settings, checkpoints, out)
 
     with clock("evaluate"):
         table = _experiment(collection, lexical, index, original, before, student)
@@ -212,56 +222,94 @@ def _plan(
     measured = []
     for _ in range(2):  # the first round warms up
         started = time.monotonic()
-        labelled = teacher.query_encoder()(probe)
+        labelled = _candidates(_labelled(probe, teacher, layers), index)
         student = _student(teacher, layers, index)
-        Distiller(student, EmbeddingMatch(), queries_per_batch=QUERIES_PER_BATCH, verbose=False).fit(labelled)
+        Distiller(student, _loss(teacher, layers), queries_per_batch=QUERIES_PER_BATCH, verbose=False).fit(labelled)
         measured.append(time.monotonic() - started)
     queries = max(1000, round(minutes * 60 / measured[-1] * len(probe), -3))
     write_json(record, {"queries": int(queries), "seconds_per_1024": measured})
     return int(queries)
 
 
-def _training_queries(collection: Collection, teacher: Any, queries: int, seed: int, work: Path) -> pd.DataFrame:
-    """Spans with the teacher's vectors, from disk where an earlier run left them."""
+def _states(teacher: Any, layers: int | list[int]) -> list[int]:
+    """The teacher's layers whose states the student's layers learn: what the next one kept would read, and the last."""
+    from ..checkpoints import kept_layers
+
+    total = list(teacher.query_modules())[0].model.config.num_hidden_layers
+    return [*kept_layers(total, layers)[1:], total]
+
+
+def _loss(teacher: Any, layers: int | list[int]) -> Loss:
+    pairs = range(1, len(_states(teacher, layers)) + 1)
+    return EmbeddingMatch() + HiddenStateMatch(layers=tuple(pairs)) + KLDivergence(temperature=TEMPERATURE)
+
+
+def _labelled(spans: pd.DataFrame, teacher: Any, layers: int | list[int], verbose: bool = False) -> pd.DataFrame:
+    """Spans with the teacher's vectors and states."""
+    labeller = pt.inspect.transformer_apply_attributes(teacher, verbose=verbose)
+    return labeller.query_encoder(states=_states(teacher, layers))(spans)
+
+
+def _candidates(queries: pd.DataFrame, index: Any) -> pd.DataFrame:
+    """Each query's best documents by the teacher, whose score is the label."""
+    retrieved = index.np_retriever(num_results=CANDIDATES)(queries)
+    return retrieved.rename(columns={"score": TEACHER_SCORE}).drop(columns="rank")
+
+
+def _training_queries(
+    collection: Collection, teacher: Any, layers: int | list[int], index: Any, queries: int, seed: int, kept: Path
+) -> pd.DataFrame:
+    """Labelled spans, their labels from ``kept`` where an interrupted run left them."""
     spans = _spans(collection, queries, seed)
-    store = work / f"spans-{queries}-{seed}.npy"
+    store = kept / "labels.npz"
     if store.exists():
-        vectors = np.load(store)
+        with np.load(store) as stored:
+            states = np.split(stored["states"], np.cumsum(stored["tokens"])[:-1])
+            labelled = spans.assign(query_vec=list(stored["vectors"]), query_states=pd.Series(states, dtype=object))
     else:
-        labeller = pt.inspect.transformer_apply_attributes(teacher, verbose=True)
-        vectors = labeller.encode_queries(spans["query"])
+        labelled = _labelled(spans, teacher, layers, verbose=True)
+        kept.mkdir(parents=True, exist_ok=True)
         with open(store.with_suffix(".part"), "wb") as part:
-            np.save(part, vectors)
+            np.savez(
+                part,
+                vectors=np.stack(list(labelled["query_vec"])),
+                states=np.concatenate(list(labelled["query_states"])),
+                tokens=[len(cell) for cell in labelled["query_states"]],
+            )
         store.with_suffix(".part").rename(store)
-    return spans.assign(query_vec=list(vectors))
+    return _candidates(labelled, index)
 
 
-def _distilled(
-    student: Any, training: pd.DataFrame, seed: int, settings: dict[str, Any], work: Path, out: Path
-) -> tuple[Any, list[dict[str, Any]]]:
-    """The trained student: from ``out`` if the same run made it before, else trained, from its last checkpoint on."""
-    from ..distiller import Distiller
+def _finished(path: Path, index: Any, settings: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
+    """The student that the same run made before, and its history; None if there is none."""
     from ..students.bi_encoder import BiEncoder
 
-    path = out / "student"
     if path.is_dir():
-        earlier = BiEncoder(path, doc_index=student.doc_index)
+        earlier = BiEncoder(path, doc_index=index)
         if earlier.manifest.get("demo") == settings:
             logger.info("using the student in %s again", path)
             return earlier, earlier.manifest["history"]
-    checkpoints = work / f"training-{settings['queries']}-{settings['layers']}-{seed}".replace(" ", "")
+    return None, []
+
+
+def _distilled(
+    student: Any, teacher: Any, training: pd.DataFrame, settings: dict[str, Any], checkpoints: Path, out: Path
+) -> tuple[Any, list[dict[str, Any]]]:
+    """The trained student, from its last checkpoint on if there is one."""
+    from ..distiller import Distiller
+
     distiller = Distiller(
         student,
-        EmbeddingMatch(),
+        _loss(teacher, settings["layers"]),
         learning_rate=LEARNING_RATE,
         queries_per_batch=QUERIES_PER_BATCH,
         dropout=0.0,
-        seed=seed,
-        checkpoints=checkpoints,
+        seed=settings["seed"],
+        checkpoints=checkpoints / "steps",
     )
     distiller.fit(training)
     student.manifest.update(demo=settings, history=distiller.history)
-    saved = student.save(path, overwrite=True)
+    saved = student.save(out / "student", overwrite=True)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return saved, distiller.history
 

@@ -2,13 +2,14 @@
 
 from .base import Loss, Outputs
 from .contrastive import InfoNCE, LocalizedContrastive
-from .embedding import EmbeddingMatch
+from .embedding import EmbeddingMatch, HiddenStateMatch
 from .listwise import KLDivergence, ListNet, ScoreMatch
 from .pointwise import MSE, MarginMSE
 
 __all__ = [
     "MSE",
     "EmbeddingMatch",
+    "HiddenStateMatch",
     "InfoNCE",
     "KLDivergence",
     "ListNet",

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 #: What a student's forward pass can give. B queries, N documents a list, M documents a batch, D dimensions.
 SCORES = "scores"  # [B, N]
 QUERY_VECTORS = "query_vectors"  # [B, D]
+QUERY_STATES = "query_states"  # [T, layers, D], T tokens of all queries
 DOC_VECTORS = "doc_vectors"  # [B, N, D]
 BATCH_SCORES = "batch_scores"  # [B, M], with batch_index [B, N]
+
+#: What a student gives without any document.
+QUERY_SIDE = frozenset({QUERY_VECTORS, QUERY_STATES})
 
 
 @dataclass
@@ -26,6 +30,8 @@ class Outputs:
         mask: ``[B, N]`` bool, True = a real document.
         scores: ``[B, N]``, or None where no term asked for it (likewise below).
         query_vectors: ``[B, D]``.
+        query_states: ``[T, layers, D]``: what each layer says of each token, queries one behind the other, padding left
+            out.
         doc_vectors: ``[B, N, D]``.
         batch_scores: ``[B, M]``: each query against its own list and the documents of the others; −inf where a
             document must not count for a query.
@@ -35,6 +41,7 @@ class Outputs:
     mask: Tensor
     scores: Tensor | None = None
     query_vectors: Tensor | None = None
+    query_states: Tensor | None = None
     doc_vectors: Tensor | None = None
     batch_scores: Tensor | None = None
     batch_index: Tensor | None = None
@@ -65,12 +72,17 @@ class Loss:
         """Those of :meth:`columns` that hold vectors of the student's dimension; the others hold numbers."""
         return ()
 
+    def state_columns(self) -> dict[str, int]:
+        """Those of :meth:`query_columns` that hold states of tokens, and of how many layers each."""
+        return {}
+
     def __call__(self, outputs: Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         """Compute the loss.
 
         Args:
             outputs: the student's forward pass.
-            labels: column → tensor: ``[B, N]`` for documents' numbers, ``[B, D]`` or ``[B, N, D]`` for vectors.
+            labels: column → tensor: ``[B, N]`` for documents' numbers, ``[B, D]`` or ``[B, N, D]`` for vectors,
+                ``[T, layers, D]`` for states of tokens.
 
         Returns:
             A scalar.
@@ -132,6 +144,9 @@ class WeightedSum(Loss):
 
     def vector_columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(column for _, term in self._terms for column in term.vector_columns()))
+
+    def state_columns(self) -> dict[str, int]:
+        return {column: layers for _, term in self._terms for column, layers in term.state_columns().items()}
 
     def __call__(self, outputs: Outputs, labels: Mapping[str, Any]) -> Tensor:
         weight, first = self._terms[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..frames import DOC_VEC, QUERY_VEC
+from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC
 from . import base
 
 if TYPE_CHECKING:
@@ -74,3 +74,55 @@ class EmbeddingMatch(base.Loss):
                 student, teacher = student[outputs.mask], teacher[outputs.mask]
             total = total + functional.embedding_match(student, teacher, self.distance)
         return total
+
+
+class HiddenStateMatch(base.Loss):
+    """Distance between the directions of the student's and the teacher's states of the query's tokens.
+
+    What a layer of the teacher says of each token is a richer target than the one vector at the end: few layers learn
+    from it what many said in between.
+
+    Args:
+        layers: the student's layers to be compared, 1 = the first, −1 = the last; as many, in the same order, as
+            ``teacher.query_encoder(states=[...])`` was asked for. A good pairing for a student of layers [0, 5]: its
+            layer 1 with the teacher's 5 (what the last layer expects to read), its 2 with the teacher's 6.
+        label: the column of the teacher's states.
+
+    References:
+        Jiao et al. 2020, TinyBERT (hidden states; there with a mean squared error). Directions rather than values, and
+        the norm rather than its square, go with EmbeddingMatch.
+
+    Labels:
+        ``query_states``: float16[tokens, layers, D] a query, by a teacher with the student's tokenizer and width.
+
+    Example:
+        >>> EmbeddingMatch() + HiddenStateMatch(layers=(1, 2))
+        EmbeddingMatch() + HiddenStateMatch(layers=(1, 2))
+    """
+
+    needs = frozenset({base.QUERY_STATES})
+    min_documents = 0
+
+    def __init__(self, layers: Sequence[int] = (-1,), label: str = QUERY_STATES):
+        layers = tuple(layers)
+        whole = all(isinstance(layer, int) and not isinstance(layer, bool) and layer for layer in layers)
+        if not layers or not whole or len(set(layers)) < len(layers):
+            raise ValueError(f"layers must be different whole numbers, 1 = the first, -1 = the last, not {layers!r}.")
+        self.layers = layers
+        self.label = label
+
+    def query_columns(self) -> tuple[str, ...]:
+        return (self.label,)
+
+    def state_columns(self) -> dict[str, int]:
+        return {self.label: len(self.layers)}
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        states = outputs.query_states
+        depth = states.shape[1]
+        if any(not -depth <= layer <= depth for layer in self.layers):
+            raise ValueError(f"{self!r}: the student has layers 1 to {depth}.")
+        chosen = [layer - 1 if layer > 0 else depth + layer for layer in self.layers]
+        return functional.hidden_state_match(states[:, chosen], labels[self.label])

@@ -170,6 +170,28 @@ def embedding_match(student: Tensor, teacher: Tensor, distance: str = "l2") -> T
     return rows.sum() / max(1, rows.numel())
 
 
+def hidden_state_match(student: Tensor, teacher: Tensor) -> Tensor:
+    """Euclidean distance of the directions of student and teacher states, mean over tokens, sum over layers.
+
+    Args:
+        student: ``[T, K, D]``: K layers' states of T tokens.
+        teacher: ``[T, K, D]``.
+
+    Returns:
+        Scalar between 0 and 2 K; 0 for no tokens. Lengths do not matter: each state is divided by its norm.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student and teacher states differ in shape, {tuple(student.shape)} and {tuple(teacher.shape)}:"
+            " tokens, number of layers and width must agree."
+        )
+    student, teacher = F.normalize(student.float(), dim=-1), F.normalize(teacher.detach().float(), dim=-1)
+    return torch.linalg.vector_norm(student - teacher, dim=-1).sum() / max(1, len(student))
+
+
 def score_match(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean absolute difference of two modes' scores over real documents (USTAD Eq. 8). Both sides get gradients.
 

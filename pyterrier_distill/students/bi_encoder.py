@@ -17,6 +17,7 @@ from .. import checkpoints, scoring
 from ..frames import DOC_VEC, QUERY_VEC
 from .bi_encoder_artifact import BiEncoderArtifact, Weights
 from .bi_encoder_model import build, dimension
+from .bi_encoder_states import BiEncoderStates
 from .bi_encoder_training import BiEncoderTraining
 from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _DOC_PROMPTS = ("document", "passage", "corpus")
 
 
-class BiEncoder(BiEncoderArtifact, BiEncoderTraining, pyterrier_dr.BiEncoder, pt.Artifact):
+class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier_dr.BiEncoder, pt.Artifact):
     """A dense bi-encoder over a sentence-transformers model, as re-ranker (R → R) and as encoder (Q → Q, D → D).
 
     It is a ``pyterrier_dr.BiEncoder``: ``student.query_encoder() >> FlexIndex(...).retriever()`` retrieves,
@@ -287,9 +288,18 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, pyterrier_dr.BiEncoder, pt
 
     # -- as transformers ----------------------------------------------------------------------------------------------
 
-    def query_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> QueryEncoder:
-        """Q → Q with ``query_vec`` (float32[dimension]); also R → R."""
-        return QueryEncoder(self, verbose=verbose, batch_size=batch_size)
+    def query_encoder(
+        self, verbose: bool | None = None, batch_size: int | None = None, *, states: Sequence[int] | None = None
+    ) -> QueryEncoder:
+        """Q → Q with ``query_vec`` (float32[dimension]); also R → R.
+
+        Args:
+            verbose: whether to show progress; None = as this model.
+            batch_size: as in the constructor.
+            states: layers (1 = the first, −1 = the last) whose states of the query's tokens are written, too:
+                ``query_states``, float16[tokens, layers, D]. About 20 kB a query.
+        """
+        return QueryEncoder(self, verbose=verbose, batch_size=batch_size, states=states)
 
     def doc_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> DocEncoder:
         """D → D with ``doc_vec`` (float32[dimension]); also R → R. Looks up what ``doc_index`` holds."""

@@ -23,12 +23,12 @@ class BiEncoderTraining:
     """The part of :class:`~pyterrier_distill.BiEncoder` that a Distiller calls."""
 
     #: What a loss may ask of this student.
-    gives = frozenset({losses.SCORES, losses.QUERY_VECTORS, losses.DOC_VECTORS, losses.BATCH_SCORES})
+    gives = losses.QUERY_SIDE | {losses.SCORES, losses.DOC_VECTORS, losses.BATCH_SCORES}
 
     def training_columns(self, needs: frozenset[str]) -> tuple[str, ...]:
         """The columns besides labels that a frame must have to train with a loss that ``needs`` these outputs."""
         columns: tuple[str, ...] = ("qid", "query")
-        if needs - {losses.QUERY_VECTORS}:
+        if needs - losses.QUERY_SIDE:
             columns += ("docno",)
             if self.doc_index is None or not self.freeze_docs:
                 columns += (self.text_field,)
@@ -45,7 +45,7 @@ class BiEncoderTraining:
             ValueError: naming the column, both dimensions, and the projection that would mend it; or for a
                 ``doc_index`` of documents whose encoder would move.
         """
-        moves = bool(needs - {losses.QUERY_VECTORS}) and not (self.asymmetric and self.freeze_docs)
+        moves = bool(needs - losses.QUERY_SIDE) and not (self.asymmetric and self.freeze_docs)
         if moves and self.doc_index is not None:
             raise ValueError(
                 "doc_index holds vectors of documents whose encoder this training would change: build the student"
@@ -60,7 +60,7 @@ class BiEncoderTraining:
 
     def trainable(self, needs: frozenset[str]) -> nn.Module:
         """Freeze what training shall leave alone, and return the modules that it shall change."""
-        documents_move = bool(needs - {losses.QUERY_VECTORS}) and not (self.asymmetric and self.freeze_docs)
+        documents_move = bool(needs - losses.QUERY_SIDE) and not (self.asymmetric and self.freeze_docs)
         self.model.requires_grad_(False)
         modules = self.model if documents_move or not self.asymmetric else self.query_modules()
         modules.requires_grad_(True)
@@ -68,7 +68,7 @@ class BiEncoderTraining:
 
     def prepare_lists(self, lists: list[QueryList], needs: frozenset[str]) -> None:
         """Give each list the vectors of its documents, once, where documents are frozen."""
-        if needs <= {losses.QUERY_VECTORS} or not (self.asymmetric and self.freeze_docs):
+        if needs <= losses.QUERY_SIDE or not (self.asymmetric and self.freeze_docs):
             return
         columns = {"docno": [docno for one in lists for docno in one.docnos]}
         if all(one.texts is not None for one in lists):
@@ -93,7 +93,7 @@ class BiEncoderTraining:
         import torch
 
         batch: dict[str, Any] = {"queries": self.tokenise([one.query for one in lists], "query")}
-        if not needs - {losses.QUERY_VECTORS}:
+        if not needs - losses.QUERY_SIDE:
             return batch
         column: dict[str, int] = {}
         width = max(len(one.docnos) for one in lists)
@@ -121,8 +121,12 @@ class BiEncoderTraining:
         import torch.nn.functional as F
 
         outputs = losses.Outputs(mask=mask)
-        queries = outputs.query_vectors = self.embed(batch["queries"], "query")
-        if not needs - {losses.QUERY_VECTORS}:
+        if losses.QUERY_STATES in needs:
+            outputs.query_vectors, outputs.query_states = self.embed_states(batch["queries"])
+        else:
+            outputs.query_vectors = self.embed(batch["queries"], "query")
+        queries = outputs.query_vectors
+        if not needs - losses.QUERY_SIDE:
             return outputs
         documents = batch["documents"]
         if not isinstance(documents, torch.Tensor):

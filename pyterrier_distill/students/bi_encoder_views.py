@@ -10,7 +10,7 @@ import pyterrier as pt
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
-from ..frames import DOC_VEC, QUERY_VEC, check_text
+from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC, check_text
 
 if TYPE_CHECKING:
     from .bi_encoder import BiEncoder
@@ -21,13 +21,29 @@ class QueryEncoder(pyterrier_dr.BiQueryEncoder):
 
     schematic = {"label": "QueryEncoder"}
 
+    def __init__(self, bi_encoder_model: BiEncoder, verbose=None, batch_size=None, states=None):
+        super().__init__(bi_encoder_model, verbose=verbose, batch_size=batch_size)
+        self.states = None if states is None else list(states)
+
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Add the column ``query_vec``, float32[dimension]."""
+        """Add the column ``query_vec``, float32[dimension], and ``query_states`` if asked for."""
         with pt.validate.any(inp, context=self) as v:
             v.query_frame(["query"])
             v.columns(includes=["query"])
         check_text(inp, ["query"])
-        return inp.assign(**{QUERY_VEC: list(self.encode(inp["query"]))})
+        if self.states is None:
+            return inp.assign(**{QUERY_VEC: list(self.encode(inp["query"]))})
+        vectors, states = self.bi_encoder_model.encode_query_states(inp["query"].tolist(), self.states)
+        return inp.assign(**{QUERY_VEC: list(vectors), QUERY_STATES: pd.Series(states, index=inp.index, dtype=object)})
+
+    def __repr__(self) -> str:
+        return f"{self.bi_encoder_model!r}.query_encoder({'' if self.states is None else f'states={self.states}'})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, QueryEncoder) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
 
 
 class DocEncoder(pyterrier_dr.BiDocEncoder):

@@ -25,7 +25,7 @@ class QueryList:
         query: its text.
         docnos: its documents in the frame's order; empty for losses on queries alone.
         texts: their texts, or None where vectors stand in for them.
-        labels: column → ``[N]`` or ``[N, D]`` for documents, ``[D]`` for queries.
+        labels: column → ``[N]`` or ``[N, D]`` for documents, ``[D]`` or ``[tokens, layers, D]`` for queries.
         doc_rows: where in ``doc_matrix`` the vectors of its documents stand, if training leaves documents frozen.
         doc_matrix: ``[M, D]`` vectors of all lists' documents, each once.
     """
@@ -46,7 +46,7 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[
         loss: which columns become labels.
         text_field: the column of document text; may be absent.
     """
-    if not loss.needs - {losses.QUERY_VECTORS}:
+    if not loss.needs - losses.QUERY_SIDE:
         frame = frame.drop_duplicates("qid")
     codes, qids = pd.factorize(frame["qid"])
     order = np.argsort(codes, kind="stable")
@@ -54,8 +54,12 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[
     rows_of = np.split(order, ends[:-1]) if len(qids) else []
     first = np.array([rows[0] for rows in rows_of], dtype=int)
     queries = frame["query"].to_numpy(dtype=object)[first]
-    per_query = {column: _cells(frame[column].iloc[first]) for column in loss.query_columns()}
-    if not loss.needs - {losses.QUERY_VECTORS}:
+    ragged = loss.state_columns()
+    per_query = {
+        column: list(frame[column].iloc[first]) if column in ragged else _cells(frame[column].iloc[first])
+        for column in loss.query_columns()
+    }
+    if not loss.needs - losses.QUERY_SIDE:
         labels = ({column: cells[n] for column, cells in per_query.items()} for n in range(len(qids)))
         return [QueryList(query, (), None, cells) for query, cells in zip(queries, labels, strict=True)]
     per_document = {column: _cells(frame[column]) for column in loss.columns() if column not in per_query}
@@ -86,7 +90,7 @@ def check_lists(lists: list[QueryList], loss: losses.Loss) -> None:
     if len(lists) < 2:
         raise ValueError("the training frame holds 1 query; one teaches nothing general: pass at least 2.")
     longest = max(len(one.docnos) for one in lists)
-    if loss.needs - {losses.QUERY_VECTORS} and longest < loss.min_documents:
+    if loss.needs - losses.QUERY_SIDE and longest < loss.min_documents:
         raise ValueError(
             f"{loss!r} compares the documents of a query, but no query of the training frame has more than {longest}:"
             " take more candidates (retriever % 100)."
@@ -101,7 +105,8 @@ def fingerprint(frame: pd.DataFrame, columns: Sequence[str], per_query: Sequence
         digest.update(column.encode())
         cells = (queries if column in per_query else frame)[column]
         if len(cells) and isinstance(cells.iloc[0], (np.ndarray, list)):
-            digest.update(np.ascontiguousarray(np.stack(list(cells))).tobytes())
+            for cell in cells:
+                digest.update(np.ascontiguousarray(cell).tobytes())
         else:
             digest.update(pd.util.hash_pandas_object(cells.astype(str), index=False).to_numpy().tobytes())
     return digest.hexdigest()[:12]
@@ -115,17 +120,23 @@ class Collator:
         self.loss = loss
         self.columns = loss.columns()
         self.per_query = loss.query_columns()
+        self.ragged = loss.state_columns()
 
     def __call__(self, lists: list[QueryList]) -> dict[str, Any]:
         import torch
 
         _, mask = frames.pad_lists([np.ones(max(1, len(one.docnos))) for one in lists])
         labels = {column: self._tensor([one.labels[column] for one in lists], column) for column in self.columns}
-        return {"batch": self.student.collate(lists, self.loss.needs), "mask": mask.to(torch.bool), "labels": labels}
+        batch = self.student.collate(lists, self.loss.needs)
+        for column in self.ragged:
+            _check_tokens(batch["queries"]["attention_mask"], lists, column)
+        return {"batch": batch, "mask": mask.to(torch.bool), "labels": labels}
 
     def _tensor(self, cells: list[np.ndarray], column: str) -> Tensor:
         import torch
 
+        if column in self.ragged:
+            return torch.from_numpy(np.concatenate(cells))
         if column in self.per_query:
             return torch.from_numpy(np.stack(cells))
         if cells[0].ndim == 1:
@@ -134,3 +145,17 @@ class Collator:
         for row, cell in enumerate(cells):
             padded[row, : len(cell)] = torch.from_numpy(cell)
         return padded
+
+
+def _check_tokens(mask: Tensor, lists: list[QueryList], column: str) -> None:
+    """Check that student and teacher cut the queries into as many tokens.
+
+    Raises:
+        ValueError: with the first query for which they do not.
+    """
+    for one, tokens in zip(lists, mask.sum(dim=1).tolist(), strict=True):
+        if len(one.labels[column]) != tokens:
+            raise ValueError(
+                f"{column!r} of query {one.query[:60]!r} holds {len(one.labels[column])} tokens, the student makes"
+                f" {tokens} of it: states can be compared only under one tokenizer and max_length."
+            )

@@ -1,0 +1,98 @@
+"""What the layers of a bi-encoder say of each token of a query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import scoring
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class BiEncoderStates:
+    """The part of :class:`~pyterrier_distill.BiEncoder` that gives hidden states."""
+
+    @contextmanager
+    def _hidden_states(self) -> Iterator[None]:
+        """Within, the query encoder gives the states of all its layers."""
+        config = list(self.query_modules())[0].model.config
+        before = getattr(config, "output_hidden_states", False)
+        config.output_hidden_states = True
+        try:
+            yield
+        finally:
+            config.output_hidden_states = before
+
+    def embed_states(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Vectors and states of tokenised queries, with gradients.
+
+        Args:
+            features: tokenised queries ``[n, L]``.
+
+        Returns:
+            ``[n, dimension]``; and ``[T, layers, D]``: the states of all tokens, queries one behind the other.
+        """
+        import torch
+
+        device = self.model.device
+        vectors, states, order = [], {}, []
+        budget = scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])
+        with self._hidden_states():
+            for positions, batch in scoring.pack(features, budget):
+                batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+                mask = batch["attention_mask"].bool()
+                out = self.model(dict(batch), task="query")
+                vectors.append(out["sentence_embedding"].float())
+                layers = torch.stack([layer[mask] for layer in out["all_layer_embeddings"][1:]], dim=1)
+                states.update(zip(positions.tolist(), layers.split(mask.sum(dim=1).tolist()), strict=True))
+                order.append(positions)
+        inverse = torch.argsort(torch.cat(order)).to(device)
+        return torch.cat(vectors)[inverse], torch.cat([states[n] for n in range(len(states))])
+
+    def encode_query_states(self, texts: Sequence[str], layers: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Vectors of queries, and what some layers say of their tokens.
+
+        Args:
+            texts: n queries.
+            layers: which layers, 1 = the first, −1 = the last.
+
+        Returns:
+            float32 ``[n, dimension]``; and n arrays float16 ``[tokens, layers, D]``.
+
+        Raises:
+            ValueError: if there is no such layer.
+        """
+        import torch
+
+        texts = list(texts)
+        if not texts:
+            return np.empty((0, 0), dtype=np.float32), []
+        total = list(self.query_modules())[0].model.config.num_hidden_layers
+        wrong = [layer for layer in layers if layer == 0 or not -total <= layer <= total]
+        if wrong or not layers:
+            raise ValueError(f"states={list(layers)}: this model has layers 1 to {total} (or -{total} to -1).")
+        chosen = [layer if layer > 0 else total + 1 + layer for layer in layers]
+
+        def forward(features: Any) -> torch.Tensor:
+            out = self.model(dict(features), task="query")
+            return torch.stack([out["all_layer_embeddings"][layer] for layer in chosen], dim=2)
+
+        with self._hidden_states():
+            states = scoring.run(
+                texts,
+                prepare=lambda chunk: self.tokenise(chunk, "query"),
+                forward=forward,
+                device=scoring.infer_device(self.device),
+                precision=self.precision,
+                batch_size=self.batch_size,
+                verbose=self.verbose,
+                desc="Reading states",
+                unit="q",
+                ragged=True,
+            )
+        return self.encode_queries(texts), states
