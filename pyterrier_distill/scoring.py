@@ -178,7 +178,7 @@ def run(
     verbose: bool = False,
     desc: str = "scoring",
     unit: str = "d",
-    ragged: bool = False,
+    each: Callable[[np.ndarray], Any] | None = None,
 ) -> Any:
     """Apply a model to ``inputs``.
 
@@ -193,14 +193,14 @@ def run(
         verbose: whether to show a progress bar over distinct inputs.
         desc: what the progress bar says.
         unit: what it counts: ``d`` documents, ``q`` queries, ``pair``.
-        ragged: ``forward`` gives ``[m, L, ...]``, a row a token; the result is then a list of n arrays float16
-            ``[tokens, ...]``, padding cut.
+        each: for a ``forward`` that gives ``[m, L, ...]``, a row a token: called with the float32 ``[tokens, ...]`` of
+            each input, padding cut; the result is then a list of the n things that it returns.
 
     Returns:
         float32 ``[n, ...]`` in the order of ``inputs``; ``[0]`` for none, without ``prepare`` or ``forward`` called.
     """
     if len(inputs) == 0:
-        return [] if ragged else np.empty((0,), dtype=np.float32)
+        return [] if each is not None else np.empty((0,), dtype=np.float32)
     import torch
 
     place: dict[Hashable, int] = {}
@@ -222,17 +222,17 @@ def run(
             for positions, batch in pack(prepare(chunk), budget, batch_size):
                 batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
                 rows = _forward(batch, forward)
-                if ragged:
+                if each is not None:
                     real = batch["attention_mask"].bool().cpu().numpy()
                     for slot, row, mask in zip(slots[positions.numpy()], rows, real, strict=True):
-                        parts[slot] = row[mask].astype(np.float16)
+                        parts[slot] = each(row[mask])
                     bar.update(len(rows))
                     continue
                 if out is None:
                     out = np.empty((len(distinct), *rows.shape[1:]), dtype=np.float32)
                 out[slots[positions.numpy()]] = rows
                 bar.update(len(rows))
-    if ragged:
+    if each is not None:
         return [parts[slot] for slot in inverse]
     assert out is not None
     return out[inverse]

@@ -78,9 +78,18 @@ class BiEncoderStates:
             raise ValueError(f"states={list(layers)}: this model has layers 1 to {total} (or -{total} to -1).")
         chosen = [layer if layer > 0 else total + 1 + layer for layer in layers]
 
+        width = list(self.query_modules())[0].model.config.hidden_size
+        together = self.dimension == width  # the vector goes along as one more layer, and one pass is enough
+
         def forward(features: Any) -> torch.Tensor:
             out = self.model(dict(features), task="query")
-            return torch.stack([out["all_layer_embeddings"][layer] for layer in chosen], dim=2)
+            states = [out["all_layer_embeddings"][layer] for layer in chosen]
+            if together:
+                states.append(out["sentence_embedding"][:, None].expand_as(states[0]))
+            return torch.stack(states, dim=2)
+
+        def split(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return rows[0, -1].copy(), rows[:, :-1].astype(np.float16)
 
         with self._hidden_states():
             states = scoring.run(
@@ -93,6 +102,8 @@ class BiEncoderStates:
                 verbose=self.verbose,
                 desc="Reading states",
                 unit="q",
-                ragged=True,
+                each=split if together else lambda rows: rows.astype(np.float16),
             )
-        return self.encode_queries(texts), states
+        if not together:
+            return self.encode_queries(texts), states
+        return np.stack([vector for vector, _ in states]), [cell for _, cell in states]

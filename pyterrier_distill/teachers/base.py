@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,8 +13,6 @@ import pyterrier_alpha as pta
 
 from .. import frames
 from ..backends.base import Backend, BackendError, Usage, as_backend
-
-logger = logging.getLogger(__name__)
 
 
 class LabellingError(RuntimeError):
