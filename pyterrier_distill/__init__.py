@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .distiller import Distiller
     from .generation.queries import explode_queries
     from .generation.spans import SpanQueries
+    from .labels.store import LabelStore
     from .prompts import Template
     from .students.bi_encoder import BiEncoder
     from .teachers.base import LabellingError
@@ -46,6 +47,7 @@ _LAZY = {
     "BiEncoder": ".students.bi_encoder",
     "Distiller": ".distiller",
     "HF": ".backends.hf",
+    "LabelStore": ".labels.store",
     "LabellingError": ".teachers.base",
     "ListwiseLLMTeacher": ".teachers.listwise",
     "OpenAI": ".backends.openai",
@@ -85,6 +87,7 @@ __all__ = [
     "OpenAI",
     "VLLM",
     "Template",
+    "LabelStore",
     "LabellingError",
     "fuse_teachers",
     "ListwiseLLMTeacher",

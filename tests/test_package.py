@@ -25,6 +25,7 @@ ROOMS = [
     "backends",
     "training",
     "teachers",
+    "labels",
     "students",
     "generation",
     "corpora",

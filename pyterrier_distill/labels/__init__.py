@@ -1,0 +1,1 @@
+"""Teacher labels on disk: never lost, never paid for twice."""

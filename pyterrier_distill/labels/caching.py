@@ -1,0 +1,124 @@
+"""A teacher that remembers: known questions are answered from the store, the rest asked and kept."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from ..backends.base import Usage
+from ..teachers.base import LabellingError, Teacher, incoming_order, rerank
+from .identity import digest, identity
+
+if TYPE_CHECKING:
+    from .store import LabelStore
+
+
+class CachedTeacher(Teacher):
+    """R → R: what ``teacher`` says, from the store where it said it before. Made by :meth:`LabelStore.cache`.
+
+    The key of an answer covers the teacher's identity (model, revision or content, prompt, window, precision, ...), the
+    query's text, and: for a teacher that judges each document by itself the document's id and text, for others the
+    whole list of them in their incoming order.
+
+    Args:
+        store: a store of its own, not one that was built from topics.
+        teacher: the teacher.
+    """
+
+    schematic = {"label": "CachedTeacher"}
+
+    def __init__(self, store: LabelStore, teacher: Teacher):
+        self.store = store
+        self.teacher = teacher
+        self.text_field = getattr(teacher, "text_field", "text")
+        self._lock = threading.Lock()
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the teacher judges each document by itself."""
+        return not getattr(self.teacher, "unique", True)
+
+    @property
+    def usage(self) -> Usage:
+        """What was really asked."""
+        return self.teacher.usage
+
+    def estimate(self, inp: pd.DataFrame) -> Usage:
+        """The cost of what is not known yet."""
+        keys = self._keys(inp)
+        known = np.array([key in self.store for key in keys], dtype=bool)
+        return self.teacher.estimate(inp[~known]) if len(inp) else Usage()
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Label and re-rank; every other column, the rows' order and the index stay."""
+        if len(inp) == 0:
+            return self.teacher(inp)
+        self._check(inp)
+        keys = self._keys(inp)
+        known = np.array([key in self.store for key in keys], dtype=bool)
+        if not known.all():
+            try:
+                self._keep(self.teacher(inp[~known]), keys[~known], inp[~known])
+            except LabellingError as error:
+                done = inp["qid"].isin(error.labelled["qid"].unique()).to_numpy()
+                if (done & ~known).any():
+                    self._keep(error.labelled, keys[done & ~known], inp[done & ~known])
+                raise
+        return self._answered(inp, keys)
+
+    def _keys(self, inp: pd.DataFrame) -> np.ndarray:
+        """The key of each row's answer."""
+        teacher = identity(self.teacher)
+        texts = inp[self.text_field] if self.text_field in inp.columns else pd.Series([""] * len(inp))
+        hashed = pd.util.hash_pandas_object(texts.astype(str), index=False).tolist()
+        rows = list(zip(inp["query"], inp["docno"].astype(str), hashed, strict=True))
+        if self.pointwise:
+            return np.array([digest([teacher, *row]) for row in rows], dtype=object)
+        keys = np.empty(len(inp), dtype=object)
+        order = incoming_order(inp)
+        for _, places in inp.groupby("qid", sort=False).indices.items():
+            ordered = places[np.argsort(order[places], kind="stable")]
+            keys[places] = digest([teacher, rows[places[0]][0], [rows[place][1:] for place in ordered]])
+        return keys
+
+    def _keep(self, labelled: pd.DataFrame, keys: np.ndarray, asked: pd.DataFrame) -> None:
+        """Commit answers under their keys; the teacher keeps the rows' order, so they stand side by side."""
+        rows = labelled.assign(qid=keys)
+        rows = rows.drop_duplicates(["qid", "docno"])
+        with self._lock, self._claim():
+            new = rows[~rows["qid"].isin(self.store._index().keys())]
+            queries = new[["qid", "query"]].drop_duplicates("qid", ignore_index=True)
+            if len(new):
+                self.store._create({"cache of": identity(self.teacher), "reads": repr(self.teacher)})
+                self.store._commit(new, queries, len(self.store), Usage())
+
+    def _claim(self) -> Any:
+        return self.store.directory.claimed("commit", wait=True)
+
+    def _answered(self, inp: pd.DataFrame, keys: np.ndarray) -> pd.DataFrame:
+        stored = self.store.frame(dict.fromkeys(keys)).set_index(["qid", "docno"])
+        index = pd.MultiIndex.from_arrays([keys, inp["docno"].astype(str)])
+        found = stored.reindex(index)
+        labels = {c: found[c].to_numpy() for c in stored.columns if c not in ("query", "score", "rank")}
+        return rerank(inp, found["score"].to_numpy(dtype=float), **labels)
+
+    def __repr__(self) -> str:
+        return f"{self.store!r}.cache({self.teacher!r})"
+
+
+class Caching:
+    """The part of :class:`~pyterrier_distill.LabelStore` that remembers."""
+
+    def cache(self, teacher: pt.Transformer) -> CachedTeacher:
+        """``teacher``, answered from this store where it was asked before.
+
+        Raises:
+            ValueError: if this store was built from topics: labels of queries and answers of a teacher do not mix.
+        """
+        if "pipeline" in self.manifest:
+            raise ValueError(f"{self.path} holds labels that were built from topics: give the cache a path of its own.")
+        return CachedTeacher(self, teacher)

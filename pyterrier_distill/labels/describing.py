@@ -1,0 +1,121 @@
+"""What is in a store, for people."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..backends.base import Usage
+from . import shards
+
+_BINS = 20
+
+
+class Describing:
+    """The part of :class:`~pyterrier_distill.LabelStore` that tells about itself."""
+
+    @property
+    def usage(self) -> Usage:
+        """What all labels together have cost: calls, tokens, seconds."""
+        total = Usage()
+        for name in self.directory.names():
+            total += Usage(**shards.meta_of(self.directory.open(name).schema_arrow).get("usage", {}))
+        return total
+
+    def describe(self) -> Description:
+        """Sizes, costs and the distribution of each label; a table with histograms in Jupyter."""
+        columns: dict[str, dict[str, Any]] = {}
+        documents = 0
+        for frame in self.lists(seed=None):
+            documents += len(frame)
+            for column in shards.label_columns(frame):
+                values = _numbers(frame[column])
+                if len(values):
+                    told = columns.setdefault(
+                        column, {"values": 0, "sum": 0.0, "low": np.inf, "high": -np.inf, "kept": []}
+                    )
+                    told["values"] += len(values)
+                    told["sum"] += float(values.sum())
+                    told["low"] = min(told["low"], float(values.min()))
+                    told["high"] = max(told["high"], float(values.max()))
+                    if sum(map(len, told["kept"])) < 100_000:  # enough for a histogram
+                        told["kept"].append(values)
+        table = pd.DataFrame(
+            [
+                (name, told["values"], told["sum"] / told["values"], told["low"], told["high"])
+                for name, told in columns.items()
+            ],
+            columns=["label", "values", "mean", "least", "most"],
+        )
+        histograms = {
+            name: np.histogram(np.concatenate(told["kept"]), bins=_BINS, range=(told["low"], told["high"]))[0]
+            for name, told in columns.items()
+        }
+        return Description(len(self), documents, self.usage, self.manifest, table, histograms)
+
+
+class Description:
+    """What :meth:`LabelStore.describe` tells; text in a terminal, a table in Jupyter.
+
+    Attributes:
+        queries: how many.
+        documents: labelled documents, over all queries.
+        usage: what they have cost.
+        manifest: what made them.
+        table: a row a label: ``label``, ``values``, ``mean``, ``least``, ``most``.
+        histograms: label → counts in 20 equal bins from least to most.
+    """
+
+    def __init__(
+        self,
+        queries: int,
+        documents: int,
+        usage: Usage,
+        manifest: dict[str, Any],
+        table: pd.DataFrame,
+        histograms: dict[str, np.ndarray],
+    ):
+        self.queries = queries
+        self.documents = documents
+        self.usage = usage
+        self.manifest = manifest
+        self.table = table
+        self.histograms = histograms
+
+    def _head(self) -> str:
+        spent = self.usage
+        return (
+            f"{self.queries:,} queries, {self.documents:,} documents; {spent.calls:,} calls,"
+            f" {spent.prompt_tokens:,} prompt tokens, {spent.output_tokens:,} output tokens, {spent.seconds:,.0f} s"
+        )
+
+    def __repr__(self) -> str:
+        return f"{self._head()}\n{self.manifest.get('reads', '')}\n{self.table.to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        bars = ["".join(map(_bar, counts / max(1, counts.max()))) for counts in self.histograms.values()]
+        shown = self.table.assign(distribution=bars).to_html(index=False, escape=False, float_format="{:.4g}".format)
+        made = html.escape(json.dumps(self.manifest, indent=2, default=repr))
+        reads = html.escape(self.manifest.get("reads", ""))
+        return (
+            f"<p>{html.escape(self._head())}</p><p><code>{reads}</code></p>{shown}"
+            f"<details><summary>manifest</summary><pre>{made}</pre></details>"
+        )
+
+
+def _bar(height: float) -> str:
+    return f'<span style="display:inline-block;width:6px;background:#4878a8;height:{round(30 * height)}px"></span>'
+
+
+def _numbers(cells: pd.Series) -> np.ndarray:
+    """All numbers of a label column, whatever shape its cells have."""
+    if shards.is_preferences(str(cells.name)):
+        return np.array([p for cell in cells for p in cell.values()], dtype=float)
+    if cells.dtype != object:
+        return cells.to_numpy(dtype=float)
+    held = [np.ravel(cell).astype(float) for cell in cells if cell is not None]
+    return np.concatenate(held) if held else np.empty(0)

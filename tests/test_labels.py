@@ -1,0 +1,444 @@
+"""LabelStore: nothing lost, nothing twice, whatever happens in between."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pytest
+
+import pyterrier_distill as ptd
+from pyterrier_distill.backends.base import Usage
+from pyterrier_distill.labels import shards
+from pyterrier_distill.labels.identity import difference, identity
+from pyterrier_distill.teachers.base import Teacher, rerank
+
+pytest.importorskip("pyarrow")
+
+
+class Scorer(Teacher):
+    """A pointwise teacher that counts its calls; a document's label depends on query and text."""
+
+    unique = False
+
+    def __init__(self, factor=1.0):
+        self.factor = factor
+        self.spent = Usage()
+
+    @property
+    def usage(self):
+        return self.spent
+
+    def transform(self, inp):
+        self._check(inp)
+        self.spent.add(len(inp), 10 * len(inp), len(inp), 0.5)
+        scores = [self.factor * (hash_of(q + t) % 1000) / 1000 for q, t in zip(inp["query"], inp["text"])]
+        return rerank(inp, scores, teacher_score=np.array(scores, dtype=float))
+
+
+class Lister(Scorer):
+    """A teacher of whole lists: preferences of each document over the next in the incoming order."""
+
+    unique = True
+
+    def transform(self, inp):
+        out = super().transform(inp)
+        cells = []
+        for _, rows in inp.groupby("qid", sort=False):
+            docnos = rows["docno"].tolist()
+            cells += [{b: 0.25 + 0.5 * (a < b)} for a, b in zip(docnos, docnos[1:] + docnos[:1])]
+        return out.assign(teacher_prefs=cells if len(inp) else [])
+
+
+def hash_of(text):
+    return int.from_bytes(text.encode()[-8:], "big") * 2654435761 % 2**32
+
+
+def topics(n):
+    return pd.DataFrame({"qid": [f"q{i}" for i in range(n)], "query": [f"about {i}" for i in range(n)]})
+
+
+class Candidates(pt.Transformer):
+    """Four to six documents a query; none for every tenth."""
+
+    def transform(self, inp):
+        pt.validate.query_frame(inp, ["query"])
+        rows = []
+        for qid, query in zip(inp["qid"], inp["query"]):
+            number = int(qid[1:])
+            for rank in range(0 if number % 10 == 9 else 4 + number % 3):
+                rows.append((qid, query, f"d{rank}", f"text {rank} of {number}", float(-rank), rank))
+        return pd.DataFrame(rows, columns=["qid", "query", "docno", "text", "score", "rank"])
+
+    def __repr__(self):
+        return "Candidates()"
+
+
+def pipeline(teacher):
+    return Candidates() >> teacher
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "labels"
+
+
+def test_what_goes_in_comes_out(path):
+    frame = pipeline(Lister())(topics(20))
+    frame["teacher_logits"] = list(np.random.default_rng(0).normal(size=(len(frame), 2)).astype(np.float32))
+    frame["teacher_rank"] = frame["rank"]
+    frame["doc_vec"] = list(np.random.default_rng(1).normal(size=(len(frame), 5)).astype(np.float32))
+    vectors = {qid: np.full(3, n, dtype=np.float32) for n, qid in enumerate(frame["qid"].unique())}
+    frame["query_vec"] = [vectors[qid] for qid in frame["qid"]]
+    frame.at[0, "teacher_prefs"] = {"d1": 0.5, "somewhere else": 0.125}
+    store = ptd.LabelStore(path).add(frame, topics(20))
+    out = store.frame()
+    assert len(store) == 20 and "q9" in store and "q20" not in store
+    pd.testing.assert_frame_equal(out[["qid", "query", "docno"]], frame[["qid", "query", "docno"]], check_dtype=False)
+    for column in ("teacher_score", "teacher_rank", "score", "rank"):
+        assert (out[column] == frame[column]).all() and out[column].dtype == frame[column].dtype
+    for column in ("teacher_logits", "doc_vec", "query_vec"):
+        np.testing.assert_array_equal(np.stack(out[column]), np.stack(frame[column]))
+        assert out[column].iloc[0].dtype == np.float32
+    assert list(out["teacher_prefs"]) == list(frame["teacher_prefs"])
+    pd.testing.assert_frame_equal(store.topics(), topics(20), check_dtype=False)
+    some = store.frame(["q3", "q1"], columns=["teacher_score"])
+    assert list(some["qid"].unique()) == ["q1", "q3"] and "teacher_prefs" not in some.columns
+
+
+def test_build_resumes_and_never_labels_twice(path):
+    first, second = Scorer(), Scorer()
+    ptd.LabelStore(path).build(pipeline(first), topics(30), batch_size=4, verbose=False)
+    store = ptd.LabelStore(path).build(pipeline(second), topics(50), batch_size=4, verbose=False)
+    assert second.usage.calls == len(Candidates()(topics(50))) - first.usage.calls
+    whole = pipeline(Scorer())(topics(50))
+    pd.testing.assert_frame_equal(
+        store.frame(columns=["teacher_score"]), whole[["qid", "query", "docno", "teacher_score"]], check_dtype=False
+    )
+    assert len(store) == 50 and store.usage.calls == len(whole) and store.usage.prompt_tokens == 10 * len(whole)
+
+
+def test_another_pipeline_or_text_is_refused_by_name(path):
+    ptd.LabelStore(path).build(pipeline(Scorer()), topics(4), verbose=False)
+    with pytest.raises(ValueError, match=r"built otherwise: stages\[1\].factor was 1.0 and is 2.0.*overwrite=True"):
+        ptd.LabelStore(path).build(pipeline(Scorer(2.0)), topics(4), verbose=False)
+    changed = topics(4).assign(query=["other", *topics(4)["query"][1:]])
+    with pytest.raises(ValueError, match="text of query 'q0' was 'about 0' and is 'other'"):
+        ptd.LabelStore(path).build(pipeline(Scorer()), changed, verbose=False)
+    store = ptd.LabelStore(path).build(pipeline(Scorer(2.0)), changed, overwrite=True, verbose=False)
+    assert store.topics()["query"][0] == "other" and store.manifest["pipeline"]["stages"][1]["factor"] == 2.0
+
+
+def test_a_teacher_that_fails_loses_nothing(path):
+    class Failing(Scorer):
+        """Fails at the sixth query."""
+
+        def transform(self, inp):
+            if "q5" in set(inp["qid"]):
+                done = inp[inp["qid"] < "q5"]
+                raise ptd.LabellingError("the server went away", Scorer.transform(self, done))
+            return super().transform(inp)
+
+    with pytest.raises(ptd.LabellingError):
+        ptd.LabelStore(path).build(pipeline(Failing()), topics(8), batch_size=4, verbose=False)
+    store = ptd.LabelStore(path)
+    assert store.qids() == ["q0", "q1", "q2", "q3", "q4"]
+
+
+def test_labels_are_needed(path):
+    with pytest.raises(ValueError, match="the pipeline leaves no label"):
+        ptd.LabelStore(path).build(Candidates(), topics(3), verbose=False)
+    with pytest.raises(ValueError, match="holds no label"):
+        ptd.LabelStore(path).add(Candidates()(topics(3)))
+    for settings in ({"batch_size": 0}, {"shard": (2, 2)}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            ptd.LabelStore(path).build(pipeline(Scorer()), topics(3), **settings)
+    with pytest.raises(ValueError, match="must be unique"):
+        ptd.LabelStore(path).build(pipeline(Scorer()), pd.concat([topics(3)] * 2), verbose=False)
+
+
+BUILD = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import pyterrier_distill as ptd
+from test_labels import Scorer, pipeline, topics
+
+class Slow(Scorer):
+    def transform(self, inp):
+        with open({log!r}, "a") as log:
+            log.write("".join(qid + "\\n" for qid in inp["qid"].unique()))
+        time.sleep({pause})
+        return super().transform(inp)
+
+Slow.__qualname__ = Slow.__name__ = "Scorer"
+Slow.__module__ = "test_labels"
+print("ready", flush=True)
+ptd.LabelStore({path!r}).build(pipeline(Slow()), topics({n}), batch_size=2, verbose=False{extra})
+"""
+
+
+def builder(path, tmp_path, n=40, pause=0.01, extra="", log="log"):
+    code = BUILD.format(
+        tests=os.path.dirname(__file__), log=str(tmp_path / log), path=str(path), n=n, pause=pause, extra=extra
+    )
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.stdout.close()
+    return process
+
+
+def test_kill_9_at_random_moments(path, tmp_path):
+    """After each kill the committed queries stay; at the end the store is that of an undisturbed run."""
+    rng = np.random.default_rng(0)
+    committed: set[str] = set()
+    for _ in range(4):
+        process = builder(path, tmp_path)
+        time.sleep(float(rng.uniform(0.0, 0.25)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        before, committed = committed, set(ptd.LabelStore(path).qids()) if path.exists() else set()
+        assert before <= committed
+    process = builder(path, tmp_path, pause=0)
+    assert process.wait() == 0
+    store = ptd.LabelStore(path)
+    undisturbed = ptd.LabelStore(tmp_path / "other").build(pipeline(Scorer()), topics(40), batch_size=2, verbose=False)
+    pd.testing.assert_frame_equal(store.frame(), undisturbed.frame())
+    assert (store.verify()["state"] == "ok").all()
+    asked = (tmp_path / "log").read_text().split()
+    for qid in set(asked):  # at most once for each process that was killed while it asked
+        assert asked.count(qid) <= 5
+    again = len(asked) - len(set(asked))
+    assert again <= 4 * 2  # a kill costs one batch of two queries at most
+    assert not list((path / "shards").glob(".*"))
+
+
+def test_two_processes_build_one_store(path, tmp_path):
+    processes = [builder(path, tmp_path, n=30, log=f"log{i}") for i in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    store = ptd.LabelStore(path)
+    asked = [(tmp_path / f"log{i}").read_text().split() for i in range(2) if (tmp_path / f"log{i}").exists()]
+    everything = [qid for log in asked for qid in log]
+    assert len(everything) == len(set(everything)) and len(store) == 30
+    assert store.qids() == topics(30)["qid"].tolist() and (store.verify()["state"] == "ok").all()
+
+
+def test_parts_of_a_build_make_the_whole(path):
+    for k in (2, 0, 1):
+        ptd.LabelStore(path).build(pipeline(Scorer()), topics(31), batch_size=3, shard=(k, 3), verbose=False)
+    assert ptd.LabelStore(path).qids() == topics(31)["qid"].tolist()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_directory(path):
+    store = ptd.LabelStore(path).build(pipeline(Scorer()), topics(4), verbose=False)
+    (path / "shards").chmod(0o555)
+    with pytest.raises(OSError, match="is intact"):
+        store.build(pipeline(Scorer()), topics(8), verbose=False)
+    (path / "shards").chmod(0o755)
+    assert len(ptd.LabelStore(path)) == 4
+
+
+def test_a_full_disk(path, monkeypatch):
+    store = ptd.LabelStore(path).build(pipeline(Scorer()), topics(4), batch_size=2, verbose=False)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device.*is intact: make room"):
+        store.build(pipeline(Scorer()), topics(8), batch_size=2, verbose=False)
+    monkeypatch.undo()
+    assert ptd.LabelStore(path).qids() == ["q0", "q1", "q2", "q3"] and not list((path / "shards").glob(".*"))
+    assert len(store.build(pipeline(Scorer()), topics(8), batch_size=2, verbose=False)) == 8
+
+
+def test_damage_is_found_set_aside_and_mended(path):
+    store = ptd.LabelStore(path).build(pipeline(Scorer()), topics(12), batch_size=4, verbose=False)
+    whole = store.frame()
+    victim = path / "shards" / store.directory.names()[1]
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 255
+    victim.write_bytes(bytes(content))
+    told = store.verify()
+    assert (told["state"] != "ok").sum() == 1 and "build again" in told["advice"][1]
+    assert len(ptd.LabelStore(path)) == 8 and len(list((path / "damaged").iterdir())) == 1
+    teacher = Scorer()
+    again = ptd.LabelStore(path).build(pipeline(teacher), topics(12), batch_size=4, verbose=False)
+    pd.testing.assert_frame_equal(again.frame(), whole)
+    assert teacher.usage.calls == (whole["qid"].isin(["q4", "q5", "q6", "q7"])).sum()
+
+
+# -- what others made -------------------------------------------------------------------------------------------------
+
+
+def planted(path, table):
+    """A store into which somebody put a table as a shard of a right name."""
+    store = ptd.LabelStore(path).build(pipeline(Scorer()), topics(2), verbose=False)
+    content = shards.to_bytes(table)
+    (path / "shards" / shards.name_of(content, 99)).write_bytes(content)
+    return store
+
+
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        ({"qid": ["x"], "query": ["q"]}, "its column 'docno' must be"),
+        ({"qid": [1], "query": ["q"], "docno": [["d"]]}, "its column 'qid' must be string"),
+        ({"qid": ["x"], "query": ["q"], "docno": [["d"]], "teacher_score": [[b"pickle"]]}, "'teacher_score' is list"),
+        ({"qid": ["x"], "query": ["q"], "docno": [["d"]], "teacher_score": [b"pickle"]}, "'teacher_score' is binary"),
+    ],
+)
+def test_foreign_tables_are_refused(path, columns, message):
+    import pyarrow as pa
+
+    planted(path, pa.table(columns))
+    with pytest.raises(shards.DamagedShard, match=message):
+        ptd.LabelStore(path).frame()
+    assert (ptd.LabelStore(path).verify()["state"] == "ok").sum() == 1 and len(ptd.LabelStore(path)) == 2
+
+
+def test_names_cannot_lead_elsewhere(path, tmp_path):
+    store = ptd.LabelStore(path).build(pipeline(Scorer()), topics(2), verbose=False)
+    outside = tmp_path / "outside.parquet"
+    outside.write_bytes((path / "shards" / store.directory.names()[0]).read_bytes())
+    os.symlink(outside, path / "shards" / ("0000000009-" + "a" * 32 + ".parquet"))
+    (path / "shards" / "..evil.parquet").write_bytes(outside.read_bytes())
+    assert len(ptd.LabelStore(path)) == 2 and len(ptd.LabelStore(path).directory.names()) == 1
+
+
+def test_other_directories_are_left_alone(tmp_path):
+    (tmp_path / "thing").mkdir()
+    (tmp_path / "thing" / "file").write_text("x")
+    with pytest.raises(ValueError, match="is no label store"):
+        ptd.LabelStore(tmp_path / "thing")
+    (tmp_path / "thing" / "pt_meta.json").write_text(json.dumps({"type": "sparse_index", "format": "x"}))
+    with pytest.raises(ValueError, match="'sparse_index'"):
+        ptd.LabelStore(tmp_path / "thing")
+
+
+def test_it_is_an_artifact(path):
+    store = ptd.LabelStore(path).build(pipeline(Scorer()), topics(5), verbose=False)
+    again = pt.Artifact.load(str(path))
+    assert isinstance(again, ptd.LabelStore)
+    pd.testing.assert_frame_equal(again.frame(), store.frame())
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert manifest["pipeline"]["stages"][1]["class"] == "test_labels.Scorer" and manifest["versions"]["python"]
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_streaming_gives_every_query_once_in_a_seeded_order(path):
+    store = ptd.LabelStore(path).build(pipeline(Scorer()), topics(60), batch_size=7, verbose=False)
+    whole = store.frame()
+    order = lambda **how: list(dict.fromkeys(q for frame in store.lists(**how) for q in frame["qid"]))  # noqa: E731
+    assert order(seed=None) == list(whole["qid"].unique())
+    shuffled = order(seed=1)
+    assert sorted(shuffled) == sorted(order(seed=None)) and shuffled != order(seed=None)
+    assert shuffled == order(seed=1) != order(seed=2)
+    parts = [order(seed=1, rank=r, world=3) for r in range(3)]
+    assert sorted(sum(parts, [])) == sorted(shuffled)
+    again = pd.concat(store.lists(seed=3)).sort_values(["qid", "docno"], ignore_index=True)
+    pd.testing.assert_frame_equal(again, whole.sort_values(["qid", "docno"], ignore_index=True))
+
+
+def test_what_is_not_there_is_named(path):
+    store = ptd.LabelStore(path).build(pipeline(Scorer()), topics(3), verbose=False)
+    with pytest.raises(KeyError, match="'q7'"):
+        store.frame(["q1", "q7"])
+    with pytest.raises(ptd.MissingLabelError, match="teacher_rank"):
+        store.frame(columns=["teacher_rank"])
+
+
+def test_description(path):
+    store = ptd.LabelStore(path).build(pipeline(Lister()), topics(30), verbose=False)
+    told = store.describe()
+    assert told.queries == 30 and set(told.table["label"]) == {"teacher_score", "teacher_prefs"}
+    assert told.histograms["teacher_score"].sum() == len(store.frame()) == told.documents
+    assert "Lister" in told._repr_html_() and "calls" in repr(told)
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+
+
+def test_a_pointwise_teacher_is_asked_about_each_document_once(path):
+    teacher = Scorer()
+    cached = ptd.LabelStore(path).cache(teacher)
+    frame = Candidates()(topics(8))
+    expected = Scorer()(frame)
+    some = frame[frame["docno"] != "d1"]
+    cached(some)
+    out = cached(frame.sample(frac=1, random_state=0))
+    assert teacher.usage.calls == len(frame)
+    pd.testing.assert_frame_equal(out.sort_index(), expected, check_dtype=False)
+    again = Scorer()
+    pd.testing.assert_frame_equal(ptd.LabelStore(path).cache(again)(frame), expected, check_dtype=False)
+    assert again.usage.calls == 0 and ptd.LabelStore(path).cache(again).estimate is not None
+
+
+def test_other_teachers_texts_and_lists_never_hit(path):
+    store = ptd.LabelStore(path)
+    frame = Candidates()(topics(6))
+    store.cache(Scorer())(frame)
+    for teacher, asked in ((Scorer(2.0), frame), (Scorer(), frame.assign(text=frame["text"] + "!"))):
+        store.cache(teacher)(asked)
+        assert teacher.usage.calls == len(frame)
+    lister = Lister()
+    store.cache(lister)(frame)
+    store.cache(lister)(frame)
+    assert lister.usage.calls == len(frame)
+    one_less = frame[~((frame["qid"] == "q0") & (frame["docno"] == "d2"))]  # another list: another answer
+    out = store.cache(lister)(one_less)
+    assert lister.usage.calls == len(frame) + (one_less["qid"] == "q0").sum()
+    assert (out["teacher_score"] == Scorer()(one_less)["teacher_score"]).all()
+    assert list(out["teacher_prefs"]) == list(Lister()(one_less)["teacher_prefs"])
+
+
+def test_a_store_of_topics_is_no_cache(path):
+    store = ptd.LabelStore(path).build(pipeline(Scorer()), topics(2), verbose=False)
+    with pytest.raises(ValueError, match="a path of its own"):
+        store.cache(Scorer())
+
+
+def test_identity_covers_what_decides_the_answer(tiny_t5, tiny_cross):
+    teacher = ptd.PointwiseTeacher(tiny_t5)
+    same = ptd.PointwiseTeacher(tiny_t5, batch_size=3, verbose=True, device="cpu")
+    assert identity(teacher) == identity(same)
+    for other in (
+        ptd.PointwiseTeacher(tiny_t5, precision="fp16"),
+        ptd.PointwiseTeacher(tiny_t5, prompt="yes_no"),
+        ptd.PointwiseTeacher(tiny_t5, revision="main"),
+        ptd.PointwiseTeacher(tiny_cross),
+    ):
+        assert difference(identity(teacher), identity(other)) is not None
+    window = ptd.ListwiseLLMTeacher(tiny_t5, window_size=10)
+    told = difference(identity(window), identity(ptd.ListwiseLLMTeacher(tiny_t5, window_size=12)))
+    assert told == "window_size was 10 and is 12"
+
+
+# -- other formats ----------------------------------------------------------------------------------------------------
+
+
+def test_runs_and_json_lines(path, tmp_path, collections):
+    run = collections / "dl20" / "runs" / "teacher.rankvicuna.bm25.txt.gz"
+    queries = pt.get_dataset(f"folder:{collections / 'dl20'}").get_topics()
+    store = ptd.LabelStore.from_run(path, run, queries)
+    assert len(store) == 54 and len(store.frame()) == 5400
+    store.to_run(tmp_path / "again.txt.gz")
+    again = ptd.RunTeacher(tmp_path / "again.txt.gz")(queries)
+    stored = ptd.RunTeacher(run)(queries)
+    keys = ["qid", "docno", "teacher_rank"]
+    pd.testing.assert_frame_equal(
+        again[keys].sort_values(keys, ignore_index=True), stored[keys].sort_values(keys, ignore_index=True)
+    )
+    store.to_jsonl(tmp_path / "labels.jsonl")
+    first = json.loads((tmp_path / "labels.jsonl").read_text().splitlines()[0])
+    assert len(first["docno"]) == len(first["teacher_rank"]) == 100
+    samples = collections / "bge_samples" / "nq.jsonl.gz"
+    assert len(ptd.LabelStore.from_jsonl(tmp_path / "bge", samples)) == 10
