@@ -25,6 +25,7 @@ parser.add_argument("--train", required=True, help="folder with corpus, queries,
 parser.add_argument("--test", required=True, nargs="+", help="folders with qrels and runs/bm25.txt.gz")
 parser.add_argument("--depth", type=int, default=30)
 parser.add_argument("--pairs-per-query", type=int, default=2)
+parser.add_argument("--n-pairs", type=int, default=None, help="pairs compared a test query, each in both orders")
 parser.add_argument("--negatives", type=int, default=4)
 parser.add_argument("--learning-rate", type=float, default=1e-4)
 parser.add_argument("--seed", type=int, default=42)
@@ -92,7 +93,9 @@ for folder in options.test:
     texts = pd.DataFrame(test.get_corpus_iter(verbose=False))[["docno", "text"]]
     first = first[first["rank"] < options.depth].merge(texts, on="docno")
     point = ptd.PointwiseTeacher(f"{work}/pointwise", verbose=True)
-    both = ptd.PairwiseTeacher(f"{work}/pairwise", both_orders=True, max_length=320, verbose=True)
+    both = ptd.PairwiseTeacher(
+        f"{work}/pairwise", n_pairs=options.n_pairs, both_orders=True, max_length=320, verbose=True
+    )
     runs = {"BM25": first, "pointwise": point(first), "pairwise": both(first)}
     figures = {name: pt.Evaluate(run, test.get_qrels(), [nDCG @ 10])["nDCG@10"] for name, run in runs.items()}
     figures["inconsistency"] = both.inconsistency
