@@ -1,7 +1,7 @@
 """Prompts as data: named templates, checked placeholders, one builder for labelling and training.
 
-A prompt is a string (``plain`` templates) or a list of chat messages ``{"role", "content"}``. Texts are filled in once and
-never read again, so a document that contains ``{query}`` or looks like a template stays a text.
+A prompt is a string (``plain`` templates) or a list of chat messages ``{"role", "content"}``. Texts are filled in once
+and never read again, so a document that contains ``{query}`` or looks like a template stays a text.
 """
 
 from __future__ import annotations
@@ -103,8 +103,7 @@ def flatten(prompt: Prompt) -> str:
 
 
 def disarm(text: str, specials: Sequence[str] = ()) -> str:
-    """``text`` without control tokens: ``<|im_end|>``, ``</s>``, ``[INST]`` lose their meaning by a space behind the first
-    character.
+    """``text`` without control tokens: a space behind the first character of ``<|im_end|>``, ``</s>``, ``[INST]``.
 
     Args:
         text: a query or a document.
@@ -240,111 +239,3 @@ def named(prompt: str | Template, known: Mapping[str, Template], required: Seque
             f" {', '.join(f'{{{name}}}' for name in required)}, or a Template."
         )
     return template
-
-
-#: Is this document relevant?
-POINTWISE: dict[str, Template] = {
-    # Nogueira et al. 2020; InRanker uses it too.
-    "monot5": Template((("user", "Query: {query} Document: {document} Relevant:"),), ("false", "true"), plain=True),
-    # PairDistill App. C.1, after Huang and Chen 2024.
-    "yes_no": Template(
-        (("user", "Is the document relevant to the query (Yes or No)?\nQuery: {query}\nDocument: {document}"),),
-        ("No", "Yes"),
-    ),
-    # The format that Qwen3-Reranker was trained with.
-    "qwen3": Template(
-        (
-            (
-                "user",
-                "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct"
-                ' provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: Given'
-                " a web search query, retrieve relevant passages that answer the query\n<Query>: {query}\n"
-                "<Document>: {document}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
-            ),
-        ),
-        ("no", "yes"),
-        plain=True,
-    ),
-}
-
-#: Which of two documents is more relevant?
-PAIRWISE: dict[str, Template] = {
-    # Pradeep et al. 2021; "true" = document 0 is the more relevant one.
-    "duot5": Template(
-        (("user", "Query: {query} Document0: {document_a} Document1: {document_b} Relevant:"),),
-        ("false", "true"),
-        plain=True,
-    ),
-    # PairDistill App. C.1, which prints one document only.
-    "ab": Template(
-        (
-            (
-                "user",
-                "Which document is more relevant to the query?\nAnswer only 'A' or 'B'.\nQuery: {query}\n"
-                "Document A: {document_a}\nDocument B: {document_b}",
-            ),
-        ),
-        ("B", "A"),
-    ),
-}
-
-_RANKGPT_END = (
-    "Search Query: {query}. \nRank the {num} passages above based on their relevance to the search query. The passages"
-    " should be listed in descending order using identifiers. The most relevant passages should be listed first. The"
-    " output format should be [] > [], e.g., [1] > [2]. Only response the ranking results, do not say any word or explain."
-)
-
-#: In which order of relevance do these passages stand?
-LISTWISE: dict[str, Template] = {
-    # Sun et al. 2023.
-    "rankgpt": Template(
-        (
-            (
-                "system",
-                "You are RankGPT, an intelligent assistant that can rank passages based on their relevancy to the query.",
-            ),
-            (
-                "user",
-                "I will provide you with {num} passages, each indicated by number identifier []. \nRank the passages based"
-                " on their relevance to query: {query}.",
-            ),
-            ("assistant", "Okay, please provide the passages."),
-            ("user", "[{id}] {text}"),
-            ("assistant", "Received passage [{id}]."),
-            ("user", _RANKGPT_END),
-        )
-    ),
-    # Pradeep et al. 2023, RankZephyr.
-    "rankzephyr": Template(
-        (
-            (
-                "system",
-                "You are RankLLM, an intelligent assistant that can rank passages based on their relevancy to the query",
-            ),
-            (
-                "user",
-                "I will provide you with {num} passages, each indicated by a numerical identifier []. Rank the passages"
-                " based on their relevance to the search query: {query}.\n\n{passages}\n\nSearch Query: {query}.\nRank the"
-                " {num} passages above based on their relevance to the search query. All the passages should be included"
-                " and listed using identifiers, in descending order of relevance. The output format should be [] > [],"
-                " e.g., [2] > [1], Answer concisely and directly and only respond with the ranking results, do not say any"
-                " word or explain.",
-            ),
-        )
-    ),
-}
-
-#: Which of these passages is the most relevant?
-SETWISE: dict[str, Template] = {
-    # Zhuang et al. 2023, Setwise prompting.
-    "setwise": Template(
-        (
-            (
-                "user",
-                'Given a query "{query}", which of the following passages is the most relevant one to the query?\n\n'
-                "{passages}\n\nOutput only the passage label of the most relevant passage:",
-            ),
-        ),
-        line='Passage {id}: "{text}"',
-    ),
-}

@@ -389,7 +389,7 @@ def test_a_checkpoints_own_penalties_stay_out(tiny_llm, tmp_path):
 
 
 def test_a_chat_template_without_system_role(tiny_llm):
-    from pyterrier_distill.backends.hf import chat_text
+    from pyterrier_distill.backends.tokens import chat_text
 
     llm = ptd.HF(tiny_llm)
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

@@ -17,6 +17,7 @@ ROOMS = [
     "_version",
     "frames",
     "prompts",
+    "templates",
     "checkpoints",
     "formats",
     "samplers",

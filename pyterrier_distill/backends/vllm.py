@@ -12,7 +12,7 @@ import numpy as np
 from .. import scoring
 from ..prompts import Prompt, flatten
 from .base import Backend, BackendError
-from .hf import chat_text, control_tokens, one_token_each
+from .tokens import chat_text, control_tokens, one_token_each
 
 
 class VLLM(Backend):

@@ -21,9 +21,7 @@ import pandas as pd
 import pyterrier as pt
 
 from ..corpora.loading import Collection, load_collection
-from ..frames import TEACHER_SCORE
-from ..losses import EmbeddingMatch, HiddenStateMatch, KLDivergence, Loss
-from . import report
+from . import recipe, report
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +31,6 @@ QUERIES = 30_000
 #: See the README for what mattered.
 LEARNING_RATE = 6e-4
 QUERIES_PER_BATCH = 64
-#: Documents of each training query, the teacher's best, and the sharpness of its scores over them.
-CANDIDATES = 50
-TEMPERATURE = 0.05
 
 
 def default_teacher() -> str:
@@ -106,14 +101,14 @@ def demo(
         if max_length is None and collection.name.startswith("pydocs"):
             max_length = 128
         original = BiEncoder(teacher or default_teacher(), max_length=max_length)
-        _student(original, layers, None).model  # noqa: B018 (a wrong name or layer fails before anything is written)
+        recipe.student(original, layers, None).model  # noqa: B018 (a wrong name or layer fails before anything is written)
         weights = fingerprint(original.model)
     work = out / "work" / _slug(collection, original, weights)
     work.mkdir(parents=True, exist_ok=True)
     with clock("index"):
         lexical, index = _indexes(collection, original, work)
 
-    before = _student(original, layers, index)
+    before = recipe.student(original, layers, index)
     with clock("plan"):
         if minutes is not None:
             queries = _plan(original, layers, index, collection, minutes, seed, work)
@@ -126,9 +121,9 @@ def demo(
     if student is None:
         checkpoints = work / f"training-{queries}-{layers}-{seed}".replace(" ", "")
         with clock("label"):
-            training = _training_queries(collection, original, layers, index, queries, seed, checkpoints)
+            training = recipe.training_queries(collection, original, layers, index, queries, seed, checkpoints)
         with clock("train"):
-            fresh = _student(original, layers, index)
+            fresh = recipe.student(original, layers, index)
             student, history = _distilled(fresh, original, training, settings, checkpoints, out)
 
     with clock("evaluate"):
@@ -190,24 +185,6 @@ def _indexes(collection: Collection, teacher: Any, work: Path) -> tuple[pt.Trans
     return lexical, index
 
 
-def _student(teacher: Any, layers: int | list[int], index: Any) -> Any:
-    from ..students.bi_encoder import BiEncoder
-
-    return BiEncoder(BiEncoder.truncated(teacher, layers), doc_encoder=teacher, freeze_docs=True, doc_index=index)
-
-
-def _spans(collection: Collection, queries: int, seed: int) -> pd.DataFrame:
-    """At most ``queries`` different spans, spread over the documents; equal ones count once, so some are missing."""
-    from ..generation.queries import explode_queries
-    from ..generation.spans import Mixture, Phrasings, SpanQueries
-
-    each = math.ceil(queries / len(collection.documents))
-    generator = SpanQueries(each, lengths=Mixture(), phrasings=Phrasings(), seed=seed)
-    spans = (generator >> explode_queries())(collection.documents)
-    spans = spans.drop_duplicates("query", ignore_index=True)[["qid", "query"]]
-    return spans.sample(n=min(queries, len(spans)), random_state=seed).reset_index(drop=True)
-
-
 def _plan(
     teacher: Any, layers: int | list[int], index: Any, collection: Collection, minutes: float, seed: int, work: Path
 ) -> int:
@@ -218,66 +195,19 @@ def _plan(
     from ..checkpoints import write_json
     from ..distiller import Distiller
 
-    probe = _spans(collection, 1024, seed)
+    probe = recipe.spans(collection, 1024, seed)
     measured = []
     for _ in range(2):  # the first round warms up
         started = time.monotonic()
-        labelled = _candidates(_labelled(probe, teacher, layers), index)
-        student = _student(teacher, layers, index)
-        Distiller(student, _loss(teacher, layers), queries_per_batch=QUERIES_PER_BATCH, verbose=False).fit(labelled)
+        labelled = recipe.candidates(recipe.labelled(probe, teacher, layers), index)
+        student = recipe.student(teacher, layers, index)
+        Distiller(student, recipe.loss(teacher, layers), queries_per_batch=QUERIES_PER_BATCH, verbose=False).fit(
+            labelled
+        )
         measured.append(time.monotonic() - started)
     queries = max(1000, round(minutes * 60 / measured[-1] * len(probe), -3))
     write_json(record, {"queries": int(queries), "seconds_per_1024": measured})
     return int(queries)
-
-
-def _states(teacher: Any, layers: int | list[int]) -> list[int]:
-    """The teacher's layers whose states the student's layers learn: what the next one kept would read, and the last."""
-    from ..checkpoints import kept_layers
-
-    total = list(teacher.query_modules())[0].model.config.num_hidden_layers
-    return [*kept_layers(total, layers)[1:], total]
-
-
-def _loss(teacher: Any, layers: int | list[int]) -> Loss:
-    pairs = range(1, len(_states(teacher, layers)) + 1)
-    return EmbeddingMatch() + HiddenStateMatch(layers=tuple(pairs)) + KLDivergence(temperature=TEMPERATURE)
-
-
-def _labelled(spans: pd.DataFrame, teacher: Any, layers: int | list[int], verbose: bool = False) -> pd.DataFrame:
-    """Spans with the teacher's vectors and states."""
-    labeller = pt.inspect.transformer_apply_attributes(teacher, verbose=verbose)
-    return labeller.query_encoder(states=_states(teacher, layers))(spans)
-
-
-def _candidates(queries: pd.DataFrame, index: Any) -> pd.DataFrame:
-    """Each query's best documents by the teacher, whose score is the label."""
-    retrieved = index.np_retriever(num_results=CANDIDATES)(queries)
-    return retrieved.rename(columns={"score": TEACHER_SCORE}).drop(columns="rank")
-
-
-def _training_queries(
-    collection: Collection, teacher: Any, layers: int | list[int], index: Any, queries: int, seed: int, kept: Path
-) -> pd.DataFrame:
-    """Labelled spans, their labels from ``kept`` where an interrupted run left them."""
-    spans = _spans(collection, queries, seed)
-    store = kept / "labels.npz"
-    if store.exists():
-        with np.load(store) as stored:
-            states = np.split(stored["states"], np.cumsum(stored["tokens"])[:-1])
-            labelled = spans.assign(query_vec=list(stored["vectors"]), query_states=pd.Series(states, dtype=object))
-    else:
-        labelled = _labelled(spans, teacher, layers, verbose=True)
-        kept.mkdir(parents=True, exist_ok=True)
-        with open(store.with_suffix(".part"), "wb") as part:
-            np.savez(
-                part,
-                vectors=np.stack(list(labelled["query_vec"])),
-                states=np.concatenate(list(labelled["query_states"])),
-                tokens=[len(cell) for cell in labelled["query_states"]],
-            )
-        store.with_suffix(".part").rename(store)
-    return _candidates(labelled, index)
 
 
 def _finished(path: Path, index: Any, settings: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
@@ -300,7 +230,7 @@ def _distilled(
 
     distiller = Distiller(
         student,
-        _loss(teacher, settings["layers"]),
+        recipe.loss(teacher, settings["layers"]),
         learning_rate=LEARNING_RATE,
         queries_per_batch=QUERIES_PER_BATCH,
         dropout=0.0,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import prompts, scoring
+from .. import prompts, scoring, templates
 from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..frames import TEACHER_RANK
 from .base import check_engine, check_label, check_length, checked_backend
@@ -149,7 +149,7 @@ class ListwiseLLMTeacher(ListTeacher):
     @property
     def template(self) -> prompts.Template:
         """The prompt as data."""
-        template = prompts.named(self.prompt, prompts.LISTWISE, ("query", "passages"))
+        template = prompts.named(self.prompt, templates.LISTWISE, ("query", "passages"))
         if "id" in template.fields:
             return template.check(("query", "id", "text"), ("num", "passages"))
         return template.check(("query", "passages"), ("num",))

@@ -13,7 +13,7 @@ import numpy as np
 from .. import checkpoints, prompts, scoring
 from ..backends import checkpoint
 from ..backends.base import Usage
-from ..backends.hf import control_tokens
+from ..backends.tokens import control_tokens
 
 if TYPE_CHECKING:
     import torch

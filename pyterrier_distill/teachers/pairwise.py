@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import prompts, scoring
+from .. import prompts, scoring, templates
 from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..frames import TEACHER_PREFS
 from ..samplers import PairSampler
@@ -118,7 +118,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         self.verbose = verbose
         self.trust_remote_code = trust_remote_code
         if prompt is not None:
-            prompts.named(prompt, prompts.PAIRWISE, ("query", "document_a", "document_b")).check(
+            prompts.named(prompt, templates.PAIRWISE, ("query", "document_a", "document_b")).check(
                 ("query", "document_a", "document_b")
             )
         if isinstance(self.model, str):
@@ -288,7 +288,7 @@ class PairAsker:
     def __init__(self, backend: Backend, prompt: str | prompts.Template, answers: tuple[str, str] | None):
         required = ("query", "document_a", "document_b")
         self.backend = backend
-        self.template = prompts.named(prompt, prompts.PAIRWISE, required).check(required)
+        self.template = prompts.named(prompt, templates.PAIRWISE, required).check(required)
         self.answers = answers or self.template.answers or ("B", "A")
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import prompts, scoring
+from .. import prompts, scoring, templates
 from ..backends.base import Backend, Usage, as_backend
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE
 from .base import PromptTeacher, check_label, check_length, checked_backend, rerank
@@ -101,7 +101,7 @@ class PointwiseTeacher(PromptTeacher):
         self.verbose = verbose
         self.trust_remote_code = trust_remote_code
         if prompt is not None:
-            prompts.named(prompt, prompts.POINTWISE, ("query", "document")).check(("query", "document"))
+            prompts.named(prompt, templates.POINTWISE, ("query", "document")).check(("query", "document"))
         if isinstance(model, str):
             from ..checkpoints import check_name
 
@@ -208,7 +208,7 @@ class Asker:
 
     def __init__(self, backend: Backend, prompt: str | prompts.Template, answers: tuple[str, str] | None):
         self.backend = backend
-        self.template = prompts.named(prompt, prompts.POINTWISE, ("query", "document"))
+        self.template = prompts.named(prompt, templates.POINTWISE, ("query", "document"))
         self.template.check(("query", "document"))
         self.answers = answers or self.template.answers or ("no", "yes")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import prompts, scoring
+from .. import prompts, scoring, templates
 from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..frames import TEACHER_RANK
 from .base import check_engine, check_label, check_length, checked_backend
@@ -97,7 +97,7 @@ class SetwiseTeacher(ListTeacher):
     @property
     def template(self) -> prompts.Template:
         """The prompt as data."""
-        template = prompts.named(self.prompt, prompts.SETWISE, ("query", "passages"))
+        template = prompts.named(self.prompt, templates.SETWISE, ("query", "passages"))
         return template.check(("query", "passages"), ("num",))
 
     @property
