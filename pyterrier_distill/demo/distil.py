@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 DEPTH = 100
 #: Training queries where ``minutes`` does not say otherwise.
-QUERIES = 30_000
+QUERIES = 15_000
 #: See the README for what mattered.
 LEARNING_RATE = 6e-4
 QUERIES_PER_BATCH = 64
@@ -68,7 +68,7 @@ def demo(
     Args:
         dataset: ``pydocs``, ``irds:ID`` or ``folder:PATH``.
         layers: the student's layers, cut from the teacher: how many, or which.
-        queries: how many spans to train on; None = 30,000.
+        queries: how many spans to train on; None = 15,000.
         minutes: of labelling and training instead, measured on this machine.
         out: directory of the results; work that is there already is used again.
         seed: of the spans and of training.
