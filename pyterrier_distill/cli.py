@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     demo.add_argument("--dataset", default="pydocs", help="pydocs (default), irds:ID or folder:PATH")
     demo.add_argument("--layers", type=_layers, default=2, help="layers of the student: how many, or which: 0,5")
-    demo.add_argument("--queries", type=int, help="spans of documents to train on (default: 30,000)")
+    demo.add_argument("--queries", type=int, help="spans of documents to train on (default: 15,000)")
     demo.add_argument("--minutes", type=float, help="minutes of labelling and training, instead of --queries")
     demo.add_argument("--out", default="distill-demo", help="directory of the results")
     demo.add_argument("--seed", type=int, default=42)

@@ -11,7 +11,8 @@ from pyterrier_distill import LABEL_COLUMNS, MissingLabelError, frames
 
 def test_every_label_column_says_what_it_holds_and_who_writes_it():
     assert list(LABEL_COLUMNS) == [
-        "teacher_score", "teacher_logits", "teacher_rank", "teacher_prefs", "query_vec", "doc_vec", "label",
+        "teacher_score", "teacher_logits", "teacher_rank", "teacher_prefs", "query_vec", "query_states",
+        "doc_vec", "label",
     ]  # fmt: skip
     for column in LABEL_COLUMNS.values():
         assert column.cell and column.source
