@@ -170,6 +170,13 @@ def _estimate(text: str) -> int:
     return sum(max(1, -(-len(piece.encode()) // 3)) for piece in _PIECES.findall(text))
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, in float64: a certain no must not become -0.0 or -inf."""
+    wide = logits.astype(np.float64)
+    shifted = wide - wide.max(axis=-1, keepdims=True, initial=-np.inf)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
 class Wrapped(Backend):
     """Anything with ``generate(list of prompts) -> outputs with .text`` (pyterrier_rag's backends) as a backend.
 

@@ -14,7 +14,7 @@ import pyterrier as pt
 from .. import scoring
 from ..prompts import Prompt, flatten
 from . import permutation
-from .base import Backend, BackendError
+from .base import Backend, BackendError, log_softmax
 from .tokens import chat_text, control_tokens, one_token_each
 
 if TYPE_CHECKING:
@@ -208,11 +208,7 @@ class HF(Backend):
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Log-probabilities ``[n, m]`` of ``options``, normalised over them."""
-        logits = self.option_logits(prompts, options, spaced=spaced)
-        if not len(logits):
-            return logits
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        return log_softmax(self.option_logits(prompts, options, spaced=spaced)).astype(np.float32)
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, permutations: Sequence[int] | None = None

@@ -11,7 +11,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import frames
+from .. import frames, scoring
 from ..backends.base import Backend, BackendError, Usage, as_backend
 
 
@@ -66,6 +66,39 @@ class Teacher(pt.Transformer):
     def __getstate__(self) -> dict[str, Any]:
         """Without what can be made again, such as a loaded model."""
         return {name: value for name, value in self.__dict__.items() if name != "_made"}
+
+    def _store_model_settings(
+        self,
+        *,
+        label: str,
+        max_length: int | None,
+        precision: str,
+        batch_size: int | None,
+        text_field: str,
+        device: str | None,
+        revision: str | None,
+        verbose: bool,
+        trust_remote_code: bool,
+    ) -> None:
+        """Store the constructor arguments that every teacher with a model has, checked.
+
+        Raises:
+            ValueError: if one is impossible.
+        """
+        self.label = check_label(label)
+        self.max_length = check_length(max_length)
+        self.precision = scoring.check_precision(precision)
+        self.batch_size = batch_size
+        self.text_field = text_field
+        self.device = device
+        self.revision = revision
+        self.verbose = verbose
+        self.trust_remote_code = trust_remote_code
+
+    def _model_settings(self) -> dict[str, Any]:
+        """What a model or backend made by this teacher is told."""
+        names = ("max_length", "precision", "batch_size", "device", "revision", "trust_remote_code")
+        return {name: getattr(self, name) for name in names}
 
     def _check(self, inp: pd.DataFrame) -> None:
         """Check the frame.
@@ -180,6 +213,22 @@ def incoming_order(inp: pd.DataFrame) -> np.ndarray:
         return keys.groupby("qid", sort=False).cumcount().to_numpy()
     order = keys.sort_values(["key", "docno"], kind="stable")
     return order.groupby("qid", sort=False).cumcount().sort_index().to_numpy()
+
+
+def mean_preferences(inp: pd.DataFrame, prefs: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """Mean ``[n]`` of P(this ≻ other) over all comparisons of a document, in either place; 0.5 where there is none.
+
+    Args:
+        inp: an R frame.
+        prefs: ``[n]`` cells: docno of another document of the query → P(this ≻ other).
+    """
+    sums: dict[tuple[Any, str], list[float]] = {}
+    for qid, docno, cell in zip(inp["qid"], inp["docno"], prefs, strict=True):
+        for other, p in cell.items():
+            sums.setdefault((qid, docno), []).append(p)
+            sums.setdefault((qid, other), []).append(1 - p)
+    means = [float(np.mean(sums.get(key, 0.5))) for key in zip(inp["qid"], inp["docno"], strict=True)]
+    return np.round(means, 12)  # rounding errors must not decide between equal ones
 
 
 def rerank(inp: pd.DataFrame, scores: Sequence[float] | np.ndarray, **labels: Any) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -12,36 +11,15 @@ import numpy as np
 
 from .. import scoring
 from ..backends import checkpoint
-from ..backends.base import Usage
+from .sequence import SequenceScorer
 
 
-class CrossEncoderScorer:
+class CrossEncoderScorer(SequenceScorer):
     """A sequence classifier over (query, document), with one output or with two.
 
     Args:
         name: a directory or hub name; other arguments as for :class:`~pyterrier_distill.PointwiseTeacher`.
     """
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        max_length: int | None,
-        precision: str,
-        batch_size: int | None,
-        device: str | None,
-        revision: str | None,
-        verbose: bool,
-        trust_remote_code: bool,
-    ):
-        self.name = name
-        self.max_length = max_length
-        self.precision = precision
-        self.batch_size = batch_size
-        self.device = device
-        self.hub = {"revision": revision, "trust_remote_code": trust_remote_code}
-        self.verbose = verbose
-        self.usage = Usage()
 
     @cached_property
     def model(self) -> Any:
@@ -65,7 +43,7 @@ class CrossEncoderScorer:
                 lambda: CrossEncoder(
                     self.name,
                     device=str(device),
-                    max_length=self.max_length,
+                    max_length=self._max_length,
                     model_kwargs={"dtype": checkpoint.weights_dtype(self.precision, device)},
                     **self.hub,
                 ),
@@ -81,33 +59,9 @@ class CrossEncoderScorer:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """Raw logits ``[n, 1]`` or ``[n, 2]``."""
+        forward = lambda features: self.model(dict(features))["scores"]  # noqa: E731
+        return self._run(pairs, forward, "Scoring", "d").reshape(len(pairs), -1)
 
-        def prepare(chunk: list[tuple[str, str]]) -> dict[str, Any]:
-            features = self._features(chunk)
-            self.usage.add(len(chunk), int(features["attention_mask"].sum()))
-            return features
-
-        started = time.monotonic()
-        scores = scoring.run(
-            pairs,
-            prepare=prepare,
-            forward=lambda features: self.model(dict(features))["scores"],
-            device=self.device,
-            precision=self.precision,
-            batch_size=self.batch_size,
-            verbose=self.verbose,
-            desc="Scoring",
-            unit="d",
-        )
-        self.usage.add(seconds=time.monotonic() - started)
-        return scores.reshape(len(pairs), -1)
-
-    def _features(self, chunk: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        return dict(self.model.preprocess([list(pair) for pair in chunk]))
-
-    def estimate(self, pairs: Sequence[tuple[str, str]]) -> Usage:
-        """Calls and prompt tokens."""
-        tokens = 0
-        for start in range(0, len(pairs), scoring.BUFFER):
-            tokens += int(self._features(pairs[start : start + scoring.BUFFER])["attention_mask"].sum())
-        return Usage(len(pairs), tokens, 0)
+    def features(self, items: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+        """As sentence-transformers reads pairs."""
+        return dict(self.model.preprocess([list(pair) for pair in items]))

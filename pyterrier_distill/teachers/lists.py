@@ -10,9 +10,9 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import prompts
-from ..backends.base import Backend, Usage
+from ..backends.base import Backend, Usage, as_backend
 from ..frames import TEACHER_RANK
-from .base import Teacher, incoming_order, labelling_error, rerank
+from .base import Teacher, checked_backend, incoming_order, labelling_error, rerank
 from .together import Program, Stopped, run_together
 
 
@@ -25,11 +25,20 @@ class ListTeacher(Teacher):
 
     label = TEACHER_RANK
     max_words: int | None = None
+    model: Any = None
+    backend: Any = "hf"
 
     @property
     def llm(self) -> Backend:
         """What answers."""
-        raise TypeError(f"{type(self).__name__} names no backend.")
+        return self._kept(self._make_llm)
+
+    def _make_llm(self) -> Backend:
+        needs = type(self).__name__
+        chosen = as_backend(self.model) or (None if isinstance(self.backend, str) else self.backend)
+        if chosen is not None:
+            return checked_backend(chosen, {}, needs)
+        return checked_backend(self.model, self._model_settings(), needs, self.backend)
 
     def _program(self, query: str, texts: Sequence[str]) -> Program:
         """Order ``texts``: yields questions, returns positions, best first."""

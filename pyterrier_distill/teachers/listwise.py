@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import prompts, scoring, templates
-from ..backends.base import Backend, BackendError, Usage, as_backend
+from .. import prompts, templates
+from ..backends.base import Backend, BackendError, Usage
 from ..frames import TEACHER_RANK
-from .base import check_engine, check_label, check_length, checked_backend
+from .base import check_engine
 from .lists import ListTeacher
 from .responses import OUTCOMES, parse_permutation
 from .together import Program
@@ -132,15 +132,10 @@ class ListwiseLLMTeacher(ListTeacher):
         self.max_words = max_words
         self.reasoning_tokens = reasoning_tokens
         self.seed = seed
-        self.label = check_label(label)
-        self.max_length = check_length(max_length)
-        self.precision = scoring.check_precision(precision)
-        self.batch_size = batch_size
-        self.text_field = text_field
-        self.device = device
-        self.revision = revision
-        self.verbose = verbose
-        self.trust_remote_code = trust_remote_code
+        self._store_model_settings(
+            label=label, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
+            device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
         self.responses: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self.template  # noqa: B018 (a wrong prompt fails now)
         if constrained and not self.llm.constrains:
@@ -153,17 +148,6 @@ class ListwiseLLMTeacher(ListTeacher):
         if "id" in template.fields:
             return template.check(("query", "id", "text"), ("num", "passages"))
         return template.check(("query", "passages"), ("num",))
-
-    @property
-    def llm(self) -> Backend:
-        """What answers."""
-        return self._kept(self._make_llm)
-
-    def _make_llm(self) -> Backend:
-        chosen = as_backend(self.model) or (None if isinstance(self.backend, str) else self.backend)
-        if chosen is not None:
-            return checked_backend(chosen, {}, "ListwiseLLMTeacher")
-        return checked_backend(self.model, hf_settings(self), "ListwiseLLMTeacher", self.backend)
 
     # -- a query's windows --------------------------------------------------------------------------------------------
 
@@ -242,9 +226,3 @@ class ListwiseLLMTeacher(ListTeacher):
                 answer = self._answer_tokens(end - start) + self.reasoning_tokens
                 total += Usage(self.n_permutations, self.n_permutations * size, self.n_permutations * answer)
         return total
-
-
-def hf_settings(teacher: Any) -> dict[str, Any]:
-    """What a teacher passes on to the backend that it makes."""
-    names = ("max_length", "precision", "batch_size", "device", "revision", "trust_remote_code")
-    return {name: getattr(teacher, name) for name in names}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,8 @@ import numpy as np
 
 from .. import checkpoints, prompts, scoring
 from ..backends import checkpoint
-from ..backends.base import Usage
 from ..backends.tokens import control_tokens
+from .sequence import SequenceScorer
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 Triple = tuple[str, str, str]
 
 
-class PairClassifier:
+class PairClassifier(SequenceScorer):
     """``[CLS] query [SEP] document_i [SEP] document_j [SEP]`` → one logit; its sigmoid is P(i ≻ j).
 
     Where the checkpoint knows two segments, the query is the first and both documents the second.
@@ -31,28 +30,8 @@ class PairClassifier:
             trained before it compares; other arguments as for :class:`~pyterrier_distill.PairwiseTeacher`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        max_length: int | None,
-        precision: str,
-        batch_size: int | None,
-        device: str | None,
-        revision: str | None,
-        verbose: bool,
-        trust_remote_code: bool,
-    ):
-        self.name = name
-        self._max_length = max_length
-        self.precision = precision
-        self.batch_size = batch_size
-        self.device = device
-        self.hub = {"revision": revision, "trust_remote_code": trust_remote_code}
-        self.verbose = verbose
-        self.usage = Usage()
-        #: Fingerprint of weights that training changed; None = the checkpoint's.
-        self.trained: str | None = None
+    #: Fingerprint of weights that training changed; None = the checkpoint's.
+    trained: str | None = None
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, bool]:
@@ -111,11 +90,11 @@ class PairClassifier:
         """Whether its head was ever trained."""
         return self._loaded[2] or self.trained is not None
 
-    def features(self, triples: Sequence[Triple]) -> dict[str, torch.Tensor]:
+    def features(self, items: Sequence[Triple]) -> dict[str, torch.Tensor]:
         """Token ids ``[n, L]``, with both documents cut, the longer one first, until the sequence fits."""
         tokenizer = self.tokenizer
         control = control_tokens(tokenizer)
-        triples = [tuple(prompts.disarm(text, control) for text in triple) for triple in triples]
+        triples = [tuple(prompts.disarm(text, control) for text in triple) for triple in items]
         texts = [text for triple in triples for text in triple]
         place = {text: n for n, text in enumerate(dict.fromkeys(texts))}
         ids = tokenizer(list(place), add_special_tokens=False, truncation=True, max_length=self.max_length)["input_ids"]
@@ -151,33 +130,8 @@ class PairClassifier:
                 f"{self.name!r} has no head that compares documents: train one with fit(res, qrels), or give a trained"
                 " checkpoint."
             )
-
-        def prepare(chunk: list[Triple]) -> dict[str, Any]:
-            features = self.features(chunk)
-            self.usage.add(len(chunk), int(features["attention_mask"].sum()))
-            return features
-
-        started = time.monotonic()
-        logits = scoring.run(
-            triples,
-            prepare=prepare,
-            forward=lambda features: self.logits(dict(features)),
-            device=self.model.device,
-            precision=self.precision,
-            batch_size=self.batch_size,
-            verbose=self.verbose,
-            desc="Comparing",
-            unit="pair",
-        )
-        self.usage.add(seconds=time.monotonic() - started)
+        logits = self._run(triples, lambda features: self.logits(dict(features)), "Comparing", "pair")
         return 1 / (1 + np.exp(-logits.astype(np.float64)))
-
-    def estimate(self, triples: Sequence[Triple]) -> Usage:
-        """Calls and prompt tokens."""
-        tokens = 0
-        for start in range(0, len(triples), scoring.BUFFER):
-            tokens += int(self.features(triples[start : start + scoring.BUFFER])["attention_mask"].sum())
-        return Usage(len(triples), tokens, 0)
 
     def mark_trained(self) -> None:
         """Record that the weights are no longer the checkpoint's."""

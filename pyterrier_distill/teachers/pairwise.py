@@ -11,15 +11,18 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import prompts, scoring, templates
+from .. import prompts, templates
 from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..frames import TEACHER_PREFS
 from ..samplers import PairSampler
-from .base import PromptTeacher, check_label, check_length, checked_backend, incoming_order, rerank
+from .asking import Asker, Question, checked_template
+from .base import PromptTeacher, checked_backend, incoming_order, mean_preferences, rerank
 from .pair_classifier import PairClassifier
 from .pair_training import PairTraining
 
 KINDS = ("classifier", "seq2seq", "causal")
+#: Placeholders of the two documents.
+DOCUMENTS = ("document_a", "document_b")
 
 
 class PairwiseTeacher(PromptTeacher, pt.Estimator):
@@ -108,19 +111,12 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         self.prompt = prompt
         self.answers = None if answers is None else tuple(answers)
         self.training = training
-        self.label = check_label(label)
-        self.max_length = check_length(max_length)
-        self.precision = scoring.check_precision(precision)
-        self.batch_size = batch_size
-        self.text_field = text_field
-        self.device = device
-        self.revision = revision
-        self.verbose = verbose
-        self.trust_remote_code = trust_remote_code
+        self._store_model_settings(
+            label=label, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
+            device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
         if prompt is not None:
-            prompts.named(prompt, templates.PAIRWISE, ("query", "document_a", "document_b")).check(
-                ("query", "document_a", "document_b")
-            )
+            checked_template(prompt, templates.PAIRWISE, DOCUMENTS)
         if isinstance(self.model, str):
             from ..checkpoints import check_name
 
@@ -137,11 +133,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         return self.model if isinstance(self.model, PairClassifier) else self._kept(self._make_comparer)
 
     def _make_comparer(self) -> Any:
-        shared = {
-            "max_length": self.max_length, "precision": self.precision, "batch_size": self.batch_size,
-            "device": self.device, "revision": self.revision, "verbose": self.verbose,
-            "trust_remote_code": self.trust_remote_code,
-        }  # fmt: skip
+        shared = {**self._model_settings(), "verbose": self.verbose}
         default = "ab"
         if isinstance(self.model, str):
             from ..backends.checkpoint import kind_of
@@ -197,7 +189,6 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
 
     def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, float]) -> pd.DataFrame:
         prefs: dict[tuple[Any, str], dict[str, float]] = defaultdict(dict)
-        sums: dict[tuple[Any, str], list[float]] = defaultdict(list)
         pairs = self.pairs(inp)
         for qid, query, docnos, texts in self._lists(inp):
             asked = {(i, j): answers[query, texts[i], texts[j]] for i, j in pairs[str(qid)]}
@@ -209,12 +200,8 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
                         self._disagreed[1] += 1
                     p = (p + 1 - other) / 2
                 prefs[qid, docnos[i]][docnos[j]] = p
-                sums[qid, docnos[i]].append(p)
-                if not self.both_orders:
-                    sums[qid, docnos[j]].append(1 - p)
-        keys = list(zip(inp["qid"], inp["docno"], strict=True))
-        scores = [float(np.mean(sums[key])) if key in sums else 0.5 for key in keys]
-        return rerank(inp, scores, **{self.label: [dict(prefs.get(key, {})) for key in keys]})
+        cells = [dict(prefs.get(key, {})) for key in zip(inp["qid"], inp["docno"], strict=True)]
+        return rerank(inp, mean_preferences(inp, cells), **{self.label: cells})
 
     def estimate(self, inp: pd.DataFrame) -> Usage:
         """Calls and tokens of labelling ``inp``: equal questions count once."""
@@ -282,39 +269,16 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         return pt.inspect.transformer_apply_attributes(self, model=os.fspath(path), kind="classifier")
 
 
-class PairAsker:
-    """Puts (query, document, document) to a backend as prompts with two possible answers."""
+class PairAsker(Asker):
+    """Asks which of two documents is the more relevant."""
 
     def __init__(self, backend: Backend, prompt: str | prompts.Template, answers: tuple[str, str] | None):
-        required = ("query", "document_a", "document_b")
-        self.backend = backend
-        self.template = prompts.named(prompt, templates.PAIRWISE, required).check(required)
-        self.answers = answers or self.template.answers or ("B", "A")
+        super().__init__(backend, prompt, templates.PAIRWISE, DOCUMENTS, answers, ("B", "A"))
 
-    @property
-    def usage(self) -> Usage:
-        """The backend's."""
-        return self.backend.usage
-
-    def prompts(self, triples: Sequence[tuple[str, str, str]]) -> list[prompts.Prompt]:
-        """One prompt a triple, documents cut to fit."""
-        clean = lambda text: prompts.disarm(text, self.backend.specials)  # noqa: E731
-
-        def render(query: str, texts: list[str]) -> prompts.Prompt:
-            return self.template.render({"query": query, "document_a": texts[0], "document_b": texts[1]})
-
-        items = [(clean(query), [clean(a), clean(b)]) for query, a, b in triples]
-        return prompts.fit(render, items, self.backend.room(1), self.backend)
-
-    def compare(self, triples: Sequence[tuple[str, str, str]]) -> np.ndarray:
+    def compare(self, triples: Sequence[Question]) -> np.ndarray:
         """P(first ≻ second) ``[n]``."""
         try:
-            rows = self.backend.choose(self.prompts(triples), self.answers, **self.template.going_on)
-            return np.exp(rows[:, 1].astype(np.float64))
+            return np.exp(self.choose(triples)[:, 1].astype(np.float64))
         except BackendError as error:
             error.answers = [None if row is None else float(np.exp(row[1])) for row in error.answers]
             raise
-
-    def estimate(self, triples: Sequence[tuple[str, str, str]]) -> Usage:
-        """Calls, prompt tokens and output tokens."""
-        return Usage(len(triples), sum(self.backend.prompt_sizes(self.prompts(triples))), len(triples))

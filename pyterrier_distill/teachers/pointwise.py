@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import prompts, scoring, templates
-from ..backends.base import Backend, Usage, as_backend
+from .. import prompts, templates
+from ..backends.base import Backend, Usage, as_backend, log_softmax
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE
-from .base import PromptTeacher, check_label, check_length, checked_backend, rerank
+from .asking import Asker, Question, checked_template
+from .base import PromptTeacher, checked_backend, rerank
 
 KINDS = ("cross-encoder", "seq2seq", "causal")
 
@@ -91,17 +92,12 @@ class PointwiseTeacher(PromptTeacher):
         self.kind = kind
         self.prompt = prompt
         self.answers = None if answers is None else tuple(answers)
-        self.label = check_label(label)
-        self.max_length = check_length(max_length)
-        self.precision = scoring.check_precision(precision)
-        self.batch_size = batch_size
-        self.text_field = text_field
-        self.device = device
-        self.revision = revision
-        self.verbose = verbose
-        self.trust_remote_code = trust_remote_code
+        self._store_model_settings(
+            label=label, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
+            device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
         if prompt is not None:
-            prompts.named(prompt, templates.POINTWISE, ("query", "document")).check(("query", "document"))
+            checked_template(prompt, templates.POINTWISE, ("document",))
         if isinstance(model, str):
             from ..checkpoints import check_name
 
@@ -117,11 +113,7 @@ class PointwiseTeacher(PromptTeacher):
         return self._kept(self._make_scorer)
 
     def _make_scorer(self) -> Any:
-        shared = {
-            "max_length": self.max_length, "precision": self.precision, "batch_size": self.batch_size,
-            "device": self.device, "revision": self.revision, "verbose": self.verbose,
-            "trust_remote_code": self.trust_remote_code,
-        }  # fmt: skip
+        shared = {**self._model_settings(), "verbose": self.verbose}
         if isinstance(self.model, str):
             from ..backends.checkpoint import kind_of
 
@@ -136,7 +128,7 @@ class PointwiseTeacher(PromptTeacher):
         else:
             backend = checked_backend(self.model, shared, "PointwiseTeacher")
             default = "yes_no"
-        return Asker(backend, self.prompt or default, self.answers)
+        return PointAsker(backend, self.prompt or default, self.answers)
 
     @property
     def logits_label(self) -> str:
@@ -197,53 +189,23 @@ class PointwiseTeacher(PromptTeacher):
         if gives == "logit":
             scores, labels = table[:, 0], {}
         else:
-            scores = _log_softmax(table)[:, 1]
+            scores = log_softmax(table)[:, 1]
             labels = {} if gives == "log-probabilities" else {self.logits_label: list(table)}
         scores = np.maximum(scores.astype(float), np.finfo(np.float32).min)  # a certain no, where only words were told
         return rerank(inp, scores, **{self.label: scores}, **labels)
 
 
-class Asker:
-    """Puts (query, document) pairs to a backend as prompts with two possible answers."""
+class PointAsker(Asker):
+    """Asks whether a document is relevant."""
 
     def __init__(self, backend: Backend, prompt: str | prompts.Template, answers: tuple[str, str] | None):
-        self.backend = backend
-        self.template = prompts.named(prompt, templates.POINTWISE, ("query", "document"))
-        self.template.check(("query", "document"))
-        self.answers = answers or self.template.answers or ("no", "yes")
+        super().__init__(backend, prompt, templates.POINTWISE, ("document",), answers, ("no", "yes"))
 
     @property
     def gives(self) -> str:
         """``"logits"`` of the two answers, or their ``"log-probabilities"``."""
         return "logits" if self.backend.gives_logits else "log-probabilities"
 
-    @property
-    def usage(self) -> Usage:
-        """The backend's."""
-        return self.backend.usage
-
-    def prompts(self, pairs: Sequence[tuple[str, str]]) -> list[prompts.Prompt]:
-        """One prompt a pair, the document cut to fit."""
-        clean = lambda text: prompts.disarm(text, self.backend.specials)  # noqa: E731
-        return prompts.fit(
-            lambda query, texts: self.template.render({"query": query, "document": texts[0]}),
-            [(clean(query), [clean(text)]) for query, text in pairs],
-            self.backend.room(1),
-            self.backend,
-        )
-
-    def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    def score(self, pairs: Sequence[Question]) -> np.ndarray:
         """``[n, 2]``: raw logits or log-probabilities of (no, yes)."""
-        ask = self.backend.option_logits if self.backend.gives_logits else self.backend.choose
-        return ask(self.prompts(pairs), self.answers, **self.template.going_on)
-
-    def estimate(self, pairs: Sequence[tuple[str, str]]) -> Usage:
-        """Calls, prompt tokens and output tokens."""
-        return Usage(len(pairs), sum(self.backend.prompt_sizes(self.prompts(pairs))), len(pairs))
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis, in float64: a certain no must not become -0.0 or -inf."""
-    wide = logits.astype(np.float64)
-    shifted = wide - wide.max(axis=-1, keepdims=True, initial=-np.inf)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        return self.logits(pairs) if self.backend.gives_logits else self.choose(pairs)

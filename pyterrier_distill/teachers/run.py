@@ -13,7 +13,7 @@ import pyterrier as pt
 from .. import formats, frames
 from ..backends.base import Usage
 from ..frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
-from .base import Teacher, rerank
+from .base import Teacher, mean_preferences, rerank
 
 _CARRIED = (TEACHER_RANK, TEACHER_SCORE, TEACHER_LOGITS, TEACHER_PREFS)
 
@@ -168,7 +168,7 @@ class RunTeacher(Teacher):
         elif TEACHER_RANK in labels:
             scores = -labels[TEACHER_RANK].astype(float)
         else:
-            scores = _mean_preferences(inp, labels[TEACHER_PREFS])
+            scores = mean_preferences(inp, labels[TEACHER_PREFS])
         return rerank(inp, scores, **labels)
 
     def __repr__(self) -> str:
@@ -180,14 +180,3 @@ class RunTeacher(Teacher):
         defaults = {"by": "rank", "format": None, "missing": "error", "text_field": "text"}
         settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
         return f"RunTeacher({', '.join([shown, *settings])})"
-
-
-def _mean_preferences(inp: pd.DataFrame, prefs: list[dict[str, float]]) -> np.ndarray:
-    """Mean of P(this ≻ other) over all comparisons of a document; 0.5 where there is none."""
-    sums: dict[tuple[str, str], list[float]] = {}
-    for qid, docno, cell in zip(inp["qid"], inp["docno"], prefs, strict=True):
-        for other, p in cell.items():
-            sums.setdefault((qid, docno), []).append(p)
-            sums.setdefault((qid, other), []).append(1 - p)
-    keys = zip(inp["qid"], inp["docno"], strict=True)
-    return np.array([float(np.mean(sums[key])) if key in sums else 0.5 for key in keys])

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import prompts, scoring, templates
-from ..backends.base import Backend, BackendError, Usage, as_backend
+from .. import prompts, templates
+from ..backends.base import Backend, BackendError, Usage
 from ..frames import TEACHER_RANK
-from .base import check_engine, check_label, check_length, checked_backend
+from .base import check_engine
 from .lists import ListTeacher
-from .listwise import hf_settings
 from .together import Program
 
 _LETTERS = string.ascii_uppercase
@@ -83,15 +82,10 @@ class SetwiseTeacher(ListTeacher):
         self.prompt = prompt
         self.backend = backend
         self.max_words = max_words
-        self.label = check_label(label)
-        self.max_length = check_length(max_length)
-        self.precision = scoring.check_precision(precision)
-        self.batch_size = batch_size
-        self.text_field = text_field
-        self.device = device
-        self.revision = revision
-        self.verbose = verbose
-        self.trust_remote_code = trust_remote_code
+        self._store_model_settings(
+            label=label, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
+            device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
         self.template  # noqa: B018 (a wrong prompt fails now)
 
     @property
@@ -99,17 +93,6 @@ class SetwiseTeacher(ListTeacher):
         """The prompt as data."""
         template = prompts.named(self.prompt, templates.SETWISE, ("query", "passages"))
         return template.check(("query", "passages"), ("num",))
-
-    @property
-    def llm(self) -> Backend:
-        """What answers."""
-        return self._kept(self._make_llm)
-
-    def _make_llm(self) -> Backend:
-        chosen = as_backend(self.model) or (None if isinstance(self.backend, str) else self.backend)
-        if chosen is not None:
-            return checked_backend(chosen, {}, "SetwiseTeacher")
-        return checked_backend(self.model, hf_settings(self), "SetwiseTeacher", self.backend)
 
     def _program(self, query: str, texts: Sequence[str]) -> Program:
         """Heap selection: build a heap of sets, then take the best off its top, k times."""

@@ -1,0 +1,79 @@
+"""Questions in words with two possible answers, about a query and one document or two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .. import prompts
+from ..backends.base import Backend, Usage
+
+#: A query and its documents.
+Question = tuple[str, ...]
+
+
+class Asker:
+    """Puts questions to a backend as prompts, documents cut to fit.
+
+    Args:
+        backend: what answers.
+        prompt: the name of a template, its text, or a template.
+        named: name → template.
+        documents: the placeholders of the documents, beside ``query``.
+        answers: two words, (no, yes); None = the template's own, or else ``default``.
+        default: two words.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        prompt: str | prompts.Template,
+        named: Mapping[str, prompts.Template],
+        documents: tuple[str, ...],
+        answers: tuple[str, str] | None,
+        default: tuple[str, str],
+    ):
+        self.backend = backend
+        self.template = checked_template(prompt, named, documents)
+        self.documents = documents
+        self.answers = answers or self.template.answers or default
+
+    @property
+    def usage(self) -> Usage:
+        """The backend's."""
+        return self.backend.usage
+
+    def prompts(self, questions: Sequence[Question]) -> list[prompts.Prompt]:
+        """One prompt a question."""
+        clean = lambda text: prompts.disarm(text, self.backend.specials)  # noqa: E731
+
+        def render(query: str, texts: list[str]) -> prompts.Prompt:
+            return self.template.render({"query": query, **dict(zip(self.documents, texts, strict=True))})
+
+        items = [(clean(query), [clean(text) for text in texts]) for query, *texts in questions]
+        return prompts.fit(render, items, self.backend.room(1), self.backend)
+
+    def choose(self, questions: Sequence[Question]) -> np.ndarray:
+        """Log-probabilities ``[n, 2]`` of (no, yes)."""
+        return self.backend.choose(self.prompts(questions), self.answers, **self.template.going_on)
+
+    def logits(self, questions: Sequence[Question]) -> np.ndarray:
+        """Raw logits ``[n, 2]`` of (no, yes), where the backend tells them."""
+        return self.backend.option_logits(self.prompts(questions), self.answers, **self.template.going_on)
+
+    def estimate(self, questions: Sequence[Question]) -> Usage:
+        """Calls, prompt tokens and output tokens."""
+        return Usage(len(questions), sum(self.backend.prompt_sizes(self.prompts(questions))), len(questions))
+
+
+def checked_template(
+    prompt: str | prompts.Template, named: Mapping[str, prompts.Template], documents: tuple[str, ...]
+) -> prompts.Template:
+    """``prompt`` as a template with the placeholders ``query`` and ``documents``.
+
+    Raises:
+        ValueError: if it lacks one.
+    """
+    fields = ("query", *documents)
+    return prompts.named(prompt, named, fields).check(fields)

@@ -1,0 +1,79 @@
+"""What sequence classifiers over a query and documents share: settings, tokens counted, batches run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import scoring
+from ..backends.base import Usage
+
+
+class SequenceScorer:
+    """A model that reads a query and its documents as one sequence and gives logits.
+
+    Subclasses define :meth:`features`.
+
+    Args:
+        name: a directory or hub name; other arguments as for :class:`~pyterrier_distill.PointwiseTeacher`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_length: int | None,
+        precision: str,
+        batch_size: int | None,
+        device: str | None,
+        revision: str | None,
+        verbose: bool,
+        trust_remote_code: bool,
+    ):
+        self.name = name
+        self._max_length = max_length
+        self.precision = precision
+        self.batch_size = batch_size
+        self.device = device
+        self.hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+        self.verbose = verbose
+        self.usage = Usage()
+
+    def features(self, items: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+        """Token ids ``[n, L]`` and what else the model reads."""
+        raise TypeError(f"{type(self).__name__} does not say how it reads.")
+
+    def _run(
+        self, items: Sequence[tuple[str, ...]], forward: Callable[[dict[str, Any]], Any], desc: str, unit: str
+    ) -> np.ndarray:
+        """What ``forward`` gives for each of ``items``; calls, tokens and seconds are counted."""
+
+        def prepare(chunk: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+            features = self.features(chunk)
+            self.usage.add(len(chunk), int(features["attention_mask"].sum()))
+            return features
+
+        started = time.monotonic()
+        logits = scoring.run(
+            items,
+            prepare=prepare,
+            forward=forward,
+            device=self.device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            verbose=self.verbose,
+            desc=desc,
+            unit=unit,
+        )
+        self.usage.add(seconds=time.monotonic() - started)
+        return logits
+
+    def estimate(self, items: Sequence[tuple[str, ...]]) -> Usage:
+        """Calls and prompt tokens."""
+        tokens = 0
+        for start in range(0, len(items), scoring.BUFFER):
+            tokens += int(self.features(items[start : start + scoring.BUFFER])["attention_mask"].sum())
+        return Usage(len(items), tokens, 0)
