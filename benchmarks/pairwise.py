@@ -1,7 +1,8 @@
 """A pair classifier beside a pointwise cross-encoder, trained from one checkpoint on one set of judgements.
 
-Trains on the training queries of a collection in BEIR layout with negatives mined by the checkpoint itself, re-ranks
-the top of a stored first stage of another, and prints nDCG@10.
+Trains on the training queries of a collection in BEIR layout, first against random documents, then against negatives
+mined by the checkpoint itself; re-ranks the top of a stored first stage of another, and prints nDCG@10. From a sentence
+encoder, a pair classifier that sees hard negatives only stays at a loss of ln 2 for hundreds of steps.
 """
 
 import argparse
@@ -27,14 +28,28 @@ parser.add_argument("--depth", type=int, default=30)
 parser.add_argument("--pairs-per-query", type=int, default=2)
 parser.add_argument("--n-pairs", type=int, default=None, help="pairs compared a test query, each in both orders")
 parser.add_argument("--negatives", type=int, default=4)
+parser.add_argument("--ranks", type=int, nargs=2, default=(5, 1000), help="of negatives, from 2")
+parser.add_argument("--easy-queries", type=int, default=1500, help="queries of the first stage")
+parser.add_argument("--max-length", type=int, default=192, help="tokens of a query and two documents")
 parser.add_argument("--learning-rate", type=float, default=1e-4)
 parser.add_argument("--seed", type=int, default=42)
 parser.add_argument("--out")
 options = parser.parse_args()
 
 
+def easy(frame: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
+    """Some of the queries, their negatives exchanged between queries."""
+    frame = frame[frame["qid"].isin(frame["qid"].unique()[: options.easy_queries])].reset_index(drop=True)
+    judged = set(zip(qrels["qid"], qrels["docno"], strict=True))
+    negatives = [n for n, key in enumerate(zip(frame["qid"], frame["docno"], strict=True)) if key not in judged]
+    order = random.Random(options.seed).sample(negatives, len(negatives))
+    mixed = frame.copy()
+    mixed.loc[negatives, ["docno", "text"]] = frame.loc[order, ["docno", "text"]].to_numpy()
+    return mixed.drop_duplicates(["qid", "docno"])
+
+
 def candidates(dataset) -> pd.DataFrame:
-    """Each query's relevant documents, and documents that the checkpoint ranks 5th to 50th, as an R frame."""
+    """Each query's relevant document, and others from the checkpoint's ranking, their ranks drawn log-uniformly."""
     encoder = ptd.BiEncoder(default_teacher(), max_length=128)
     documents = pd.DataFrame(dataset.get_corpus_iter(verbose=False))
     topics, qrels = dataset.get_topics(), dataset.get_qrels()
@@ -44,24 +59,28 @@ def candidates(dataset) -> pd.DataFrame:
     docnos, texts = documents["docno"].to_numpy(), dict(zip(documents["docno"], documents["text"], strict=True))
     rng, rows = random.Random(options.seed), []
     for qid, query, line in zip(topics["qid"], topics["query"], scores, strict=True):
-        ranked = [d for d in docnos[np.argsort(-line)[4:50]] if d not in relevant[qid]]
-        for docno in [*sorted(relevant[qid])[:1], *rng.sample(ranked, options.negatives)]:
+        ranked = [d for d in docnos[np.argsort(-line)[: options.ranks[1]]] if d not in relevant[qid]]
+        low, high = options.ranks[0] - 1, len(ranked) - 1
+        drawn: dict[str, None] = {}
+        while len(drawn) < options.negatives:
+            drawn[ranked[round(low * (high / low) ** rng.random())]] = None
+        for docno in [*sorted(relevant[qid])[:1], *drawn]:
             rows.append((qid, query, docno, texts[docno]))
     return pd.DataFrame(rows, columns=["qid", "query", "docno", "text"])
 
 
-def pointwise(frame: pd.DataFrame, qrels: pd.DataFrame, path: str) -> str:
-    """sentence-transformers' own trainer: binary cross-entropy on as many documents as the pairs hold."""
+def pointwise(stages: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> str:
+    """sentence-transformers' own trainer: binary cross-entropy on the documents that the pairs hold."""
     from datasets import Dataset
     from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
     judged = set(zip(qrels["qid"], qrels["docno"], strict=True))
     rows = []
-    for _, group in frame.groupby("qid", sort=False):
-        kept = group.iloc[: 1 + options.pairs_per_query]
-        for row in kept.itertuples():
-            rows.append((row.query, row.text, float((row.qid, row.docno) in judged)))
+    for frame in stages:
+        for _, group in frame.groupby("qid", sort=False):
+            for row in group.iloc[: 1 + options.pairs_per_query].itertuples():
+                rows.append((row.query, row.text, float((row.qid, row.docno) in judged)))
     data = Dataset.from_dict(dict(zip(("query", "text", "label"), map(list, zip(*rows, strict=True)), strict=True)))
     model = CrossEncoder(default_teacher(), num_labels=1, max_length=256, device="cpu")
     arguments = CrossEncoderTrainingArguments(
@@ -77,13 +96,21 @@ def pointwise(frame: pd.DataFrame, qrels: pd.DataFrame, path: str) -> str:
 dataset = pt.get_dataset(f"folder:{options.train}/train")
 frame, qrels = candidates(dataset), dataset.get_qrels()
 training = ptd.PairTraining(learning_rate=options.learning_rate, pairs_per_query=options.pairs_per_query)
-pairwise = ptd.PairwiseTeacher(default_teacher(), kind="classifier", training=training, max_length=320, verbose=True)
+pairwise = ptd.PairwiseTeacher(
+    default_teacher(), kind="classifier", training=training, max_length=options.max_length, verbose=True
+)
 work = tempfile.mkdtemp()
 started = time.monotonic()
-pairwise.fit(frame, qrels).save(f"{work}/pairwise")
+stages = [easy(frame, qrels), frame]
+losses = []
+for stage in stages:
+    pairwise.fit(stage, qrels)
+    losses.append([round(entry["loss"], 3) for entry in pairwise.history if "loss" in entry])
+    print("loss:", losses[-1], flush=True)
+pairwise.save(f"{work}/pairwise")
 seconds = {"pairwise": round(time.monotonic() - started)}
 started = time.monotonic()
-pointwise(frame, qrels, f"{work}/pointwise")
+pointwise(stages, qrels, f"{work}/pointwise")
 seconds["pointwise"] = round(time.monotonic() - started)
 
 rows = []
@@ -94,7 +121,7 @@ for folder in options.test:
     first = first[first["rank"] < options.depth].merge(texts, on="docno")
     point = ptd.PointwiseTeacher(f"{work}/pointwise", verbose=True)
     both = ptd.PairwiseTeacher(
-        f"{work}/pairwise", n_pairs=options.n_pairs, both_orders=True, max_length=320, verbose=True
+        f"{work}/pairwise", n_pairs=options.n_pairs, both_orders=True, max_length=options.max_length, verbose=True
     )
     runs = {"BM25": first, "pointwise": point(first), "pairwise": both(first)}
     figures = {name: pt.Evaluate(run, test.get_qrels(), [nDCG @ 10])["nDCG@10"] for name, run in runs.items()}
@@ -103,5 +130,12 @@ for folder in options.test:
     print(json.dumps(rows[-1]), flush=True)
 settings = {n: v for n, v in vars(options).items() if n not in ("out", "test", "train")}
 report(
-    {"train": Path(options.train).name, "settings": settings, "training_seconds": seconds, "rows": rows}, options.out
+    {
+        "train": Path(options.train).name,
+        "settings": settings,
+        "training_seconds": seconds,
+        "pairwise_loss": losses,
+        "rows": rows,
+    },
+    options.out,
 )
