@@ -337,7 +337,7 @@ def test_it_is_an_artifact(path):
 def test_streaming_gives_every_query_once_in_a_seeded_order(path):
     store = ptd.LabelStore(path).build(pipeline(Scorer()), topics(60), batch_size=7, verbose=False)
     whole = store.frame()
-    order = lambda **how: list(dict.fromkeys(q for frame in store.lists(**how) for q in frame["qid"]))  # noqa: E731
+    order = lambda **how: list(dict.fromkeys(q for frame in store.lists(buffer=2, **how) for q in frame["qid"]))  # noqa: E731
     assert order(seed=None) == list(whole["qid"].unique())
     shuffled = order(seed=1)
     assert sorted(shuffled) == sorted(order(seed=None)) and shuffled != order(seed=None)

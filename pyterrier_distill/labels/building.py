@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyterrier as pt
 
 from .. import frames
-from ..backends.base import Usage
 from ..checkpoints import versions
-from ..teachers.base import LabellingError
-from . import directory as files
+from . import engines
 from .identity import difference, digest, identity, stable_repr
 
 if TYPE_CHECKING:
     from .store import LabelStore
+
+
+@dataclass
+class _Job:
+    """A batch that this process has claimed."""
+
+    batch: pd.DataFrame
+    todo: pd.DataFrame
+    claim: ExitStack
 
 
 class Building:
@@ -30,7 +38,11 @@ class Building:
         topics: pd.DataFrame,
         *,
         batch_size: int = 64,
+        with_text: bool = False,
         shard: tuple[int, int] | None = None,
+        engine: str = "local",
+        workers: int = 2,
+        ray_options: Mapping[str, Any] | None = None,
         overwrite: bool = False,
         verbose: bool = True,
     ) -> LabelStore:
@@ -43,8 +55,13 @@ class Building:
             pipeline: Q → R with label columns: candidates, then teachers.
             topics: Q frame.
             batch_size: queries of one commit, and of one call of the pipeline. What is lost when a process is killed.
+            with_text: whether to store the pipeline's ``text``, too, each document once.
             shard: ``(k, n)``: only every n-th batch, from the k-th (0 ≤ k < n), for machines that share no files'
-                locks.
+                locks, or a remote store.
+            engine: ``"local"``: in this process; ``"ray"``: batches side by side on Ray actors that each hold the
+                pipeline. One that dies is replaced and its batch labelled by another.
+            workers: Ray actors.
+            ray_options: what each needs, as ``ray.remote`` takes it: ``{"num_gpus": 1}``; None = one CPU.
             overwrite: begin anew where pipeline or queries differ from those that built the store.
             verbose: whether to show progress, with the time left.
 
@@ -61,6 +78,10 @@ class Building:
             raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
         if shard is not None and not 0 <= shard[0] < shard[1]:
             raise ValueError(f"shard=(k, n) needs 0 <= k < n, not {shard!r}.")
+        if engine not in ("local", "ray"):
+            raise ValueError(f"engine must be 'local' or 'ray', not {engine!r}.")
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise ValueError(f"workers must be a whole number of at least 1, not {workers!r}.")
         pt.validate.query_frame(topics, ["query"])
         topics = topics.assign(qid=topics["qid"].astype(str)).reset_index(drop=True)
         frames.check_unique(topics[["qid"]])
@@ -70,9 +91,11 @@ class Building:
         batches = [topics.iloc[n : n + batch_size] for n in range(0, len(topics), batch_size)]
         numbers = range(len(batches)) if shard is None else range(shard[0], len(batches), shard[1])
         total = sum(len(batches[n]) for n in numbers)
+        run = engines.here(pipeline) if engine == "local" else engines.on_ray(pipeline, workers, ray_options or {})
         with pt.tqdm(total=total, desc="Labelling", unit="q", disable=not verbose) as bar:
-            waiting = self._pass(pipeline, batches, numbers, bar, wait=False)
-            self._pass(pipeline, batches, waiting, bar, wait=True)
+            waiting = self._pass(run, batches, numbers, bar, with_text, wait=False)
+            if waiting:  # held by other processes: whatever they leave undone is done here
+                self._pass(run, batches, waiting, bar, with_text, wait=True)
         return self
 
     def _agree(self, pipeline: pt.Transformer, topics: pd.DataFrame, overwrite: bool) -> None:
@@ -90,11 +113,12 @@ class Building:
         if told is not None:
             if not overwrite:
                 raise ValueError(
-                    f"{self.path} was built otherwise: {told}. Take another path for the new labels, or pass"
+                    f"{self.directory} was built otherwise: {told}. Take another path for the new labels, or pass"
                     " overwrite=True to begin anew."
                 )
-            shutil.rmtree(self.directory.path)
-            self._places, self._seen = None, []
+            self.directory.files.clear()
+            self._forget()
+            self.__dict__.pop("texts", None)
         manifest = {
             "pipeline": described,
             "reads": stable_repr(pipeline),
@@ -105,96 +129,58 @@ class Building:
         self._create(manifest)
 
     def _pass(
-        self, pipeline: pt.Transformer, batches: Sequence[pd.DataFrame], numbers: Sequence[int], bar: Any, wait: bool
+        self,
+        run: engines.Engine,
+        batches: Sequence[pd.DataFrame],
+        numbers: Sequence[int],
+        bar: Any,
+        with_text: bool,
+        wait: bool,
     ) -> list[int]:
         """Label the batches ``numbers``; gives those that another process holds."""
-        held = []
-        for number in numbers:
-            batch = batches[number]
-            if all(qid in self._index() for qid in batch["qid"]):
-                bar.update(len(batch))
-                continue
-            key = digest([number, batch["qid"].tolist()])
-            with self.directory.claimed(key, wait=wait) as mine:
-                if not mine:
+        held: list[int] = []
+        claims = ExitStack()
+
+        done = set(self._index())
+
+        def jobs() -> Iterator[_Job]:
+            for number in numbers:
+                batch = batches[number]
+                if done.issuperset(batch["qid"]):
+                    bar.update(len(batch))
+                    continue
+                claim = claims.enter_context(ExitStack())
+                if not claim.enter_context(self.directory.claimed(digest([number, batch["qid"].tolist()]), wait=wait)):
                     held.append(number)
                     continue
-                todo = batch[~batch["qid"].isin(self._index().keys())]
-                if len(todo):
-                    self._label(pipeline, todo, int(todo.index[0]))
-                bar.update(len(batch))
+                todo = self._todo(batch)  # another process may have finished it before it let go
+                if todo.empty:
+                    bar.update(len(batch))
+                    claim.close()
+                    continue
+                yield _Job(batch, todo, claim)
+
+        with claims:
+            for job, labelled in run(jobs()):
+                if len(labelled.queries) or labelled.error is None:
+                    self._keep(labelled, with_text)
+                if labelled.error is not None:
+                    raise labelled.error
+                bar.update(len(job.batch))
+                job.claim.close()
         return held
 
-    def _label(self, pipeline: pt.Transformer, todo: pd.DataFrame, start: int) -> None:
-        """Run the pipeline on one batch and commit it; of a teacher that fails, what it finished."""
-        teachers = list(_teachers(pipeline))
-        before = sum((teacher.usage for teacher in teachers), Usage())
-        try:
-            labelled, queries = pipeline(todo), todo
-        except LabellingError as error:
-            labelled = error.labelled
-            queries = todo[todo["qid"].isin(labelled["qid"].unique())]
-            if len(queries):
-                self._checked(labelled, queries, start, sum((t.usage for t in teachers), Usage()) - before)
-            raise
-        self._checked(labelled, queries, start, sum((t.usage for t in teachers), Usage()) - before)
+    def _todo(self, batch: pd.DataFrame) -> pd.DataFrame:
+        """The queries of a batch that are not in yet."""
+        return batch[~batch["qid"].isin(self._index().keys())]
 
-    def _checked(self, labelled: pd.DataFrame, queries: pd.DataFrame, start: int, usage: Usage) -> None:
-        from . import shards
-
-        frames.require_columns(labelled, ["qid", "query", "docno"], reader="LabelStore")
-        if not shards.label_columns(labelled):
-            raise ValueError(
-                f"the pipeline leaves no label ({', '.join(labelled.columns)}): put a teacher at its end, such as"
-                " PointwiseTeacher."
-            )
-        if len(labelled):
-            frames.check_results(labelled)
+    def _keep(self, labelled: engines.Labelled, with_text: bool) -> None:
+        """Commit a batch."""
+        frame, queries = labelled.frame, labelled.queries
+        self._check_labelled(frame, "the pipeline leaves", with_text)
         with self.directory.claimed("commit", wait=True):  # another partition of the queries may have been faster
-            new = queries[~queries["qid"].isin(self._index().keys())][["qid", "query"]].reset_index(drop=True)
+            new = self._todo(queries)
             if len(new):
-                self._commit(labelled[labelled["qid"].isin(new["qid"])], new, start, usage)
-
-    def verify(self, repair: bool = True) -> pd.DataFrame:
-        """Check every shard: checksum, schema, no query twice.
-
-        Args:
-            repair: whether damaged shards are set aside, so that the next build labels their queries again.
-
-        Returns:
-            A row a shard: ``shard``, ``queries``, ``state`` (``ok`` or what is wrong) and ``advice``.
-        """
-        rows, seen = [], set()
-        for name in self.directory.names():
-            queries, state = 0, "ok"
-            try:
-                if not self.directory.intact(name):
-                    state = "its bytes are not those that were written"
-                else:
-                    qids = self.directory.open(name).read(columns=["qid"]).column("qid").to_pylist()
-                    queries = len(qids)
-                    twice = seen & set(qids)
-                    if twice or len(set(qids)) < queries:
-                        state = f"{max(1, len(twice))} queries stand elsewhere, too; the first ones count"
-                    seen |= set(qids)
-            except ValueError as error:
-                state = str(error)
-            advice = ""
-            if state != "ok" and "elsewhere" not in state:
-                advice = "build again: its queries are labelled anew"
-                if repair:
-                    advice = f"moved to {files.DAMAGED}/; " + advice
-                    self.directory.set_aside(name)
-            rows.append((name, queries, state, advice))
-        self._places, self._seen = None, []
-        return pd.DataFrame(rows, columns=["shard", "queries", "state", "advice"])
-
-
-def _teachers(transformer: Any) -> Iterator[Any]:
-    """Teachers in a pipeline, each once."""
-    if isinstance(getattr(transformer, "usage", None), Usage):
-        yield transformer
-        return
-    for part in getattr(transformer, "_transformers", None) or pt.inspect.subtransformers(transformer).values():
-        for one in part if isinstance(part, list) else [part]:
-            yield from _teachers(one)
+                rows = frame[frame["qid"].isin(new["qid"])]
+                start = int(new.index[0])
+                self._commit(rows, new[["qid", "query"]].reset_index(drop=True), start, labelled.usage, with_text)

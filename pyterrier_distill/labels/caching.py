@@ -50,7 +50,7 @@ class CachedTeacher(Teacher):
     def estimate(self, inp: pd.DataFrame) -> Usage:
         """The cost of what is not known yet."""
         keys = self._keys(inp)
-        known = np.array([key in self.store for key in keys], dtype=bool)
+        known = self._known(keys)
         return self.teacher.estimate(inp[~known]) if len(inp) else Usage()
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
@@ -59,7 +59,7 @@ class CachedTeacher(Teacher):
             return self.teacher(inp)
         self._check(inp)
         keys = self._keys(inp)
-        known = np.array([key in self.store for key in keys], dtype=bool)
+        known = self._known(keys)
         if not known.all():
             try:
                 self._keep(self.teacher(inp[~known]), keys[~known], inp[~known])
@@ -69,6 +69,11 @@ class CachedTeacher(Teacher):
                     self._keep(error.labelled, keys[done & ~known], inp[done & ~known])
                 raise
         return self._answered(inp, keys)
+
+    def _known(self, keys: np.ndarray) -> np.ndarray:
+        """Which answers are stored."""
+        index = self.store._index()
+        return np.array([key in index for key in keys], dtype=bool)
 
     def _keys(self, inp: pd.DataFrame) -> np.ndarray:
         """The key of each row's answer."""
@@ -89,12 +94,13 @@ class CachedTeacher(Teacher):
         """Commit answers under their keys; the teacher keeps the rows' order, so they stand side by side."""
         rows = labelled.assign(qid=keys)
         rows = rows.drop_duplicates(["qid", "docno"])
+        self.store._create({"cache of": identity(self.teacher), "reads": repr(self.teacher)})
         with self._lock, self._claim():
-            new = rows[~rows["qid"].isin(self.store._index().keys())]
+            index = self.store._index()
+            new = rows[~rows["qid"].isin(index.keys())]
             queries = new[["qid", "query"]].drop_duplicates("qid", ignore_index=True)
             if len(new):
-                self.store._create({"cache of": identity(self.teacher), "reads": repr(self.teacher)})
-                self.store._commit(new, queries, len(self.store), Usage())
+                self.store._commit(new, queries, len(index), Usage())
 
     def _claim(self) -> Any:
         return self.store.directory.claimed("commit", wait=True)
@@ -120,5 +126,7 @@ class Caching:
             ValueError: if this store was built from topics: labels of queries and answers of a teacher do not mix.
         """
         if "pipeline" in self.manifest:
-            raise ValueError(f"{self.path} holds labels that were built from topics: give the cache a path of its own.")
+            raise ValueError(
+                f"{self.directory} holds labels that were built from topics: give the cache a path of its own."
+            )
         return CachedTeacher(self, teacher)

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from .. import formats, frames
+from ..corpora.text_loader import text_source
 from ..frames import TEACHER_RANK, TEACHER_SCORE
-from . import shards
+from . import tables
 
 if TYPE_CHECKING:
     from .store import LabelStore
@@ -22,10 +23,9 @@ class Converting:
     """The part of :class:`~pyterrier_distill.LabelStore` that speaks other formats."""
 
     @classmethod
-    def from_frame(cls, path: str | os.PathLike, labelled: pd.DataFrame) -> LabelStore:
-        """A new store of a labelled R frame."""
-        store = cls(path)
-        return store.add(labelled)
+    def from_frame(cls, path: str | os.PathLike, labelled: pd.DataFrame, *, with_text: bool = False) -> LabelStore:
+        """A new store of a labelled R frame, with its texts on demand."""
+        return cls(path).add(labelled, with_text=with_text)
 
     @classmethod
     def from_run(
@@ -60,7 +60,7 @@ class Converting:
         if TEACHER_SCORE not in stored.columns and "teacher_logits" in stored.columns:
             pairs = np.stack(list(stored["teacher_logits"])).astype(float)
             stored[TEACHER_SCORE] = -np.logaddexp(0, pairs[:, 0] - pairs[:, 1])
-        return cls(path).add(stored)
+        return cls(path).add(stored, with_text="text" in stored.columns)
 
     def to_run(self, file: str | os.PathLike, by: str | None = None, tag: str = "teacher") -> None:
         """Write a TREC run.
@@ -90,16 +90,17 @@ class Converting:
             for frame in self.lists(seed=None):
                 for qid, rows in frame.groupby("qid", sort=False):
                     entry = {"qid": qid, "query": rows["query"].iloc[0], "docno": rows["docno"].tolist()}
-                    for column in shards.label_columns(frame):
+                    for column in tables.label_columns(frame):
                         entry[column] = [_plain(cell) for cell in rows[column]]
                     out.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
-    def to_hf_dataset(self, text: Any, *, label: str = TEACHER_SCORE) -> Any:
+    def to_hf_dataset(self, text: Any = None, *, label: str = TEACHER_SCORE) -> Any:
         """A ``datasets.Dataset`` that sentence-transformers trains on: ``query``, ``docs`` and ``labels``, lists of one
         query in a row.
 
         Args:
-            text: D frame with ``docno`` and ``text``, or a transformer that adds ``text``.
+            text: a dataset, a D frame with ``docno`` and ``text``, or a transformer that adds ``text``; None = the
+                store's own.
             label: the column of labels; ranks are turned so that higher is better.
 
         Raises:
@@ -110,9 +111,10 @@ class Converting:
         except ModuleNotFoundError:
             raise ModuleNotFoundError("this needs datasets: pip install datasets.") from None
         rows: list[dict[str, Any]] = []
+        load = self.text_loader() if text is None else text_source(text)
         for frame in self.lists(seed=None):
             frames.require_columns(frame, [label], reader="to_hf_dataset")
-            frame = frame.merge(text[["docno", "text"]], on="docno") if isinstance(text, pd.DataFrame) else text(frame)
+            frame = load(frame)
             sign = -1.0 if label.startswith(TEACHER_RANK) else 1.0
             for _, group in frame.groupby("qid", sort=False):
                 labels = [sign * float(value) for value in group[label]]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..backends.base import Usage
-from . import shards
+from . import shards, tables
 
 _BINS = 20
 
@@ -32,7 +32,7 @@ class Describing:
         documents = 0
         for frame in self.lists(seed=None):
             documents += len(frame)
-            for column in shards.label_columns(frame):
+            for column in tables.label_columns(frame):
                 values = _numbers(frame[column])
                 if len(values):
                     told = columns.setdefault(
@@ -113,7 +113,7 @@ def _bar(height: float) -> str:
 
 def _numbers(cells: pd.Series) -> np.ndarray:
     """All numbers of a label column, whatever shape its cells have."""
-    if shards.is_preferences(str(cells.name)):
+    if tables.is_preferences(str(cells.name)):
         return np.array([p for cell in cells for p in cell.values()], dtype=float)
     if cells.dtype != object:
         return cells.to_numpy(dtype=float)

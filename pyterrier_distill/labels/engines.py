@@ -1,0 +1,144 @@
+"""Who labels the batches of a build: this process, or Ray actors that each hold the pipeline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyterrier as pt
+
+from ..backends.base import Usage
+from ..teachers.base import LabellingError
+
+logger = logging.getLogger(__name__)
+
+#: How often a batch is given to another actor after one has died over it.
+ATTEMPTS = 3
+
+
+@dataclass
+class Labelled:
+    """What became of a batch.
+
+    Attributes:
+        frame: the labelled rows.
+        queries: the queries that are labelled completely.
+        usage: what they have cost.
+        error: what stopped the teacher before it had finished, if something did.
+    """
+
+    frame: pd.DataFrame
+    queries: pd.DataFrame
+    usage: Usage
+    error: LabellingError | None = None
+
+
+#: Jobs with ``todo``, a Q frame → (job, what became of it), in any order.
+Engine = Callable[[Iterable[Any]], Iterator[tuple[Any, Labelled]]]
+
+
+def label(pipeline: pt.Transformer, todo: pd.DataFrame) -> Labelled:
+    """Run the pipeline on one batch; of a teacher that fails, keep what it finished."""
+    teachers = list(_teachers(pipeline))
+    before = sum((teacher.usage for teacher in teachers), Usage())
+    spent = lambda: sum((teacher.usage for teacher in teachers), Usage()) - before  # noqa: E731
+    try:
+        return Labelled(pipeline(todo), todo, spent())
+    except LabellingError as error:
+        return Labelled(error.labelled, todo[todo["qid"].isin(error.labelled["qid"].unique())], spent(), error)
+
+
+def here(pipeline: pt.Transformer) -> Engine:
+    """Batches one after another, in this process."""
+
+    def run(jobs: Iterable[Any]) -> Iterator[tuple[Any, Labelled]]:
+        for job in jobs:
+            yield job, label(pipeline, job.todo)
+
+    return run
+
+
+def on_ray(pipeline: pt.Transformer, workers: int, options: Mapping[str, Any]) -> Engine:
+    """Batches side by side on Ray actors; one that dies is replaced and its batch given to another.
+
+    Args:
+        pipeline: sent to each actor once; models are loaded there.
+        workers: actors.
+        options: what an actor needs, as ``ray.remote`` takes it: ``{"num_gpus": 1}``.
+
+    Raises:
+        ModuleNotFoundError: without ray.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError('engine="ray" needs ray: pip install "pyterrier-distill[ray]".') from None
+
+    class Worker:
+        """An actor."""
+
+        def __init__(self, pipeline: pt.Transformer):
+            self.pipeline = pipeline
+
+        def label(self, todo: pd.DataFrame) -> Labelled:
+            """Label one batch."""
+            return label(self.pipeline, todo)
+
+    def run(jobs: Iterable[Any]) -> Iterator[tuple[Any, Labelled]]:
+        started = not ray.is_initialized()
+        if started:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        actor = ray.remote(**{"num_cpus": 1, **options})(Worker) if options else ray.remote(Worker)
+        shipped = ray.put(pipeline)
+        idle = [actor.remote(shipped) for _ in range(workers)]
+        busy: dict[Any, tuple[Any, Any, int]] = {}
+        waiting = iter(jobs)
+        try:
+            again: list[tuple[Any, int]] = []
+            while True:
+                while idle:
+                    job, attempt = again.pop() if again else (next(waiting, None), 1)
+                    if job is None:
+                        break
+                    worker = idle.pop()
+                    busy[worker.label.remote(job.todo)] = (worker, job, attempt)
+                if not busy:
+                    return
+                (done,), _ = ray.wait(list(busy), num_returns=1)
+                worker, job, attempt = busy.pop(done)
+                try:
+                    labelled = ray.get(done)
+                except ray.exceptions.RayActorError as error:
+                    if attempt == ATTEMPTS:
+                        raise RuntimeError(
+                            f"{ATTEMPTS} Ray actors died over the batch of query {job.todo['qid'].iloc[0]!r}"
+                            f" ({error}): give each more memory (ray_options), or take a smaller batch_size."
+                        ) from error
+                    logger.warning(
+                        "a Ray actor died; query %s and its batch are labelled again", job.todo["qid"].iloc[0]
+                    )
+                    idle.append(actor.remote(shipped))
+                    again.append((job, attempt + 1))
+                    continue
+                idle.append(worker)
+                yield job, labelled
+        finally:
+            for worker in [*idle, *(worker for worker, _, _ in busy.values())]:
+                ray.kill(worker)
+            if started:
+                ray.shutdown()
+
+    return run
+
+
+def _teachers(transformer: Any) -> Iterator[Any]:
+    """Teachers in a pipeline, each once."""
+    if isinstance(getattr(transformer, "usage", None), Usage):
+        yield transformer
+        return
+    for part in getattr(transformer, "_transformers", None) or pt.inspect.subtransformers(transformer).values():
+        for one in part if isinstance(part, list) else [part]:
+            yield from _teachers(one)

@@ -1,0 +1,197 @@
+"""Reading a store: an index of its queries, frames of some of them, a stream of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .. import frames
+from . import shards, tables
+from .directory import Directory
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries of one shard that are read together.
+
+    Attributes:
+        shard: its name.
+        rows: ``[n]`` their rows in it.
+    """
+
+    shard: str
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """What is known of a shard without its labels: rows that count, ends of row groups, rows without documents."""
+
+    rows: np.ndarray
+    ends: np.ndarray
+    empty: np.ndarray
+    documents: int
+
+
+class Reading:
+    """The part of :class:`~pyterrier_distill.LabelStore` that reads."""
+
+    directory: Directory
+
+    def _forget(self) -> None:
+        """Read the index anew next time."""
+        self._shards: dict[str, _Shard] = {}
+        self._places: dict[str, tuple[str, int]] = {}
+
+    def _index(self) -> dict[str, tuple[str, int]]:
+        """qid → (shard, row), of all shards that are in. Where a query stands twice, its first place counts."""
+        names = self.directory.names()
+        if len(names) == len(self._shards) and all(name in self._shards for name in names):
+            return self._places
+        if not self._shards.keys() <= set(names):
+            self._forget()
+        if not all(self._read_index(name) for name in names if name not in self._shards) and len(self._shards):
+            self._forget()  # the same query in two shards, read in some other order than theirs
+            for name in names:
+                self._read_index(name)
+        return self._places
+
+    def _read_index(self, name: str) -> bool:
+        """Add a shard to the index; False if some of its queries were in."""
+        file = self.directory.open(name)
+        qids = file.read(columns=["qid"]).column("qid").to_pylist()
+        before = len(self._places)
+        for row, qid in enumerate(qids):
+            self._places.setdefault(qid, (name, row))
+        whole = len(self._places) == before + len(qids)
+        rows = range(len(qids)) if whole else [r for r, qid in enumerate(qids) if self._places[qid] == (name, r)]
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        told = shards.meta_of(file.schema_arrow)
+        self._shards[name] = _Shard(
+            np.asarray(rows, dtype=int), np.cumsum(sizes, dtype=int), np.asarray(told.get("empty", []), dtype=int),
+            int(told.get("documents", 0)),
+        )  # fmt: skip
+        return whole
+
+    def __len__(self) -> int:
+        """How many queries are labelled."""
+        return len(self._index())
+
+    def __contains__(self, qid: object) -> bool:
+        return str(qid) in self._index()
+
+    @property
+    def documents(self) -> int:
+        """How many labelled documents there are, over all queries."""
+        self._index()
+        return sum(shard.documents for shard in self._shards.values())
+
+    def qids(self) -> list[str]:
+        """The labelled queries, in the order in which they were built."""
+        index = self._index()
+        return sorted(index, key=index.__getitem__)
+
+    def topics(self) -> pd.DataFrame:
+        """Q frame: ``qid``, ``query`` of the labelled queries."""
+        self._index()
+        parts = []
+        for name, shard in sorted(self._shards.items()):
+            table = self.directory.open(name).read(columns=["qid", "query"])
+            parts.append(table.take(shard.rows).to_pandas())
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["qid", "query"])
+
+    def columns(self) -> list[str]:
+        """The label and ranking columns that are stored."""
+        names = self.directory.names()
+        return list(dict.fromkeys(c for n in names for c in tables.stored_columns(self.directory.open(n).schema_arrow)))
+
+    def frame(
+        self, qids: Iterable[str] | None = None, columns: Sequence[str] | None = None, *, with_text: bool = False
+    ) -> pd.DataFrame:
+        """Labels as an R frame: ``qid``, ``query``, ``docno`` and what is stored.
+
+        Args:
+            qids: only these queries, in the store's order; None = all. One that is not in is an error.
+            columns: only these label and ranking columns; None = all.
+            with_text: whether to add the documents' texts that are stored.
+
+        Raises:
+            KeyError: naming a query that is not in the store, or a document whose text is not.
+            MissingLabelError: naming a column that is not stored.
+        """
+        index = self._index()
+        wanted = None if qids is None else {str(qid) for qid in qids}
+        absent = sorted(wanted - index.keys()) if wanted is not None else []
+        if absent:
+            raise KeyError(f"{len(absent)} queries are not in {self.directory}, such as {absent[0]!r}: build them.")
+        rows_of: dict[str, list[int]] = {}
+        for qid in index if wanted is None else sorted(wanted):
+            name, row = index[qid]
+            rows_of.setdefault(name, []).append(row)
+        parts = [self.read(Block(name, np.sort(rows)), columns) for name, rows in sorted(rows_of.items())]
+        parts = [part for part in parts if len(part)] or parts[:1]
+        frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["qid", "query", "docno"])
+        if columns is not None and parts:
+            frames.require_columns(frame, columns, reader=f"frame(columns={list(columns)})", context=None)
+        return self.text_loader()(frame) if with_text else frame
+
+    def text_loader(self) -> Any:
+        """R → R: adds the documents' texts that are stored."""
+        raise TypeError("a store says how it loads texts.")
+
+    # -- block by block -----------------------------------------------------------------------------------------------
+
+    def blocks(self) -> list[Block]:
+        """All queries that have documents, in parts of at most a few hundred, in the store's order."""
+        self._index()
+        found = []
+        for name, shard in sorted(self._shards.items()):
+            rows = np.setdiff1d(shard.rows, shard.empty, assume_unique=True)
+            parts = np.split(rows, np.searchsorted(rows, shard.ends[:-1])) if len(shard.ends) else []
+            found += [Block(name, part) for part in parts if len(part)]
+        return found
+
+    def read(self, block: Block, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The R frame of one block.
+
+        Args:
+            block: one of :meth:`blocks`.
+            columns: only these label and ranking columns; None = all.
+        """
+        return tables.to_frame(self._table(block, columns), columns)
+
+    def _table(self, block: Block, columns: Sequence[str] | None = None) -> Any:
+        file = self.directory.open(block.shard)
+        ends = self._shards[block.shard].ends
+        groups = np.unique(np.searchsorted(ends, block.rows, side="right"))
+        table = file.read_row_groups(groups.tolist(), columns=tables.parquet_columns(file.schema_arrow, columns))
+        starts = np.concatenate([[0], ends])[groups]
+        shifts = starts - np.concatenate([[0], np.cumsum(ends[groups] - starts)[:-1]])
+        rows = block.rows - shifts[np.searchsorted(groups, np.searchsorted(ends, block.rows, side="right"))]
+        return table if len(rows) == table.num_rows else table.take(rows)
+
+    def lists(self, *, seed: int | None = 0, rank: int = 0, world: int = 1, buffer: int = 16) -> Iterator[pd.DataFrame]:
+        """Queries that have documents, as R frames of at most 1,024 of them; memory does not grow with the store.
+
+        Args:
+            seed: of the order: blocks of 256 queries are shuffled, and queries among ``buffer`` blocks; None = as they
+                were built.
+            rank: which of ``world`` readers this is; each reads other blocks.
+            world: how many readers there are.
+            buffer: blocks mixed with each other.
+        """
+        rng = np.random.default_rng(seed)
+        blocks = self.blocks()
+        if seed is not None:
+            blocks = [blocks[n] for n in rng.permutation(len(blocks))]
+        blocks = blocks[rank::world]
+        for start in range(0, len(blocks), buffer):
+            parts = [self._table(block) for block in blocks[start : start + buffer]]
+            table = shards.arrow().concat_tables(parts, promote_options="default")
+            order = np.arange(table.num_rows) if seed is None else rng.permutation(table.num_rows)
+            for first in range(0, len(order), 1024):
+                yield tables.to_frame(table.take(order[first : first + 1024]))

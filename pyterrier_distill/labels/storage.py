@@ -1,0 +1,230 @@
+"""Where a store's files lie: a directory here, or any file system that fsspec knows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+#: Which queries of a build a process has claimed; the lock goes with the process.
+CLAIMS = "claims"
+
+
+def is_remote(path: Any) -> bool:
+    """Whether ``path`` is the address of a file system other than this machine's: ``s3://…``, ``hf://…``."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else str(path)
+    return "://" in text and not text.startswith("file://")
+
+
+def storage(path: str | os.PathLike) -> LocalFiles | RemoteFiles:
+    """The files at ``path``, a directory or an address."""
+    if is_remote(path):
+        return RemoteFiles(str(path))
+    return LocalFiles(str(path).removeprefix("file://") if isinstance(path, str) else path)
+
+
+class LocalFiles:
+    """Files of a directory. Names are relative, with ``/``."""
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = Path(root)
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def where(self, name: str) -> str:
+        """The full name of a file, for messages."""
+        return str(self.root / name)
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing yet."""
+        return not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir()))
+
+    def is_file(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return (self.root / name).is_file()
+
+    def names(self, folder: str) -> list[str]:
+        """The files of a folder, links left out; empty if there is none."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
+
+    def open(self, name: str) -> Any:
+        """A file to read, as pyarrow takes it."""
+        return str(self.root / name)
+
+    def read(self, name: str) -> bytes:
+        """All of a file."""
+        return (self.root / name).read_bytes()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file beside, sync it and rename it in.
+
+        Raises:
+            OSError: if it cannot be written; nothing is left behind.
+        """
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.parent / f".{target.name}.{os.getpid()}"
+        try:
+            with open(part, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(target)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+        _sync(target.parent)
+
+    def move(self, name: str, target: str) -> None:
+        """Rename a file."""
+        (self.root / target).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / name).rename(self.root / target)
+
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete everything."""
+        import shutil
+
+        shutil.rmtree(self.root)
+
+    def sweep(self, folder: str) -> None:
+        """Remove drafts of processes that are gone."""
+        for draft in (self.root / folder).glob(".*"):
+            process = draft.suffix[1:]
+            if process.isdigit() and not _alive(int(process)):
+                draft.unlink(missing_ok=True)
+
+    @contextmanager
+    def claimed(self, key: str, wait: bool = False) -> Iterator[bool]:
+        """Hold the claim ``key`` within the block; gives False where another process holds it.
+
+        Args:
+            key: what is claimed.
+            wait: whether to wait until the other is done or gone.
+        """
+        from filelock import FileLock, Timeout
+
+        (self.root / CLAIMS).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / CLAIMS / f"{key}.lock", timeout=-1 if wait else 0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+
+class RemoteFiles:
+    """Files of an fsspec file system. It knows no locks: several machines build with ``shard=(k, n)``."""
+
+    def __init__(self, url: str):
+        import fsspec
+
+        try:
+            self.system, self.base = fsspec.core.url_to_fs(url.rstrip("/"))
+        except ImportError as error:
+            raise ModuleNotFoundError(f"{url} needs a package that is not installed: {error}") from None
+        self.url = url.rstrip("/")
+
+    def __str__(self) -> str:
+        return self.url
+
+    def _path(self, name: str) -> str:
+        return f"{self.base}/{name}"
+
+    def where(self, name: str) -> str:
+        """The full name of a file, for messages."""
+        return f"{self.url}/{name}"
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing yet."""
+        self.system.invalidate_cache()
+        return not self.system.exists(self.base) or not self.system.ls(self.base, detail=False)
+
+    def is_file(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return self.system.isfile(self._path(name))
+
+    def names(self, folder: str) -> list[str]:
+        """The files of a folder; empty if there is none."""
+        self.system.invalidate_cache()
+        try:
+            entries = self.system.ls(self._path(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        return [entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"]
+
+    def open(self, name: str) -> Any:
+        """A file to read, as pyarrow takes it."""
+        return self.system.open(self._path(name), "rb")
+
+    def read(self, name: str) -> bytes:
+        """All of a file."""
+        return self.system.cat_file(self._path(name))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file beside and move it in.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        target = self._path(name)
+        folder, _, last = target.rpartition("/")
+        self.system.makedirs(folder, exist_ok=True)
+        part = f"{folder}/.{last}.part"
+        self.system.pipe_file(part, content)
+        self.system.mv(part, target)
+
+    def move(self, name: str, target: str) -> None:
+        """Rename a file."""
+        self.system.makedirs(self._path(target).rpartition("/")[0], exist_ok=True)
+        self.system.mv(self._path(name), self._path(target))
+
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+        self.system.rm_file(self._path(name))
+
+    def clear(self) -> None:
+        """Delete everything."""
+        self.system.rm(self.base, recursive=True)
+
+    def sweep(self, folder: str) -> None:
+        """Nothing: whose drafts they are is not known; the next build of the same batch writes over them."""
+
+    @contextmanager
+    def claimed(self, key: str, wait: bool = False) -> Iterator[bool]:
+        """Always given."""
+        yield True
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """The rename itself must survive a power cut."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,154 @@
+"""Texts of documents, each once a store."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from . import shards
+from .directory import TEXTS, Directory
+
+if TYPE_CHECKING:
+    from .store import LabelStore
+
+#: Row groups of texts that stay in memory.
+_KEPT = 256
+
+
+class Texts:
+    """docno → text of one store. The index holds 16 bytes a document, not its id.
+
+    Args:
+        directory: of the store.
+    """
+
+    def __init__(self, directory: Directory):
+        self.directory = directory
+        self._names: list[str] = []
+        self._hashes = np.empty(0, dtype=np.uint64)
+        self._places = np.empty(0, dtype=np.int64)
+        self._groups: OrderedDict[int, tuple[list[str], list[str]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        self._refresh()
+        return len(self._hashes)
+
+    def _refresh(self) -> None:
+        """Index the shards that have come since; where a document stands twice, its first place counts."""
+        names = self.directory.names(TEXTS)
+        if names == self._names:
+            return
+        hashes, places = [], []
+        for number, name in enumerate(names):
+            docnos = self.directory.open(name, TEXTS).read(columns=["docno"]).column("docno").to_pylist()
+            hashes.append(_hash(docnos))
+            places.append((np.int64(number) << 32) + np.arange(len(docnos)))
+        joined = np.concatenate(hashes) if hashes else np.empty(0, dtype=np.uint64)
+        self._hashes, first = np.unique(joined, return_index=True)
+        self._places = (np.concatenate(places) if places else np.empty(0, dtype=np.int64))[first]
+        self._names = names
+        self._groups.clear()
+
+    def _find(self, docnos: Sequence[str]) -> np.ndarray:
+        """Place ``[n]`` of each document, -1 where it has none."""
+        if not len(self._hashes):
+            return np.full(len(docnos), -1)
+        wanted = _hash(docnos)
+        at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
+        return np.where(self._hashes[at] == wanted, self._places[at], -1)
+
+    def missing(self, docnos: Sequence[str]) -> np.ndarray:
+        """Whether ``[n]`` each document has no text here."""
+        self._refresh()
+        return self._find(docnos) < 0
+
+    def get(self, docnos: Sequence[str]) -> list[str]:
+        """Texts of documents.
+
+        Raises:
+            KeyError: naming one that is not here.
+        """
+        self._refresh()
+        places = self._find(docnos)
+        if (places < 0).any():
+            n = int((places < 0).argmax())
+            raise KeyError(
+                f"{self.directory} holds no text of document {docnos[n]!r} ({int((places < 0).sum())} such): build"
+                " with_text=True, call add_texts(documents), or load texts from the collection."
+            )
+        out: list[str] = [""] * len(docnos)
+        rows = places & 0xFFFFFFFF
+        keys = (places >> 32 << 32) + rows // shards.ROW_GROUP
+        for key in np.unique(keys):
+            ids, texts = self._group(int(key))
+            for n in np.flatnonzero(keys == key):
+                row = int(rows[n]) % shards.ROW_GROUP
+                if ids[row] != docnos[n]:
+                    raise KeyError(f"documents {ids[row]!r} and {docnos[n]!r} have one digest: texts need another id.")
+                out[n] = texts[row]
+        return out
+
+    def _group(self, key: int) -> tuple[list[str], list[str]]:
+        if key not in self._groups:
+            file = self.directory.open(self._names[key >> 32], TEXTS)
+            table = file.read_row_group(key & 0xFFFFFFFF)
+            self._groups[key] = table.column("docno").to_pylist(), table.column("text").to_pylist()
+            if len(self._groups) > _KEPT:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(key)
+        return self._groups[key]
+
+    def add(self, documents: pd.DataFrame) -> int:
+        """Commit the texts of documents that have none here.
+
+        Args:
+            documents: ``docno``, ``text``.
+
+        Returns:
+            How many were new.
+        """
+        documents = documents[["docno", "text"]].astype({"docno": str}).drop_duplicates("docno")
+        new = documents[self.missing(documents["docno"].tolist())]
+        if len(new):
+            pa = shards.arrow()
+            columns = {name: pa.array(new[name].tolist(), pa.string()) for name in ("docno", "text")}
+            self.directory.write(pa.table(columns), len(self), TEXTS)
+        return len(new)
+
+
+def _hash(docnos: Sequence[str]) -> np.ndarray:
+    return pd.util.hash_array(np.asarray(docnos, dtype=object), categorize=False)
+
+
+class StoredText(pt.Transformer):
+    """R → R: adds ``text`` from a label store. Made by :meth:`LabelStore.text_loader`."""
+
+    schematic = {"label": "StoredText"}
+
+    def __init__(self, store: LabelStore):
+        self.store = store
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Add or replace ``text``.
+
+        Raises:
+            KeyError: naming a document whose text is not stored.
+        """
+        pt.validate.columns(inp, includes=["docno"], context=self)
+        docnos, places = np.unique(inp["docno"].astype(str).to_numpy(dtype=object), return_inverse=True)
+        texts = np.array(self.store.texts.get(docnos.tolist()), dtype=object)
+        return inp.assign(text=texts[places] if len(inp) else pd.Series(dtype=object))
+
+    def __repr__(self) -> str:
+        return f"{self.store!r}.text_loader()"
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, StoredText) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
