@@ -33,6 +33,7 @@ parser.add_argument("--easy-queries", type=int, default=1500, help="queries of t
 parser.add_argument("--max-length", type=int, default=192, help="tokens of a query and two documents")
 parser.add_argument("--learning-rate", type=float, default=1e-4)
 parser.add_argument("--seed", type=int, default=42)
+parser.add_argument("--work", help="where the models are kept, and reused if there; None = a temporary directory")
 parser.add_argument("--out")
 options = parser.parse_args()
 
@@ -69,7 +70,7 @@ def candidates(dataset) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["qid", "query", "docno", "text"])
 
 
-def pointwise(stages: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> str:
+def pointwise(stages: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> None:
     """sentence-transformers' own trainer: binary cross-entropy on the documents that the pairs hold."""
     from datasets import Dataset
     from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -90,28 +91,31 @@ def pointwise(stages: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> str
     )  # fmt: skip
     CrossEncoderTrainer(model, arguments, data, loss=BinaryCrossEntropyLoss(model)).train()
     model.save_pretrained(path)
-    return path
 
 
-dataset = pt.get_dataset(f"folder:{options.train}/train")
-frame, qrels = candidates(dataset), dataset.get_qrels()
-training = ptd.PairTraining(learning_rate=options.learning_rate, pairs_per_query=options.pairs_per_query)
-pairwise = ptd.PairwiseTeacher(
-    default_teacher(), kind="classifier", training=training, max_length=options.max_length, verbose=True
-)
-work = tempfile.mkdtemp()
-started = time.monotonic()
-stages = [easy(frame, qrels), frame]
-losses = []
-for stage in stages:
-    pairwise.fit(stage, qrels)
-    losses.append([round(entry["loss"], 3) for entry in pairwise.history if "loss" in entry])
-    print("loss:", losses[-1], flush=True)
-pairwise.save(f"{work}/pairwise")
-seconds = {"pairwise": round(time.monotonic() - started)}
-started = time.monotonic()
-pointwise(stages, qrels, f"{work}/pointwise")
-seconds["pointwise"] = round(time.monotonic() - started)
+def pairwise(stages: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> None:
+    """The classifier, stage by stage; prints the losses."""
+    training = ptd.PairTraining(learning_rate=options.learning_rate, pairs_per_query=options.pairs_per_query)
+    teacher = ptd.PairwiseTeacher(
+        default_teacher(), kind="classifier", training=training, max_length=options.max_length, verbose=True
+    )
+    for stage in stages:
+        teacher.fit(stage, qrels)
+        print("loss:", [round(entry["loss"], 3) for entry in teacher.history if "loss" in entry], flush=True)
+    teacher.save(path)
+
+
+work = Path(options.work or tempfile.mkdtemp())
+seconds = json.loads((work / "seconds.json").read_text()) if (work / "seconds.json").exists() else {}
+if len(seconds) < 2:
+    dataset = pt.get_dataset(f"folder:{options.train}/train")
+    frame, judged = candidates(dataset), dataset.get_qrels()
+    for train in (pairwise, pointwise):
+        if train.__name__ not in seconds:
+            started = time.monotonic()
+            train([easy(frame, judged), frame], judged, str(work / train.__name__))
+            seconds[train.__name__] = round(time.monotonic() - started)
+            (work / "seconds.json").write_text(json.dumps(seconds))
 
 rows = []
 for folder in options.test:
@@ -128,13 +132,12 @@ for folder in options.test:
     figures["inconsistency"] = both.inconsistency
     rows.append({"test": Path(folder).name, **{name: round(value, 4) for name, value in figures.items()}})
     print(json.dumps(rows[-1]), flush=True)
-settings = {n: v for n, v in vars(options).items() if n not in ("out", "test", "train")}
+settings = {n: v for n, v in vars(options).items() if n not in ("out", "test", "train", "work")}
 report(
     {
         "train": Path(options.train).name,
         "settings": settings,
         "training_seconds": seconds,
-        "pairwise_loss": losses,
         "rows": rows,
     },
     options.out,

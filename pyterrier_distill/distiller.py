@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyterrier as pt
 
 from . import checkpoints, frames, scoring
+from .corpora.text_loader import text_source
+from .labels import identity
 from .losses import Loss
-from .losses import base as losses
 from .training import lists as training_lists
+from .training.settings import check_settings
+
+if TYPE_CHECKING:
+    from .labels.store import LabelStore
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +105,7 @@ class Distiller(pt.Estimator):
             raise ValueError(
                 f"{loss!r} needs {', '.join(sorted(loss.needs - gives))}, which {type(student).__name__} does not give."
             )
-        _check_settings(locals())
+        check_settings(locals())
         self.student = student
         self.loss = loss
         self.learning_rate = learning_rate
@@ -140,19 +146,24 @@ class Distiller(pt.Estimator):
 
     def fit(
         self,
-        res: pd.DataFrame,
+        res: pd.DataFrame | LabelStore,
         qrels: pd.DataFrame | None = None,
-        res_va: pd.DataFrame | None = None,
+        res_va: pd.DataFrame | LabelStore | None = None,
         qrels_va: pd.DataFrame | None = None,
+        *,
+        text: Any = None,
     ) -> Distiller:
         """Train the student.
 
         Args:
             res: the labelled frame: R with ``query``, document text and the columns the loss names. Losses on queries
-                alone (EmbeddingMatch) read ``qid``, ``query`` and ``query_vec`` only; a Q frame will do.
+                alone (EmbeddingMatch) read ``qid``, ``query`` and ``query_vec`` only; a Q frame will do. Or a
+                :class:`~pyterrier_distill.LabelStore`, which is streamed: memory does not grow with it.
             qrels: judgements, joined as the column ``label``; None where the loss reads none or the frame has it.
             res_va: validation frame: candidates with text where ``qrels_va`` is given; else labelled like ``res``.
             qrels_va: judgements of the validation queries.
+            text: where the documents' texts are, if the labels come without: a dataset, a frame with ``docno`` and
+                text, or a transformer that adds it; None = in the frame, or in the store (``with_text=True``).
 
         Returns:
             self. The student is trained; after an error, or an interruption, it is as it was before.
@@ -163,7 +174,11 @@ class Distiller(pt.Estimator):
                 for teacher vectors of another dimension; for checkpoints of a different training.
             FloatingPointError: if the loss is no number any more.
         """
-        lists = self._read(res, qrels)
+        if text is None and not isinstance(res, pd.DataFrame) and len(res.texts):
+            text = res
+        if res_va is not None and not isinstance(res_va, pd.DataFrame):
+            res_va = res_va.frame()
+        lists = self._read(res, qrels, text)
         measure = None
         validation: Any = None
         if res_va is not None and qrels_va is not None:
@@ -173,12 +188,14 @@ class Distiller(pt.Estimator):
             qrels_va = frames.check_qrels(qrels_va)
             if len(res_va) == 0:
                 raise ValueError("the validation frame is empty: check that its topics match, or leave it out.")
+            if text is not None and self.student.text_field not in res_va.columns:
+                res_va = text_source(text, self.student.text_field)(res_va)
             pt.inspect.transformer_outputs(self.student, list(res_va.columns))
             frames.check_results(res_va)
             frames.check_text(res_va, [c for c in ("query", self.student.text_field) if c in res_va.columns])
             validation = res_va
         elif res_va is not None:
-            validation = self._read(res_va, None)
+            validation = self._read(res_va, None, text)
         elif qrels_va is not None:
             raise ValueError("qrels_va without res_va: pass the validation candidates too.")
         elif self.early_stopping is not None:
@@ -186,7 +203,7 @@ class Distiller(pt.Estimator):
 
         vectors = {column: lists[0].labels[column].shape[-1] for column in self.loss.vector_columns()}
         self.student.check_training(self.loss.needs, vectors)
-        data = "+".join(self._fingerprint(frame) for frame in (res, qrels, res_va, qrels_va) if frame is not None)
+        data = "+".join(self._fingerprint(part) for part in (res, qrels, res_va, qrels_va, text) if part is not None)
         moving = self.student.trainable(self.loss.needs)
         before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
         try:
@@ -198,42 +215,30 @@ class Distiller(pt.Estimator):
             self.student.model.eval().requires_grad_(True)  # frozen modules may be another encoder's, too
         return self
 
-    def _fingerprint(self, frame: pd.DataFrame) -> str:
-        """Of what training or evaluation reads of a frame."""
+    def _fingerprint(self, frame: Any) -> str:
+        """Of what training or evaluation reads of a frame, a store, or a source of texts."""
+        if not isinstance(frame, pd.DataFrame):
+            return getattr(frame, "fingerprint", None) or identity.digest(identity.stable_repr(frame))
         read = ("qid", "docno", "query", self.student.text_field, *self.loss.columns(), frames.LABEL)
         columns = [column for column in dict.fromkeys(read) if column in frame.columns]
         return training_lists.fingerprint(frame, columns, self.loss.query_columns())
 
-    def _read(self, res: pd.DataFrame, qrels: pd.DataFrame | None) -> list[training_lists.QueryList]:
-        """Check a frame, cheapest checks first, and group it."""
-        needed = self.student.training_columns(self.loss.needs)
-        frames.require_columns(res, needed, reader=repr(self.student), context=self)
-        on_queries = not self.loss.needs - losses.QUERY_SIDE
-        joins = frames.LABEL in self.loss.columns() and qrels is not None
-        for _, term in self.loss.terms():
-            wanted = [c for c in term.columns() if not (joins and c == frames.LABEL)]
-            frames.require_columns(res, wanted, reader=repr(term), context=self)
-        frames.check_results(res if not on_queries or "docno" in res.columns else res[["qid"]])
-        if on_queries:
-            res = res.drop_duplicates("qid")
-        if joins:
-            res = frames.join_qrels(res, qrels)
-        texts = ["query"] if on_queries else ["query", self.student.text_field]
-        frames.check_text(res, [column for column in texts if column in res.columns])
-        queries = res.drop_duplicates("qid")
-        for column in self.loss.columns():
-            cells = queries if column in self.loss.query_columns() else res
-            if column in self.loss.state_columns():
-                frames.check_states(cells, column, self.loss.state_columns()[column])
-            elif column in self.loss.vector_columns():
-                frames.check_vectors(cells, column)
-            else:
-                frames.check_numbers(cells, column)
-        if frames.LABEL in self.loss.columns() and not (res[frames.LABEL] > 0).any():
-            raise ValueError("no document of the training frame is relevant (label > 0): nothing to contrast.")
-        lists = training_lists.read_lists(res, self.loss, self.student.text_field)
-        training_lists.check_lists(lists, self.loss)
-        return lists
+    def _read(self, res: pd.DataFrame | LabelStore, qrels: pd.DataFrame | None, text: Any) -> Any:
+        """Lists of a frame, all in memory; or of a store, a block at a time."""
+        from .training.reading import Reader
+
+        reader = Reader(self.student, self.loss, qrels, text, self)
+        if isinstance(res, pd.DataFrame):
+            lists = reader.read(res)
+            training_lists.check_lists(lists, self.loss, len(lists))
+            return lists
+        from .training.streaming import StoredLists
+
+        stored = StoredLists(res, reader, self.queries_per_batch)
+        if not len(stored):
+            raise ValueError(f"{res!r} holds no labelled documents: build it first.")
+        training_lists.check_lists(stored.block(0), self.loss, len(stored))
+        return stored
 
     def _settings(self) -> dict[str, str]:
         """Everything that decides the outcome, by name; the student as it is before training."""
@@ -276,7 +281,11 @@ class Distiller(pt.Estimator):
             self.student.mark_trained(finished["manifest"])
             return
         try:
-            self.student.prepare_lists(lists, needs)
+            prepare = functools.partial(self.student.prepare_lists, needs=needs)
+            if isinstance(lists, list):
+                prepare(lists)
+            else:
+                lists.prepare_with(prepare)
             callbacks = []
             if self.early_stopping is not None and evaluate is not None:
                 from transformers import EarlyStoppingCallback
@@ -304,7 +313,7 @@ class Distiller(pt.Estimator):
             "precision": precision,
             "device": str(device),
             "queries": len(lists),
-            "documents": sum(len(one.docnos) for one in lists),
+            "documents": sum(len(one.docnos) for one in lists) if isinstance(lists, list) else lists.documents,
             "steps_taken": run.state.global_step,
             "best": None if evaluate is None else {name.removeprefix("eval_"): run.state.best_metric},
             "seconds": round(time.monotonic() - started, 1),
@@ -313,31 +322,3 @@ class Distiller(pt.Estimator):
         if self.checkpoints is not None:
             resuming.finish(directory, module, {"manifest": manifest, "history": self.history})
         self.student.mark_trained(manifest)
-
-
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse numbers that cannot be meant, naming them.
-
-    Raises:
-        ValueError: saying what the setting must be.
-    """
-
-    def whole(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-    for name in ("queries_per_batch", "accumulation"):
-        if not whole(settings[name]):
-            raise ValueError(f"{name} must be a whole number of at least 1, not {settings[name]!r}.")
-    for name in ("steps", "eval_every", "early_stopping", "save_every"):
-        if settings[name] is not None and not whole(settings[name]):
-            raise ValueError(f"{name} must be None or a whole number of at least 1, not {settings[name]!r}.")
-    for name in ("learning_rate", "epochs"):
-        if not 0 < settings[name] < float("inf"):
-            raise ValueError(f"{name} must be positive, not {settings[name]!r}.")
-    if not 0 <= settings["warmup"] <= 1:
-        raise ValueError(f"warmup is a share of all steps, between 0 and 1, not {settings['warmup']!r}.")
-    if settings["dropout"] is not None and not 0 <= settings["dropout"] < 1:
-        raise ValueError(f"dropout must be None or a probability below 1, not {settings['dropout']!r}.")
-    if not 0 <= settings["seed"] < 2**32:
-        raise ValueError(f"seed must be between 0 and 2**32 - 1, not {settings['seed']!r}.")
-    scoring.check_precision(settings["precision"])

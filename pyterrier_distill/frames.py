@@ -256,6 +256,17 @@ def _finite(cell: Any) -> bool:
         return False
 
 
+def judgements(qrels: pd.DataFrame) -> pd.Series:
+    """Judgements as labels (int) by (qid, docno).
+
+    Raises:
+        ValueError: if a column is missing, a pair is judged twice, or there is none.
+    """
+    if not len(qrels):
+        raise ValueError("the qrels are empty.")
+    return check_qrels(qrels).set_index(["qid", "docno"])["label"]
+
+
 def join_qrels(frame: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
     """Add relevance judgements as the column ``label``.
 
@@ -269,16 +280,23 @@ def join_qrels(frame: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: if the qrels lack a column, judge a pair twice, or judge no document of the frame.
     """
-    qrels = check_qrels(qrels)
+    return join_judgements(frame, judgements(qrels))
+
+
+def join_judgements(frame: pd.DataFrame, judged: pd.Series, *, any_judged: bool = True) -> pd.DataFrame:
+    """Add what :func:`judgements` gives as the column ``label``, as :func:`join_qrels` does.
+
+    Args:
+        frame: an R frame.
+        judged: labels by (qid, docno).
+        any_judged: whether at least one document must be judged.
+    """
     keys = pd.MultiIndex.from_arrays([frame["qid"].astype(str), frame["docno"].astype(str)])
-    judged = qrels.set_index(["qid", "docno"])["label"]
     labels = judged.reindex(keys)
-    if len(frame) and labels.isna().all():
+    if any_judged and len(frame) and labels.isna().all():
         raise ValueError(
             "the qrels judge none of the frame's documents: check that qid and docno are spelt alike in both"
-            f" (frame: {tuple(frame[['qid', 'docno']].iloc[0])}, qrels: {tuple(qrels[['qid', 'docno']].iloc[0])})."
-            if len(qrels)
-            else "the qrels are empty."
+            f" (frame: {tuple(frame[['qid', 'docno']].iloc[0])}, qrels: {judged.index[0]})."
         )
     return frame.assign(**{LABEL: labels.fillna(0).to_numpy().astype(int)})
 

@@ -81,13 +81,18 @@ def _cells(column: pd.Series) -> np.ndarray:
     return np.stack(list(column)).astype(np.float32, copy=False)
 
 
-def check_lists(lists: list[QueryList], loss: losses.Loss) -> None:
+def check_lists(lists: list[QueryList], loss: losses.Loss, total: int) -> None:
     """Check that there is something to learn.
+
+    Args:
+        lists: all of them, or the first ones.
+        loss: what is to be learnt.
+        total: how many there are.
 
     Raises:
         ValueError: for a single query, or where a loss that compares documents finds no list with two of them.
     """
-    if len(lists) < 2:
+    if total < 2:
         raise ValueError("the training frame holds 1 query; one teaches nothing general: pass at least 2.")
     longest = max(len(one.docnos) for one in lists)
     if loss.needs - losses.QUERY_SIDE and longest < loss.min_documents:

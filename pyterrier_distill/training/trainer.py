@@ -85,6 +85,15 @@ class Trainer(transformers.Trainer):
         self.add_callback(Progress(show))
         self.add_callback(NonFinite())
 
+    def _get_train_sampler(self, train_dataset=None):
+        """A dataset's own order, where it has one."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        own = getattr(dataset, "sampler", None)
+        if own is None:
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return own(seed, self.args.world_size)
+
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Evaluate, log, and tell the callbacks."""
         training = self.model.training

@@ -1,0 +1,79 @@
+"""What a student and a loss read of labelled frames: checks, judgements, texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from .. import frames
+from ..corpora.text_loader import text_source
+from ..losses import Loss
+from ..losses import base as losses
+from . import lists as training_lists
+
+
+class Reader:
+    """Labelled frames → lists.
+
+    Args:
+        student: what will be trained.
+        loss: names the label columns.
+        qrels: judgements, joined as ``label`` where the loss reads it; or None.
+        text: where document texts are that the frames lack; None = in the frames.
+        context: the transformer that reads, for messages.
+
+    Raises:
+        ValueError: if the judgements cannot be read.
+    """
+
+    def __init__(self, student: Any, loss: Loss, qrels: pd.DataFrame | None, text: Any, context: Any):
+        self.student = student
+        self.loss = loss
+        self.context = context
+        joins = frames.LABEL in loss.columns() and qrels is not None
+        self.judged = frames.judgements(qrels) if joins else None
+        self.on_queries = not loss.needs - losses.QUERY_SIDE
+        self.text_field = student.text_field
+        reads_text = self.text_field in student.training_columns(loss.needs)
+        self.add_text = text_source(text, self.text_field) if text is not None and reads_text else None
+
+    def label_columns(self) -> list[str]:
+        """The columns besides ids and texts that frames must have."""
+        return [c for c in self.loss.columns() if self.judged is None or c != frames.LABEL]
+
+    def read(self, res: pd.DataFrame, *, whole: bool = True) -> list[training_lists.QueryList]:
+        """Check a frame, cheapest checks first, and group it.
+
+        Args:
+            res: labelled rows.
+            whole: whether they are all that is trained on, not one block of it.
+        """
+        context, loss = self.context, self.loss
+        needed = [c for c in self.student.training_columns(loss.needs) if self.add_text is None or c != self.text_field]
+        frames.require_columns(res, needed, reader=repr(self.student), context=context)
+        for _, term in loss.terms():
+            wanted = [c for c in term.columns() if c in self.label_columns()]
+            frames.require_columns(res, wanted, reader=repr(term), context=context)
+        frames.check_results(res if not self.on_queries or "docno" in res.columns else res[["qid"]])
+        if self.on_queries:
+            res = res.drop_duplicates("qid")
+        if self.judged is not None:
+            res = frames.join_judgements(res, self.judged, any_judged=whole)
+        if self.add_text is not None:
+            res = self.add_text(res)
+            frames.require_columns(res, [self.text_field], reader=repr(self.student), context=context)
+        texts = ["query"] if self.on_queries else ["query", self.text_field]
+        frames.check_text(res, [column for column in texts if column in res.columns])
+        queries = res.drop_duplicates("qid")
+        for column in loss.columns():
+            cells = queries if column in loss.query_columns() else res
+            if column in loss.state_columns():
+                frames.check_states(cells, column, loss.state_columns()[column])
+            elif column in loss.vector_columns():
+                frames.check_vectors(cells, column)
+            else:
+                frames.check_numbers(cells, column)
+        if whole and frames.LABEL in loss.columns() and not (res[frames.LABEL] > 0).any():
+            raise ValueError("no document of the training frame is relevant (label > 0): nothing to contrast.")
+        return training_lists.read_lists(res, loss, self.text_field)

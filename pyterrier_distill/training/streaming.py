@@ -1,0 +1,122 @@
+"""Lists that stay on disk: a LabelStore as a dataset whose memory does not grow with the store."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from .lists import QueryList
+from .reading import Reader
+
+if TYPE_CHECKING:
+    from ..labels.store import LabelStore
+
+#: Blocks whose queries are mixed with each other, and that stay in memory.
+BUFFER = 16
+
+
+class StoredLists(Dataset):
+    """List n = the n-th query of the store that has documents. A block is read when one of its lists is asked for.
+
+    Args:
+        store: the labels.
+        reader: what is read of them.
+        batch_size: lists of one forward pass.
+    """
+
+    def __init__(self, store: LabelStore, reader: Reader, batch_size: int):
+        self.store = store
+        self.reader = reader
+        self.batch_size = batch_size
+        self.blocks = store.blocks()
+        self.ends = np.cumsum([len(block.rows) for block in self.blocks], dtype=int)
+        self._prepare: Callable[[list[QueryList]], None] | None = None
+        self._kept: OrderedDict[int, list[QueryList]] = OrderedDict()
+
+    @property
+    def documents(self) -> int:
+        """How many there are, over all lists."""
+        return self.store.documents
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def __getitem__(self, n: int) -> QueryList:
+        if not 0 <= n < len(self):
+            raise IndexError(n)
+        number = int(np.searchsorted(self.ends, n, side="right"))
+        return self.block(number)[n - (int(self.ends[number - 1]) if number else 0)]
+
+    def block(self, number: int) -> list[QueryList]:
+        """The lists of one block."""
+        if number not in self._kept:
+            frame = self.store.read(self.blocks[number], self.reader.label_columns())
+            lists = self.reader.read(frame, whole=False)
+            if self._prepare is not None:
+                self._prepare(lists)
+            self._kept[number] = lists
+            if len(self._kept) > BUFFER:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(number)
+        return self._kept[number]
+
+    def prepare_with(self, prepare: Callable[[list[QueryList]], None]) -> None:
+        """Call ``prepare`` with the lists of each block that is read from now on."""
+        self._prepare = prepare
+        self._kept.clear()
+
+    def sampler(self, seed: int, world: int = 1) -> BlockSampler:
+        """The training order."""
+        return BlockSampler(self.ends, seed, self.batch_size, world)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": OrderedDict()}
+
+
+class BlockSampler(Sampler[int]):
+    """Each epoch another order: blocks are shuffled, and lists among :data:`BUFFER` blocks.
+
+    Args:
+        ends: ``[n]`` where each block ends among all lists.
+        seed: with the epoch, it decides the order.
+        batch_size: lists of one forward pass of one process.
+        world: processes that take turns at batches; each gets its batches from blocks of its own, but for the last.
+    """
+
+    def __init__(self, ends: np.ndarray, seed: int, batch_size: int, world: int):
+        self.ends = ends
+        self.seed = seed
+        self.batch_size = batch_size
+        self.world = world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        starts = np.concatenate([[0], self.ends[:-1]])
+        blocks = rng.permutation(len(self.ends))
+        orders = []
+        for rank in range(self.world):
+            mine = blocks[rank :: self.world]
+            parts = [
+                rng.permutation(np.concatenate([np.arange(starts[b], self.ends[b]) for b in mine[n : n + BUFFER]]))
+                for n in range(0, len(mine), BUFFER)
+            ]
+            orders.append(np.concatenate(parts) if parts else np.empty(0, dtype=int))
+        size = self.batch_size
+        turns = min(len(order) for order in orders) // size
+        for turn in range(turns):
+            for order in orders:
+                yield from order[turn * size : (turn + 1) * size].tolist()
+        for order in orders:
+            yield from order[turns * size :].tolist()
