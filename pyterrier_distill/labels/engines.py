@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,19 +83,23 @@ def on_ray(pipeline: pt.Transformer, workers: int, options: Mapping[str, Any]) -
     class Worker:
         """An actor."""
 
-        def __init__(self, pipeline: pt.Transformer):
-            self.pipeline = pipeline
+        def __init__(self, pickled: bytes):
+            self.pickled = pickled
+            self.pipeline: pt.Transformer | None = None
 
         def label(self, todo: pd.DataFrame) -> Labelled:
             """Label one batch."""
+            if self.pipeline is None:  # not in the constructor: what fails here is told to whoever builds
+                self.pipeline = ray.cloudpickle.loads(self.pickled)
             return label(self.pipeline, todo)
 
     def run(jobs: Iterable[Any]) -> Iterator[tuple[Any, Labelled]]:
         started = not ray.is_initialized()
         if started:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            with _python_path():
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         actor = ray.remote(**{"num_cpus": 1, **options})(Worker) if options else ray.remote(Worker)
-        shipped = ray.put(pipeline)
+        shipped = ray.put(ray.cloudpickle.dumps(pipeline))
         idle = [actor.remote(shipped) for _ in range(workers)]
         busy: dict[Any, tuple[Any, Any, int]] = {}
         waiting = iter(jobs)
@@ -132,6 +139,20 @@ def on_ray(pipeline: pt.Transformer, workers: int, options: Mapping[str, Any]) -
                 ray.shutdown()
 
     return run
+
+
+@contextmanager
+def _python_path() -> Iterator[None]:
+    """Processes that start within the block find the modules that this one finds."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _teachers(transformer: Any) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +20,7 @@ from .converting import Converting
 from .describing import Describing
 from .identity import digest
 from .reading import Reading
-from .storage import is_remote
+from .storage import CLAIMS, is_remote
 from .texts import StoredText, Texts
 from .upkeep import Upkeep
 
@@ -156,6 +157,12 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         if with_text and len(labelled):
             self.texts.add(labelled)
         self.directory.write(tables.to_table(labelled.astype({"qid": str}), queries, {"usage": usage.as_dict()}), start)
+
+    def _package_files(self) -> Iterator[tuple[str, Any]]:
+        """What is published: neither locks nor what was set aside."""
+        for name, file in super()._package_files():
+            if name.split(os.sep)[0] not in (CLAIMS, files.DAMAGED):
+                yield name, file
 
     def __repr__(self) -> str:
         return f"LabelStore({str(self.directory)!r})"

@@ -29,43 +29,62 @@ class Texts:
 
     def __init__(self, directory: Directory):
         self.directory = directory
+        self._forget()
+
+    def _forget(self) -> None:
         self._names: list[str] = []
+        # places of documents by their hash: most in sorted arrays, those that came lately in a dict
         self._hashes = np.empty(0, dtype=np.uint64)
         self._places = np.empty(0, dtype=np.int64)
+        self._late: dict[int, int] = {}
         self._groups: OrderedDict[int, tuple[list[str], list[str]]] = OrderedDict()
 
     def __len__(self) -> int:
         self._refresh()
-        return len(self._hashes)
+        return len(self._hashes) + len(self._late)
 
     def _refresh(self) -> None:
-        """Index the shards that have come since; where a document stands twice, its first place counts."""
+        """Index the shards that have come since; where a document stands twice, one of its places counts."""
         names = self.directory.names(TEXTS)
-        if names == self._names:
+        if len(names) == len(self._names) and set(names) == set(self._names):
             return
-        hashes, places = [], []
-        for number, name in enumerate(names):
+        if not set(self._names) <= set(names):
+            self._forget()
+        known = set(self._names)
+        for name in names:
+            if name in known:
+                continue
             docnos = self.directory.open(name, TEXTS).read(columns=["docno"]).column("docno").to_pylist()
-            hashes.append(_hash(docnos))
-            places.append((np.int64(number) << 32) + np.arange(len(docnos)))
-        joined = np.concatenate(hashes) if hashes else np.empty(0, dtype=np.uint64)
-        self._hashes, first = np.unique(joined, return_index=True)
-        self._places = (np.concatenate(places) if places else np.empty(0, dtype=np.int64))[first]
-        self._names = names
-        self._groups.clear()
+            hashes = _hash(docnos)
+            new = self._find(hashes) < 0
+            first = (len(self._names) << 32) + np.arange(len(docnos))
+            self._late.update(zip(hashes[new].tolist(), first[new].tolist(), strict=True))
+            self._names.append(name)
+            if len(self._late) > max(100_000, len(self._hashes) // 4):
+                self._settle()
 
-    def _find(self, docnos: Sequence[str]) -> np.ndarray:
+    def _settle(self) -> None:
+        """Move late documents into the arrays."""
+        hashes = np.concatenate([self._hashes, np.fromiter(self._late, dtype=np.uint64, count=len(self._late))])
+        places = np.concatenate([self._places, np.fromiter(self._late.values(), dtype=np.int64, count=len(self._late))])
+        order = np.argsort(hashes)
+        self._hashes, self._places, self._late = hashes[order], places[order], {}
+
+    def _find(self, hashes: np.ndarray) -> np.ndarray:
         """Place ``[n]`` of each document, -1 where it has none."""
-        if not len(self._hashes):
-            return np.full(len(docnos), -1)
-        wanted = _hash(docnos)
-        at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
-        return np.where(self._hashes[at] == wanted, self._places[at], -1)
+        places = np.full(len(hashes), -1)
+        if len(self._hashes):
+            at = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+            places = np.where(self._hashes[at] == hashes, self._places[at], -1)
+        if self._late:
+            unknown = np.flatnonzero(places < 0)
+            places[unknown] = [self._late.get(one, -1) for one in hashes[unknown].tolist()]
+        return places
 
     def missing(self, docnos: Sequence[str]) -> np.ndarray:
         """Whether ``[n]`` each document has no text here."""
         self._refresh()
-        return self._find(docnos) < 0
+        return self._find(_hash(docnos)) < 0
 
     def get(self, docnos: Sequence[str]) -> list[str]:
         """Texts of documents.
@@ -74,7 +93,7 @@ class Texts:
             KeyError: naming one that is not here.
         """
         self._refresh()
-        places = self._find(docnos)
+        places = self._find(_hash(docnos))
         if (places < 0).any():
             n = int((places < 0).argmax())
             raise KeyError(
