@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 from .frames import LABEL_COLUMNS, MissingLabelError
 from .losses import (
+    ADRMSE,
     MSE,
+    ApproxNDCG,
+    BinaryCrossEntropy,
     EmbeddingMatch,
     HiddenStateMatch,
     InfoNCE,
     KLDivergence,
+    LambdaLoss,
+    ListMLE,
     ListNet,
     LocalizedContrastive,
+    LogitMSE,
     Loss,
     MarginMSE,
+    PairwiseKL,
+    RankNet,
     ScoreMatch,
 )
 
@@ -65,9 +73,17 @@ _LAZY = {
 }
 
 __all__ = [
+    "ADRMSE",
     "LABEL_COLUMNS",
     "MSE",
+    "ApproxNDCG",
     "BiEncoder",
+    "BinaryCrossEntropy",
+    "LambdaLoss",
+    "ListMLE",
+    "LogitMSE",
+    "PairwiseKL",
+    "RankNet",
     "Distiller",
     "EmbeddingMatch",
     "HiddenStateMatch",

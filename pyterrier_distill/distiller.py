@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import os
@@ -174,6 +175,13 @@ class Distiller(pt.Estimator):
                 for teacher vectors of another dimension; for checkpoints of a different training.
             FloatingPointError: if the loss is no number any more.
         """
+        chosen = self.loss.reading(res.columns if isinstance(res, pd.DataFrame) else res.columns())
+        if chosen != self.loss:  # a loss that takes what labels there are: train with those at hand
+            this = copy.copy(self)
+            this.loss = chosen
+            this.fit(res, qrels, res_va, qrels_va, text=text)
+            self.history = this.history
+            return self
         if text is None and not isinstance(res, pd.DataFrame) and len(res.texts):
             text = res
         if res_va is not None and not isinstance(res_va, pd.DataFrame):

@@ -224,6 +224,21 @@ def check_states(frame: pd.DataFrame, column: str, layers: int) -> int:
     return shape[1]
 
 
+def check_preferences(frame: pd.DataFrame, column: str) -> None:
+    """Check that ``column`` holds preferences: dicts of probabilities.
+
+    Raises:
+        ValueError: naming the column and the first row at fault.
+    """
+    for n, cell in enumerate(frame[column]):
+        if not isinstance(cell, dict) or not all(0 <= p <= 1 for p in cell.values()):
+            where = ", ".join(f"{key} {frame[key].iloc[n]!r}" for key in ("qid", "docno") if key in frame.columns)
+            raise ValueError(
+                f"the column {column!r} must hold a dict, other docno -> P(this > other) in [0, 1], but holds"
+                f" {str(cell)[:80]} at {where}: put a PairwiseTeacher before the Distiller."
+            )
+
+
 def check_qrels(qrels: pd.DataFrame) -> pd.DataFrame:
     """Judgements as ``qid`` (str), ``docno`` (str), ``label`` (int).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ QUERY_VECTORS = "query_vectors"  # [B, D]
 QUERY_STATES = "query_states"  # [T, layers, D], T tokens of all queries
 DOC_VECTORS = "doc_vectors"  # [B, N, D]
 BATCH_SCORES = "batch_scores"  # [B, M], with batch_index [B, N]
+LOGITS = "logits"  # [B, N, 2]: false, true
 
 #: What a student gives without any document.
 QUERY_SIDE = frozenset({QUERY_VECTORS, QUERY_STATES})
@@ -33,6 +34,7 @@ class Outputs:
         query_states: ``[T, layers, D]``: what each layer says of each token, queries one behind the other, padding left
             out.
         doc_vectors: ``[B, N, D]``.
+        logits: ``[B, N, 2]``: of [false, true], raw.
         batch_scores: ``[B, M]``: each query against its own list and the documents of the others; −inf where a
             document must not count for a query.
         batch_index: int ``[B, N]``: the column of ``batch_scores`` where each document of the lists stands.
@@ -43,6 +45,7 @@ class Outputs:
     query_vectors: Tensor | None = None
     query_states: Tensor | None = None
     doc_vectors: Tensor | None = None
+    logits: Tensor | None = None
     batch_scores: Tensor | None = None
     batch_index: Tensor | None = None
 
@@ -76,13 +79,26 @@ class Loss:
         """Those of :meth:`query_columns` that hold states of tokens, and of how many layers each."""
         return {}
 
+    def logit_columns(self) -> tuple[str, ...]:
+        """Those of :meth:`columns` that hold two logits, [false, true]."""
+        return ()
+
+    def pair_columns(self) -> tuple[str, ...]:
+        """Those of :meth:`columns` that hold preferences between documents of one list."""
+        return ()
+
+    def reading(self, columns: Iterable[str]) -> Loss:
+        """This loss, with its label columns chosen among those at hand, where it leaves a choice."""
+        return self
+
     def __call__(self, outputs: Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         """Compute the loss.
 
         Args:
             outputs: the student's forward pass.
             labels: column → tensor: ``[B, N]`` for documents' numbers, ``[B, D]`` or ``[B, N, D]`` for vectors,
-                ``[T, layers, D]`` for states of tokens.
+                ``[B, N, 2]`` for logits, ``[T, layers, D]`` for states of tokens, ``[P, 4]`` for preferences: query
+                row, document i, document j, P(i ≻ j).
 
         Returns:
             A scalar.
@@ -144,6 +160,16 @@ class WeightedSum(Loss):
 
     def vector_columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(column for _, term in self._terms for column in term.vector_columns()))
+
+    def logit_columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(column for _, term in self._terms for column in term.logit_columns()))
+
+    def pair_columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(column for _, term in self._terms for column in term.pair_columns()))
+
+    def reading(self, columns: Iterable[str]) -> Loss:
+        columns = list(columns)
+        return WeightedSum([(weight, term.reading(columns)) for weight, term in self._terms])
 
     def state_columns(self) -> dict[str, int]:
         return {column: layers for _, term in self._terms for column, layers in term.state_columns().items()}

@@ -94,3 +94,34 @@ class InfoNCE(base.Loss):
         counted = target >= 0
         others[counted, target[counted]] = False
         return functional.info_nce(outputs.batch_scores.masked_fill(others, float("-inf")), target, self.temperature)
+
+
+class BinaryCrossEntropy(base.Loss):
+    """Cross-entropy of σ(score), each document by itself, mean over documents.
+
+    Args:
+        label: the judgements: relevant where ≥ 1, not relevant where ≤ 0, a probability in between.
+
+    References:
+        Nogueira & Cho 2019 (monoBERT's objective); PairDistill §4.1 for pairs.
+
+    Labels:
+        ``label``: int a document, ``[B, N]``; joined from the qrels by ``fit``.
+
+    Relations:
+        sentence-transformers' ``BinaryCrossEntropyLoss``. :class:`LocalizedContrastive` compares documents instead.
+
+    Example:
+        >>> BinaryCrossEntropy()
+        BinaryCrossEntropy()
+    """
+
+    min_documents = 1
+
+    def __init__(self, label: str = LABEL):
+        self.label = label
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        return functional.binary_cross_entropy(outputs.scores, labels[self.label], outputs.mask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..frames import TEACHER_SCORE
+from ..frames import TEACHER_LOGITS, TEACHER_SCORE
 from . import base
 
 if TYPE_CHECKING:
@@ -77,3 +77,38 @@ class MarginMSE(base.Loss):
         from . import functional
 
         return functional.margin_mse(outputs.scores, labels[self.label], outputs.mask, pairs=self.pairs)
+
+
+class LogitMSE(base.Loss):
+    """Squared difference of the logits of [false, true], the teacher's centred on their mean.
+
+    Args:
+        label: the teacher's logits.
+
+    References:
+        InRanker (Laitz et al. 2024) Eq. 1-2.
+
+    Labels:
+        ``teacher_logits``: float32[2] a document, raw; ``[B, N, 2]``.
+
+    Relations:
+        For students with two answers, such as MonoT5; :class:`MSE` for those with one score.
+
+    Example:
+        >>> LogitMSE()
+        LogitMSE()
+    """
+
+    needs = frozenset({base.LOGITS})
+    min_documents = 1
+
+    def __init__(self, label: str = TEACHER_LOGITS):
+        self.label = label
+
+    def logit_columns(self) -> tuple[str, ...]:
+        return (self.label,)
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        return functional.logit_mse(outputs.logits[outputs.mask], labels[self.label][outputs.mask])

@@ -25,7 +25,8 @@ class QueryList:
         query: its text.
         docnos: its documents in the frame's order; empty for losses on queries alone.
         texts: their texts, or None where vectors stand in for them.
-        labels: column → ``[N]`` or ``[N, D]`` for documents, ``[D]`` or ``[tokens, layers, D]`` for queries.
+        labels: column → ``[N]`` or ``[N, D]`` for documents, ``[D]`` or ``[tokens, layers, D]`` for queries, ``[P, 3]``
+            (document i, document j, P(i ≻ j)) for preferences.
         doc_rows: where in ``doc_matrix`` the vectors of its documents stand, if training leaves documents frozen.
         doc_matrix: ``[M, D]`` vectors of all lists' documents, each once.
     """
@@ -62,13 +63,16 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[
     if not loss.needs - losses.QUERY_SIDE:
         labels = ({column: cells[n] for column, cells in per_query.items()} for n in range(len(qids)))
         return [QueryList(query, (), None, cells) for query, cells in zip(queries, labels, strict=True)]
-    per_document = {column: _cells(frame[column]) for column in loss.columns() if column not in per_query}
+    pairs = loss.pair_columns()
+    per_document = {c: _cells(frame[c]) for c in loss.columns() if c not in per_query and c not in pairs}
+    preferences = {column: frame[column].to_numpy(dtype=object) for column in pairs}
     docnos = frame["docno"].to_numpy(dtype=object)
     texts = frame[text_field].to_numpy(dtype=object) if text_field in frame.columns else None
     lists = []
     for n, rows in enumerate(rows_of):
         labels = {column: cells[n] for column, cells in per_query.items()}
         labels.update({column: cells[rows] for column, cells in per_document.items()})
+        labels.update({column: _pairs(docnos[rows], cells[rows]) for column, cells in preferences.items()})
         texts_of = None if texts is None else texts[rows].tolist()
         lists.append(QueryList(queries[n], docnos[rows].tolist(), texts_of, labels))
     return lists
@@ -79,6 +83,13 @@ def _cells(column: pd.Series) -> np.ndarray:
     if pd.api.types.is_numeric_dtype(column.dtype):
         return column.to_numpy(dtype=np.float32)
     return np.stack(list(column)).astype(np.float32, copy=False)
+
+
+def _pairs(docnos: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Preferences ``[P, 3]`` among the documents of one list, those about others left out."""
+    place = {docno: n for n, docno in enumerate(docnos.tolist())}
+    found = [(n, place[j], p) for n, cell in enumerate(cells) for j, p in cell.items() if j in place]
+    return np.array(found, dtype=np.float32).reshape(-1, 3)
 
 
 def check_lists(lists: list[QueryList], loss: losses.Loss, total: int) -> None:
@@ -100,6 +111,12 @@ def check_lists(lists: list[QueryList], loss: losses.Loss, total: int) -> None:
             f"{loss!r} compares the documents of a query, but no query of the training frame has more than {longest}:"
             " take more candidates (retriever % 100)."
         )
+    for column in loss.pair_columns():
+        if not any(len(one.labels[column]) for one in lists):
+            raise ValueError(
+                f"no preference in {column!r} is about two documents of one list: train on the lists that the teacher"
+                " compared."
+            )
 
 
 def fingerprint(frame: pd.DataFrame, columns: Sequence[str], per_query: Sequence[str] = ()) -> str:
@@ -126,6 +143,7 @@ class Collator:
         self.columns = loss.columns()
         self.per_query = loss.query_columns()
         self.ragged = loss.state_columns()
+        self.pairs = loss.pair_columns()
 
     def __call__(self, lists: list[QueryList]) -> dict[str, Any]:
         import torch
@@ -142,6 +160,9 @@ class Collator:
 
         if column in self.ragged:
             return torch.from_numpy(np.concatenate(cells))
+        if column in self.pairs:
+            rows = np.repeat(np.arange(len(cells), dtype=np.float32), [len(cell) for cell in cells])
+            return torch.from_numpy(np.column_stack([rows, np.concatenate(cells)]))
         if column in self.per_query:
             return torch.from_numpy(np.stack(cells))
         if cells[0].ndim == 1:

@@ -72,6 +72,11 @@ class Reader:
                 frames.check_states(cells, column, loss.state_columns()[column])
             elif column in loss.vector_columns():
                 frames.check_vectors(cells, column)
+            elif column in loss.pair_columns():
+                frames.check_preferences(cells, column)
+            elif column in loss.logit_columns():
+                if (width := frames.check_vectors(cells, column)) != 2:
+                    raise ValueError(f"the column {column!r} must hold two logits, [false, true], not {width}.")
             else:
                 frames.check_numbers(cells, column)
         if whole and frames.LABEL in loss.columns() and not (res[frames.LABEL] > 0).any():

@@ -1,0 +1,46 @@
+"""The loss over preferences between two documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..frames import TEACHER_PREFS
+from . import base
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PairwiseKL(base.Loss):
+    """KL divergence from σ(s_i − s_j) to the teacher's P(i ≻ j), mean over the pairs that it compared.
+
+    Args:
+        label: the teacher's preferences.
+
+    References:
+        PairDistill (Huang & Chen 2024) §4.2, which sums over a query's pairs and averages over queries.
+
+    Labels:
+        ``teacher_prefs``: dict a document, other docno → P(this ≻ other). Pairs of which the list holds one document
+        only are left out; lists without pairs give no gradient.
+
+    Relations:
+        :class:`RankNet` with soft targets, less the teacher's entropy.
+
+    Example:
+        >>> 3.0 * PairwiseKL()
+        3.0 * PairwiseKL()
+    """
+
+    def __init__(self, label: str = TEACHER_PREFS):
+        self.label = label
+
+    def pair_columns(self) -> tuple[str, ...]:
+        return (self.label,)
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        pairs = labels[self.label]
+        return functional.pairwise_kl(outputs.scores, pairs[:, :3].long(), pairs[:, 3])
