@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .labels.store import LabelStore
     from .prompts import Template
     from .students.bi_encoder import BiEncoder
+    from .students.cross_encoder import CrossEncoder
+    from .students.mono_t5 import MonoT5
     from .teachers.base import LabellingError
     from .teachers.fusion import fuse_teachers
     from .teachers.listwise import ListwiseLLMTeacher
@@ -53,10 +55,12 @@ if TYPE_CHECKING:
 #: Names whose modules take seconds to import (torch, transformers); loaded when first used.
 _LAZY = {
     "BiEncoder": ".students.bi_encoder",
+    "CrossEncoder": ".students.cross_encoder",
     "Distiller": ".distiller",
     "HF": ".backends.hf",
     "LabelStore": ".labels.store",
     "LabellingError": ".teachers.base",
+    "MonoT5": ".students.mono_t5",
     "ListwiseLLMTeacher": ".teachers.listwise",
     "OpenAI": ".backends.openai",
     "PairTraining": ".teachers.pair_training",
@@ -79,6 +83,8 @@ __all__ = [
     "ApproxNDCG",
     "BiEncoder",
     "BinaryCrossEntropy",
+    "CrossEncoder",
+    "MonoT5",
     "LambdaLoss",
     "ListMLE",
     "LogitMSE",

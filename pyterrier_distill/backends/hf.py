@@ -170,25 +170,39 @@ class HF(Backend):
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
+    def option_ids(self, options: Sequence[str], *, spaced: bool = True, chat: bool = False) -> torch.Tensor:
+        """The token ``[m]`` of each of ``options`` as the answer; see :meth:`choose`.
+
+        Args:
+            options: words.
+            spaced: whether a space comes before the answer where a prompt is a text that goes on.
+            chat: whether prompts are chat messages.
+        """
+        import torch
+
+        kind, tokenizer, model = self._loaded
+        chat = chat and bool(getattr(tokenizer, "chat_template", None))
+        # A text goes on with " yes"; after a chat template, or at a decoder's start, it is "yes".
+        spaced = spaced and kind == "causal" and not chat
+        return torch.tensor(one_token_each(tokenizer, options, spaced, self.name_or_path), device=model.device)
+
+    def next_logits(self, features: Any, ids: torch.Tensor) -> torch.Tensor:
+        """Logits ``[n, m]`` of the tokens ``ids`` as the next one of tokenised prompts, with gradients."""
+        import torch
+
+        kind, _, model = self._loaded
+        features = {name: features[name] for name in ("input_ids", "attention_mask")}
+        if kind == "seq2seq":
+            start = torch.full((len(features["input_ids"]), 1), _start(model), device=model.device)
+            return model(**features, decoder_input_ids=start).logits[:, 0].index_select(-1, ids)
+        return model(**features, **_last_only(model, features)).logits[:, -1].index_select(-1, ids)
+
     def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Raw logits ``[n, m]`` of ``options`` as the next token; see :meth:`choose`."""
         if not prompts:
             return np.empty((0, len(options)), dtype=np.float32)
-        import torch
-
-        kind, tokenizer, model = self._loaded
-        chat = not isinstance(prompts[0], str) and bool(getattr(tokenizer, "chat_template", None))
-        # A text goes on with " yes"; after a chat template, or at a decoder's start, it is "yes".
-        spaced = spaced and kind == "causal" and not chat
-        ids = torch.tensor(one_token_each(tokenizer, options, spaced, self.name_or_path), device=model.device)
-
-        def forward(features: Any) -> torch.Tensor:
-            features = {name: features[name] for name in ("input_ids", "attention_mask")}
-            if kind == "seq2seq":
-                start = torch.full((len(features["input_ids"]), 1), _start(model), device=model.device)
-                return model(**features, decoder_input_ids=start).logits[:, 0].index_select(-1, ids)
-            return model(**features, **_last_only(model, features)).logits[:, -1].index_select(-1, ids)
-
+        ids = self.option_ids(options, spaced=spaced, chat=not isinstance(prompts[0], str))
+        model = self.model
         keys = [prompt if isinstance(prompt, str) else _frozen(prompt) for prompt in prompts]
         return self._counted(
             prompts,
@@ -196,7 +210,7 @@ class HF(Backend):
             lambda count: scoring.run(
                 keys,
                 prepare=lambda chunk: count(self.encode([_thawed(key) for key in chunk], padding=True)),
-                forward=forward,
+                forward=lambda features: self.next_logits(features, ids),
                 device=model.device,
                 precision=self.precision,
                 batch_size=self.batch_size,

@@ -15,7 +15,8 @@ from pyterrier_dr import SimFn
 
 from .. import checkpoints, scoring
 from ..frames import DOC_VEC, QUERY_VEC
-from .bi_encoder_artifact import BiEncoderArtifact, Weights
+from .artifact import Weights
+from .bi_encoder_artifact import BiEncoderArtifact
 from .bi_encoder_model import build, dimension
 from .bi_encoder_states import BiEncoderStates
 from .bi_encoder_training import BiEncoderTraining
@@ -140,20 +141,12 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
 
     # -- the model ----------------------------------------------------------------------------------------------------
 
-    def _is_directory(self) -> bool:
-        return isinstance(self.name_or_path, str) and os.path.isdir(self.name_or_path)
-
     @property
     def model(self) -> SentenceTransformer:
         """The sentence-transformers model: queries by ``encode_query``, documents by ``encode_document``."""
         if self._weights.model is None:
             self._weights.model = self._build()
         return self._weights.model
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """How the weights came to be: what the Distiller recorded; empty for an untrained student."""
-        return self._weights.manifest
 
     def _build(self) -> SentenceTransformer:
         import torch

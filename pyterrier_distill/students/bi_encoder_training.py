@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyterrier as pt
 from pyterrier_dr import SimFn
 
-from .. import checkpoints
 from ..frames import DOC_VEC
 from ..losses import base as losses
 
@@ -142,9 +140,3 @@ class BiEncoderTraining:
             outputs.batch_index = index
             outputs.scores = outputs.batch_scores.gather(-1, index)
         return outputs
-
-    def mark_trained(self, manifest: dict[str, Any]) -> None:
-        """Record that the weights are no longer the checkpoint's: repr, equality and the manifest change with them."""
-        self._weights.manifest = manifest
-        self._weights.trained = checkpoints.fingerprint(self.model)
-        self.path = pt.Artifact.NO_PATH

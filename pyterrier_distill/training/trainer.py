@@ -23,6 +23,12 @@ class TrainingModule(nn.Module):
         self.student = student
         self.loss = loss
 
+    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
+        """Recompute activations in the backward pass; the Trainer calls it where its arguments ask for it."""
+        for module in self.trained.modules():
+            if isinstance(module, transformers.PreTrainedModel):
+                module.gradient_checkpointing_enable(**kwargs)
+
     def forward(self, batch: dict[str, Any], mask: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The loss of one batch."""
         return {"loss": self.loss(self.student.forward(batch, mask, self.loss.needs), labels)}

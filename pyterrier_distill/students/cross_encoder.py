@@ -1,0 +1,114 @@
+"""The cross-encoder student."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import checkpoints, scoring
+from .joint import JointStudent, Pair
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class CrossEncoder(JointStudent):
+    """R → R: a sentence-transformers cross-encoder with one output; its raw logit is the score.
+
+    Any encoder makes one, or any decoder LM, read at its last token; a head that the checkpoint lacks starts at random,
+    always the same. There is no activation, in training as in ranking, and the saved checkpoint says so.
+
+    Args:
+        name_or_path: a directory or hub name of a transformers or sentence-transformers checkpoint.
+        layers: keep these layers (from 0), or this many spread evenly; None = all.
+        max_length: tokens of query and document together, the rest is cut; None = the checkpoint's own.
+        precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16`` of ranking; ``auto`` = bf16 where the hardware multiplies
+            it natively.
+        batch_size: most pairs of one forward pass (a token budget usually cuts earlier).
+        text_field: the column of document text.
+        device: None = the GPU where there is one.
+        verbose: whether ranking shows progress.
+        trust_remote_code: whether a hub model may bring its own code.
+
+    Raises:
+        FileNotFoundError: if the path is no directory; on first use, if there is no such model.
+        ValueError: on first use, if the checkpoint has more than one output, or a layer does not exist.
+
+    References:
+        Nogueira & Cho 2019; Rank-DistiLLM (Schlatt et al. 2025); Distillation versus Contrastive Learning (Xu et al.
+        2025) for decoder LMs.
+
+    Example::
+
+        student = ptd.CrossEncoder("microsoft/MiniLM-L12-H384-uncased")
+        ptd.Distiller(student, ptd.RankNet()).fit((candidates >> zephyr)(topics))
+        pt.Experiment([bm25, candidates >> student], topics, qrels, ["nDCG@10"])
+    """
+
+    ARTIFACT_TYPE = "cross_encoder"
+    ARTIFACT_FORMAT = "sentence_transformers"
+    schematic = {"label": "CrossEncoder"}
+
+    def __init__(
+        self,
+        name_or_path: str | os.PathLike,
+        *,
+        layers: int | Sequence[int] | None = None,
+        max_length: int | None = None,
+        precision: str = "auto",
+        batch_size: int | None = None,
+        text_field: str = "text",
+        device: str | None = None,
+        verbose: bool = False,
+        trust_remote_code: bool = False,
+    ):
+        self.layers = list(layers) if isinstance(layers, tuple) else layers
+        super().__init__(
+            name_or_path, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
+            device=device, verbose=verbose, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+
+    def _build(self) -> nn.Module:
+        import torch
+        from sentence_transformers import CrossEncoder as Model
+
+        from ..backends import checkpoint
+
+        outputs = checkpoint.num_labels(self.name_or_path, {"trust_remote_code": self.trust_remote_code})
+        if outputs != 1:
+            raise ValueError(f"{self.name_or_path!r} has {outputs} outputs: a cross-encoder student has one.")
+        model = checkpoint.read(
+            self.name_or_path,
+            "cross-encoder",
+            lambda: Model(
+                self.name_or_path,
+                num_labels=1,
+                device=str(scoring.infer_device(self.device)),
+                max_length=self.max_length,
+                activation_fn=torch.nn.Identity(),
+                trust_remote_code=self.trust_remote_code,
+                model_kwargs={"dtype": torch.float32},
+            ),
+        )
+        if model.tokenizer.pad_token_id is None:
+            model.tokenizer.pad_token = model.tokenizer.eos_token
+        inner = model[0].auto_model
+        inner.config.pad_token_id = model.tokenizer.pad_token_id  # decoders are read at the last token before padding
+        if self.layers is not None:
+            checkpoints.cut_layers(inner, self.layers)
+        return model
+
+    def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """As sentence-transformers reads pairs."""
+        features = dict(self.model.preprocess([list(pair) for pair in pairs]))
+        features.pop("modality", None)
+        return features
+
+    def logits(self, features: dict[str, Any]) -> Tensor:
+        """Raw logits ``[n, 1]``."""
+        return self.model({**features, "modality": "text"})["scores"].reshape(-1, 1)
+
+    def _write(self, draft: Path) -> None:
+        self.model.save_pretrained(str(draft), create_model_card=False)

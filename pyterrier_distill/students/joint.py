@@ -1,0 +1,167 @@
+"""Students that read a query and a document together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from .. import checkpoints, frames, scoring
+from ..losses import base as losses
+from ..teachers.base import check_length, rerank
+from .artifact import StudentArtifact, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..training.lists import QueryList
+
+Pair = tuple[str, str]
+
+
+class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
+    """R → R: re-ranks by a model's score of each (query, document) pair.
+
+    Subclasses build the model (:meth:`_build`), say how pairs are read (:meth:`features`), run it (:meth:`logits`), and
+    turn logits into scores (:meth:`score`).
+    """
+
+    #: What a loss may ask of this student.
+    gives: frozenset[str] = frozenset({losses.SCORES})
+
+    def __init__(
+        self,
+        name_or_path: str | os.PathLike,
+        *,
+        max_length: int | None,
+        precision: str,
+        batch_size: int | None,
+        text_field: str,
+        device: str | None,
+        verbose: bool,
+        trust_remote_code: bool,
+    ):
+        self.name_or_path = checkpoints.check_name(os.fspath(name_or_path))
+        self.max_length = check_length(max_length)
+        self.precision = scoring.check_precision(precision)
+        self.batch_size = batch_size
+        self.text_field = text_field
+        self.device = device
+        self.verbose = verbose
+        self.trust_remote_code = trust_remote_code
+        pt.Artifact.__init__(self, self.name_or_path if self._is_directory() else pt.Artifact.NO_PATH)
+        self._weights = Weights(manifest=self._metadata().get("manifest", {}))
+
+    # -- the model ----------------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained; loaded when first needed."""
+        if self._weights.model is None:
+            import torch
+
+            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):  # these weights shall be trainable
+                torch.manual_seed(0)  # of a head that the checkpoint lacks
+                self._weights.model = self._build().eval()
+        return self._weights.model
+
+    def _build(self) -> nn.Module:
+        """The model with float32 weights, on its device."""
+        raise TypeError(f"{type(self).__name__} does not say how it is built.")
+
+    def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """Token ids ``[n, L]`` and what else the model reads."""
+        raise TypeError(f"{type(self).__name__} does not say how it reads.")
+
+    def logits(self, features: dict[str, Any]) -> Tensor:
+        """Logits ``[n, K]``, with gradients."""
+        raise TypeError(f"{type(self).__name__} does not say how it is run.")
+
+    def score(self, logits: Tensor) -> Tensor:
+        """Scores ``[n]`` of logits ``[n, K]``."""
+        return logits[:, 0]
+
+    def num_parameters(self) -> int:
+        """Number of weights."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    # -- ranking ------------------------------------------------------------------------------------------------------
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Re-rank; every other column, the rows' order and the index stay."""
+        pt.validate.result_frame(inp, ["query", self.text_field], context=self)
+        frames.check_text(inp, ["query", self.text_field])
+        pairs = list(zip(inp["query"], inp[self.text_field], strict=True))
+        return rerank(inp, self.scores(pairs))
+
+    def scores(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """Scores ``[n]`` of (query, document) pairs; equal pairs are scored once."""
+        if not pairs:
+            return np.empty(0, dtype=np.float32)
+        return scoring.run(
+            pairs,
+            prepare=self.features,
+            forward=lambda features: self.score(self.logits(dict(features))),
+            device=scoring.infer_device(self.device),
+            precision=self.precision,
+            batch_size=self.batch_size,
+            verbose=self.verbose,
+            desc="Scoring",
+            unit="d",
+        )
+
+    # -- what a Distiller calls ---------------------------------------------------------------------------------------
+
+    def training_columns(self, needs: frozenset[str]) -> tuple[str, ...]:
+        """The columns besides labels that a frame must have to train."""
+        return ("qid", "query", "docno", self.text_field)
+
+    def check_training(self, needs: frozenset[str], vectors: dict[str, int]) -> None:
+        """Nothing that training would trip over."""
+
+    def trainable(self, needs: frozenset[str]) -> nn.Module:
+        """What training shall change: all of it."""
+        self.model.requires_grad_(True)
+        return self.model
+
+    def prepare_lists(self, lists: list[QueryList], needs: frozenset[str]) -> None:
+        """Nothing to prepare."""
+
+    def prepare_frame(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A validation frame as it is."""
+        return frame
+
+    def collate(self, lists: list[QueryList], needs: frozenset[str]) -> dict[str, Any]:
+        """A batch: all pairs of all lists, one behind the other."""
+        return {"features": self.features([(one.query, text) for one in lists for text in one.texts])}
+
+    def forward(self, batch: dict[str, Any], mask: Tensor, needs: frozenset[str]) -> losses.Outputs:
+        """One forward pass over a collated batch; short pairs are not padded to long ones."""
+        import torch
+
+        device = next(self.model.parameters()).device
+        budget = scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])
+        order, parts = [], []
+        for positions, part in scoring.pack(batch["features"], budget):
+            part = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in part.items()}
+            parts.append(self.logits(part).float())
+            order.append(positions)
+        logits = torch.cat(parts)[torch.argsort(torch.cat(order)).to(device)]
+        mask = mask.to(device)
+        outputs = losses.Outputs(mask=mask)
+        if losses.SCORES in needs:
+            outputs.scores = _spread(self.score(logits), mask)
+        if losses.LOGITS in needs:
+            outputs.logits = _spread(logits, mask)
+        return outputs
+
+
+def _spread(values: Tensor, mask: Tensor) -> Tensor:
+    """Values ``[n, ...]`` of the real documents, list by list, as ``[B, N, ...]``; 0 in the padding."""
+    spread = values.new_zeros(*mask.shape, *values.shape[1:])
+    spread[mask] = values
+    return spread

@@ -1,0 +1,110 @@
+"""The monoT5 student."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import prompts, templates
+from ..backends.hf import HF
+from ..losses import base as losses
+from ..teachers.asking import checked_template
+from ..teachers.pointwise import PointAsker
+from .joint import JointStudent, Pair
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class MonoT5(JointStudent):
+    """R → R: an encoder-decoder asked whether a document is relevant; the score is log p(true), ≤ 0.
+
+    One prompt builder serves training and ranking: the document alone is cut when the prompt is too long. Losses may
+    read its two raw logits (:class:`~pyterrier_distill.LogitMSE`, InRanker) or its score.
+
+    Args:
+        name_or_path: a directory or hub name of a T5-style checkpoint.
+        prompt: ``"monot5"`` (InRanker's, too), a text with ``{query}`` and ``{document}``, or a ``Template``.
+        answers: the two words, (false, true), each one token; None = the prompt's own.
+        max_length: tokens of a prompt; None = the checkpoint's own.
+        precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16`` of ranking; ``auto`` = bf16 where the hardware multiplies
+            it natively.
+        batch_size: most pairs of one forward pass (a token budget usually cuts earlier).
+        text_field: the column of document text.
+        device: None = the GPU where there is one.
+        verbose: whether ranking shows progress.
+        trust_remote_code: whether a hub model may bring its own code.
+
+    Raises:
+        FileNotFoundError: if the path is no directory; on first use, if there is no such model.
+        ValueError: on first use, if the checkpoint is no encoder-decoder, or an answer is not one token.
+
+    References:
+        Nogueira et al. 2020 (monoT5); InRanker (Laitz et al. 2024).
+
+    Example::
+
+        student = ptd.MonoT5("google-t5/t5-small")
+        teacher = ptd.PointwiseTeacher("castorini/monot5-3b-msmarco")
+        ptd.Distiller(student, ptd.LogitMSE(), learning_rate=7e-5).fit((candidates >> teacher)(topics))
+    """
+
+    ARTIFACT_TYPE = "mono_t5"
+    ARTIFACT_FORMAT = "transformers"
+    gives = frozenset({losses.SCORES, losses.LOGITS})
+    schematic = {"label": "MonoT5"}
+
+    def __init__(
+        self,
+        name_or_path: str | os.PathLike,
+        *,
+        prompt: str | prompts.Template = "monot5",
+        answers: tuple[str, str] | None = None,
+        max_length: int | None = None,
+        precision: str = "auto",
+        batch_size: int | None = None,
+        text_field: str = "text",
+        device: str | None = None,
+        verbose: bool = False,
+        trust_remote_code: bool = False,
+    ):
+        checked_template(prompt, templates.POINTWISE, ("document",))
+        self.prompt = prompt
+        self.answers = None if answers is None else tuple(answers)
+        super().__init__(
+            name_or_path, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
+            device=device, verbose=verbose, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+
+    def _build(self) -> nn.Module:
+        backend = HF(
+            self.name_or_path, kind="seq2seq", max_length=self.max_length, precision="fp32", device=self.device,
+            trust_remote_code=self.trust_remote_code,
+        )  # fmt: skip
+        self._weights.reader = PointAsker(backend, self.prompt, self.answers)
+        return backend.model
+
+    @property
+    def _asker(self) -> PointAsker:
+        self.model  # noqa: B018 (reader and model come together)
+        return self._weights.reader
+
+    def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """Tokenised prompts ``[n, L]``."""
+        asker = self._asker
+        return dict(asker.backend.encode(asker.prompts(pairs), padding=True))
+
+    def logits(self, features: dict[str, Any]) -> Tensor:
+        """Raw logits ``[n, 2]`` of [false, true]."""
+        asker = self._asker
+        return asker.backend.next_logits(features, asker.backend.option_ids(asker.answers, **asker.template.going_on))
+
+    def score(self, logits: Tensor) -> Tensor:
+        """log p(true) ``[n]``."""
+        return logits.float().log_softmax(dim=-1)[:, 1]
+
+    def _write(self, draft: Path) -> None:
+        self.model.save_pretrained(str(draft))
+        self._asker.backend.tokenizer.save_pretrained(str(draft))
