@@ -175,6 +175,11 @@ class Distiller(pt.Estimator):
                 for teacher vectors of another dimension; for checkpoints of a different training.
             FloatingPointError: if the loss is no number any more.
         """
+        for name, given in (("res", res), ("res_va", res_va)):
+            if not (
+                isinstance(given, pd.DataFrame) or hasattr(given, "blocks") or (name == "res_va" and given is None)
+            ):
+                raise TypeError(f"{name} must be a labelled frame or a LabelStore, not {given!r}.")
         chosen = self.loss.reading(res.columns if isinstance(res, pd.DataFrame) else res.columns())
         if chosen != self.loss:  # a loss that takes what labels there are: train with those at hand
             this = copy.copy(self)
@@ -182,11 +187,10 @@ class Distiller(pt.Estimator):
             this.fit(res, qrels, res_va, qrels_va, text=text)
             self.history = this.history
             return self
-        if text is None and not isinstance(res, pd.DataFrame) and len(res.texts):
-            text = res
         if res_va is not None and not isinstance(res_va, pd.DataFrame):
-            res_va = res_va.frame()
-        lists = self._read(res, qrels, text)
+            res_va = res_va.frame() if text is not None or not len(res_va.texts) else res_va.frame(with_text=True)
+        own = text is None and not isinstance(res, pd.DataFrame) and len(res.texts)
+        lists = self._read(res, qrels, res if own else text)
         measure = None
         validation: Any = None
         if res_va is not None and qrels_va is not None:
@@ -226,7 +230,7 @@ class Distiller(pt.Estimator):
     def _fingerprint(self, frame: Any) -> str:
         """Of what training or evaluation reads of a frame, a store, or a source of texts."""
         if not isinstance(frame, pd.DataFrame):
-            return getattr(frame, "fingerprint", None) or identity.digest(identity.stable_repr(frame))
+            return getattr(frame, "fingerprint", None) or identity.digest(identity.identity(frame))
         read = ("qid", "docno", "query", self.student.text_field, *self.loss.columns(), frames.LABEL)
         columns = [column for column in dict.fromkeys(read) if column in frame.columns]
         return training_lists.fingerprint(frame, columns, self.loss.query_columns())
@@ -245,7 +249,7 @@ class Distiller(pt.Estimator):
         stored = StoredLists(res, reader, self.queries_per_batch)
         if not len(stored):
             raise ValueError(f"{res!r} holds no labelled documents: build it first.")
-        training_lists.check_lists(stored.block(0), self.loss, len(stored))
+        stored.check()
         return stored
 
     def _settings(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import pyterrier as pt
 import pytest
 
 import pyterrier_distill as ptd
@@ -199,3 +200,48 @@ def test_batches_follow_the_seeded_order(tiny, store):
         orders.append(list(seen))
     assert orders[0] == orders[1] != orders[2]
     assert len(orders[0]) == 18 and orders[0][:9] != orders[0][9:]  # another order in the second epoch
+
+
+def test_judgements_that_match_nothing_are_told(tiny, store):
+    student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+    for qrels in (
+        pd.DataFrame({"qid": ["other"], "docno": ["d1"], "label": [1]}),
+        pd.DataFrame({"qid": ["q0"], "docno": ["other"], "label": [1]}),
+        pd.DataFrame({"qid": ["q0"], "docno": ["d1"], "label": [0]}),
+    ):
+        with pytest.raises(ValueError, match="judge no document of the store relevant"):
+            ptd.Distiller(student, ptd.InfoNCE(), verbose=False).fit(store, qrels)
+
+
+def test_each_store_brings_its_own_texts(tiny, store, labelled, tmp_path):
+    other = labelled.assign(docno="v" + labelled["docno"], text=labelled["text"] + " tree")
+    validation = ptd.LabelStore.from_frame(tmp_path / "validation", other, with_text=True)
+    for train in (store, labelled):
+        student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+        distiller = ptd.Distiller(student, ptd.KLDivergence(), precision="fp32", verbose=False)
+        distiller.fit(train, None, validation)
+        assert any("eval_loss" in entry for entry in distiller.history)
+
+
+def test_some_other_block_may_have_enough_documents(tiny, labelled, tmp_path):
+    store = ptd.LabelStore(tmp_path / "labels")
+    store.add(labelled[labelled["qid"] == "q0"].head(1), with_text=True)
+    store.add(labelled[labelled["qid"] != "q0"], with_text=True)
+    student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+    ptd.Distiller(student, ptd.KLDivergence(), precision="fp32", verbose=False).fit(store)
+
+
+def test_sources_of_text(tiny, store, labelled, documents, tmp_path):
+    without = ptd.LabelStore.from_frame(tmp_path / "without", labelled)
+    student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+    distiller = ptd.Distiller(student, ptd.KLDivergence(), precision="fp32", verbose=False)
+    twice = pd.concat([documents, documents])
+    distiller.fit(without, text=twice)
+    with pytest.raises(ValueError, match="it gave other rows"):
+        distiller.fit(without, text=store.text_loader() >> pt.apply.generic(lambda frame: frame.iloc[1:]))
+    with pytest.raises(ValueError, match="must hold text"):
+        distiller.fit(without, text=documents.assign(text=None))
+    body = ptd.BiEncoder(tiny, precision="fp32", device="cpu", text_field="body")
+    ptd.Distiller(body, ptd.KLDivergence(), precision="fp32", verbose=False).fit(store)
+    with pytest.raises(TypeError, match="res must be a labelled frame or a LabelStore"):
+        distiller.fit("labels")

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
+from .. import frames
+
 
 class TextLoader(pt.Transformer):
     """Adds the text fields of a collection by docno: R → R, or any frame with ``docno``.
@@ -92,7 +94,8 @@ def text_source(text: Any, field: str = "text") -> Any:
     """
     if isinstance(text, pd.DataFrame):
         pt.validate.columns(text, includes=["docno", field])
-        texts = text.drop_duplicates("docno").set_index(text["docno"].drop_duplicates().astype(str))[field]
+        frames.check_text(text, [field])
+        texts = text.assign(docno=text["docno"].astype(str)).drop_duplicates("docno").set_index("docno")[field]
 
         def add(frame: pd.DataFrame) -> pd.DataFrame:
             found = texts.reindex(frame["docno"].astype(str))
@@ -109,4 +112,4 @@ def text_source(text: Any, field: str = "text") -> Any:
         raise TypeError(
             f"text must be a dataset, a frame with docno and {field}, or a transformer that adds {field}, not {text!r}."
         )
-    return loader()
+    return loader() if field == "text" else loader(field)

@@ -13,7 +13,8 @@ import pyterrier as pt
 
 from .. import frames
 from ..checkpoints import versions
-from . import engines
+from ..teachers.base import LabellingError
+from . import engines, tables
 from .identity import difference, digest, identity, stable_repr
 
 if TYPE_CHECKING:
@@ -101,8 +102,12 @@ class Building:
     def _agree(self, pipeline: pt.Transformer, topics: pd.DataFrame, overwrite: bool) -> None:
         """Create the store, or check that it was built from the same pipeline and queries."""
         described = identity(pipeline)
-        before = self.manifest.get("pipeline")
-        told = None if before is None else difference(before, described)
+        manifest = self.manifest
+        told = None if "pipeline" not in manifest else difference(manifest["pipeline"], described)
+        if "cache of" in manifest:
+            told = "it is the cache of a teacher"
+        elif "pipeline" not in manifest and len(self):
+            told = "its labels were added by hand or come from a file, so nothing says what made them"
         if told is None and len(self):
             stored = self.topics().set_index("qid")["query"]
             both = topics[topics["qid"].isin(stored.index)]
@@ -172,15 +177,32 @@ class Building:
 
     def _todo(self, batch: pd.DataFrame) -> pd.DataFrame:
         """The queries of a batch that are not in yet."""
-        return batch[~batch["qid"].isin(self._index().keys())]
+        index = self._index()
+        return batch[[qid not in index for qid in batch["qid"]]]
 
     def _keep(self, labelled: engines.Labelled, with_text: bool) -> None:
-        """Commit a batch."""
+        """Commit a batch.
+
+        Raises:
+            LabellingError: if it cannot be stored; it carries the labels, which are paid for.
+        """
         frame, queries = labelled.frame, labelled.queries
-        self._check_labelled(frame, "the pipeline leaves", with_text)
-        with self.directory.claimed("commit", wait=True):  # another partition of the queries may have been faster
-            new = self._todo(queries)
-            if len(new):
-                rows = frame[frame["qid"].isin(new["qid"])]
-                start = int(new.index[0])
-                self._commit(rows, new[["qid", "query"]].reset_index(drop=True), start, labelled.usage, with_text)
+        try:
+            frame = frame.assign(qid=frame["qid"].astype(str)) if "qid" in frame.columns else frame
+            self._check_labelled(frame, "the pipeline leaves", with_text)
+            strangers = set(frame["qid"]) - set(queries["qid"])
+            if strangers:
+                raise ValueError(
+                    f"the pipeline gives rows of query {min(strangers)!r}, which it was not asked about: its qids must"
+                    " be those of the topics."
+                )
+            with self.directory.claimed("commit", wait=True):  # another partition of the queries may have been faster
+                new = self._todo(queries)
+                if len(new):
+                    rows = frame[frame["qid"].isin(new["qid"])]
+                    topics = new[["qid", "query"]].reset_index(drop=True)
+                    self._commit(rows, topics, int(new.index[0]), labelled.usage, with_text)
+        except (ValueError, TypeError) as error:
+            if not tables.label_columns(frame):
+                raise
+            raise LabellingError(f"{error} These labels are in this error's .labelled.", frame) from error

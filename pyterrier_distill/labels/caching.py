@@ -61,14 +61,26 @@ class CachedTeacher(Teacher):
         keys = self._keys(inp)
         known = self._known(keys)
         if not known.all():
+            before = Usage() + self.teacher.usage
             try:
-                self._keep(self.teacher(inp[~known]), keys[~known], inp[~known])
+                labelled = self.teacher(inp[~known])
             except LabellingError as error:
                 done = inp["qid"].isin(error.labelled["qid"].unique()).to_numpy()
                 if (done & ~known).any():
-                    self._keep(error.labelled, keys[done & ~known], inp[done & ~known])
-                raise
+                    spent = self.teacher.usage - before
+                    self._keep(error.labelled, keys[done & ~known], inp[done & ~known], spent)
+                complete = inp["qid"].isin(set(inp["qid"]) - set(inp["qid"][~self._known(keys)])).to_numpy()
+                answered = self._answered(inp[complete], keys[complete])
+                raise LabellingError(str(error), answered) from error
+            self._keep(labelled, keys[~known], inp[~known], self.teacher.usage - before)
         return self._answered(inp, keys)
+
+    def _check(self, inp: pd.DataFrame) -> None:
+        """A wrapped re-ranker says itself what it reads."""
+        if isinstance(getattr(self.teacher, "model", None), pt.Transformer):
+            pt.validate.result_frame(inp, ["query"], context=self)
+        else:
+            super()._check(inp)
 
     def _known(self, keys: np.ndarray) -> np.ndarray:
         """Which answers are stored."""
@@ -90,17 +102,35 @@ class CachedTeacher(Teacher):
             keys[places] = digest([teacher, rows[places[0]][0], [rows[place][1:] for place in ordered]])
         return keys
 
-    def _keep(self, labelled: pd.DataFrame, keys: np.ndarray, asked: pd.DataFrame) -> None:
-        """Commit answers under their keys; the teacher keeps the rows' order, so they stand side by side."""
-        rows = labelled.assign(qid=keys)
-        rows = rows.drop_duplicates(["qid", "docno"])
+    def _keep(self, labelled: pd.DataFrame, keys: np.ndarray, asked: pd.DataFrame, usage: Usage) -> None:
+        """Commit answers under their keys.
+
+        Raises:
+            ValueError: if the teacher gave other rows than it was asked about.
+        """
+        ids = [asked["qid"].astype(str).to_numpy(), asked["docno"].astype(str).to_numpy()]
+        given = [labelled["qid"].astype(str).to_numpy(), labelled["docno"].astype(str).to_numpy()]
+        key_of: dict[tuple[str, str], list[str]] = {}
+        for qid, docno, key in zip(*ids, keys, strict=True):
+            key_of.setdefault((qid, docno), []).append(key)
+        try:  # rows in whatever order; equal ids in the order in which they were asked
+            found = [key_of[qid, docno].pop(0) for qid, docno in zip(*given, strict=True)]
+        except (KeyError, IndexError):
+            found = []
+        if len(found) != len(keys):
+            raise ValueError(
+                f"{self.teacher!r} was asked about {len(keys)} documents and answered with others, or not with all of"
+                " them: a cached teacher must return the rows that it is given."
+            )
+        rows = labelled.assign(qid=found).drop_duplicates(["qid", "docno"])
         self.store._create({"cache of": identity(self.teacher), "reads": repr(self.teacher)})
         with self._lock, self._claim():
             index = self.store._index()
-            new = rows[~rows["qid"].isin(index.keys())]
+            new = rows[[key not in index for key in rows["qid"]]]
             queries = new[["qid", "query"]].drop_duplicates("qid", ignore_index=True)
             if len(new):
-                self.store._commit(new, queries, len(index), Usage())
+                self.store._check_labelled(new, f"{self.teacher!r} leaves", False)
+                self.store._commit(new, queries, len(index), usage)
 
     def _claim(self) -> Any:
         return self.store.directory.claimed("commit", wait=True)
@@ -109,8 +139,15 @@ class CachedTeacher(Teacher):
         stored = self.store.frame(dict.fromkeys(keys)).set_index(["qid", "docno"])
         index = pd.MultiIndex.from_arrays([keys, inp["docno"].astype(str)])
         found = stored.reindex(index)
-        labels = {c: found[c].to_numpy() for c in stored.columns if c not in ("query", "score", "rank")}
+        absent = {"query", "score", "rank", *(c for c in found.columns if found[c].isna().all())}
+        labels = {c: found[c].to_numpy() for c in found.columns if c not in absent}
         return rerank(inp, found["score"].to_numpy(dtype=float), **labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
 
     def __repr__(self) -> str:
         return f"{self.store!r}.cache({self.teacher!r})"
@@ -122,6 +159,9 @@ class Caching:
     def cache(self, teacher: pt.Transformer) -> CachedTeacher:
         """``teacher``, answered from this store where it was asked before.
 
+        Args:
+            teacher: a teacher, or any re-ranker, whose score of a document then is its label.
+
         Raises:
             ValueError: if this store was built from topics: labels of queries and answers of a teacher do not mix.
         """
@@ -129,4 +169,8 @@ class Caching:
             raise ValueError(
                 f"{self.directory} holds labels that were built from topics: give the cache a path of its own."
             )
+        if not isinstance(teacher, Teacher):
+            from ..teachers.pointwise import PointwiseTeacher
+
+            teacher = PointwiseTeacher(teacher)
         return CachedTeacher(self, teacher)

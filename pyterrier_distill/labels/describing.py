@@ -98,7 +98,10 @@ class Description:
 
     def _repr_html_(self) -> str:
         bars = ["".join(map(_bar, counts / max(1, counts.max()))) for counts in self.histograms.values()]
-        shown = self.table.assign(distribution=bars).to_html(index=False, escape=False, float_format="{:.4g}".format)
+        names = [html.escape(name) for name in self.table["label"]]
+        shown = self.table.assign(label=names, distribution=bars).to_html(
+            index=False, escape=False, float_format="{:.4g}".format
+        )
         made = html.escape(json.dumps(self.manifest, indent=2, default=repr))
         reads = html.escape(self.manifest.get("reads", ""))
         return (
@@ -113,9 +116,10 @@ def _bar(height: float) -> str:
 
 def _numbers(cells: pd.Series) -> np.ndarray:
     """All numbers of a label column, whatever shape its cells have."""
-    if tables.is_preferences(str(cells.name)):
-        return np.array([p for cell in cells for p in cell.values()], dtype=float)
+    cells = cells[cells.notna().to_numpy()]
     if cells.dtype != object:
         return cells.to_numpy(dtype=float)
+    if len(cells) and isinstance(cells.iloc[0], dict):
+        return np.array([p for cell in cells for p in cell.values()], dtype=float)
     held = [np.ravel(cell).astype(float) for cell in cells if cell is not None]
     return np.concatenate(held) if held else np.empty(0)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import shards
-from .storage import storage
+from .storage import CLAIMS, storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +22,47 @@ MANIFEST = "manifest.json"
 SHARDS = "shards"
 TEXTS = "texts"
 DAMAGED = "damaged"
+
+
+class ShardFile:
+    """A parquet file whose errors say what to do.
+
+    Args:
+        source: path or open file.
+        where: its name, for messages.
+
+    Attributes:
+        schema_arrow: its columns.
+        ends: int ``[groups]``: row at which each row group ends.
+    """
+
+    def __init__(self, source: Any, where: str):
+        self.where = where
+        pa = shards.arrow()
+        self._file = self._try(lambda: pa.parquet.ParquetFile(source, page_checksum_verification=True))
+        self.schema_arrow = self._file.schema_arrow
+        metadata = self._file.metadata
+        self.ends = np.cumsum([metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)], dtype=int)
+
+    def read(self, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None) -> pa.Table:
+        """Its rows.
+
+        Args:
+            columns: only these; None = all.
+            groups: only these row groups; None = all.
+
+        Raises:
+            DamagedShard: if they cannot be read.
+        """
+        wanted = range(len(self.ends)) if groups is None else groups
+        table = self._try(lambda: self._file.read_row_groups(list(wanted), columns=columns))
+        return table.replace_schema_metadata(self.schema_arrow.metadata)
+
+    def _try(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (OSError, ValueError, shards.arrow().ArrowException) as error:
+            raise shards.DamagedShard(f"{self.where} cannot be read ({error}): run verify() on the store.") from error
 
 
 class Directory:
@@ -39,10 +83,18 @@ class Directory:
         return sorted(name for name in self.files.names(folder) if shards.NAME.fullmatch(name))
 
     def create(self, meta: dict[str, Any], manifest: dict[str, Any]) -> None:
-        """Write the two descriptions, if they are not there. The meta file says that this is a store: last."""
+        """Write the two descriptions, if they are not there. The meta file says that this is a store: last.
+
+        A manifest that says nothing, of a store that was made for its texts, is written over.
+        """
         for name, content in ((MANIFEST, manifest), (META, meta)):
-            if not self.files.is_file(name):
+            if not self.files.is_file(name) or (name == MANIFEST and content and not self.json(name)):
                 self.files.write(name, json.dumps(content, indent=2, default=repr).encode())
+
+    def is_foreign(self) -> bool:
+        """Whether something is here that is no store, not even one in the making."""
+        ours = {MANIFEST, SHARDS, TEXTS, CLAIMS}
+        return not self.files.is_file(META) and any(n not in ours and n[:1] != "." for n in self.files.entries())
 
     def json(self, name: str) -> dict[str, Any]:
         """One of the descriptions; empty if it is not there."""
@@ -74,20 +126,15 @@ class Directory:
             ) from error
         return name
 
-    def open(self, name: str, folder: str = SHARDS) -> Any:
-        """A shard as a ``pyarrow.parquet.ParquetFile``, its schema checked.
+    def open(self, name: str, folder: str = SHARDS) -> ShardFile:
+        """A shard, its schema checked.
 
         Raises:
             DamagedShard: if it cannot be read, or is no shard of ours.
         """
-        pa = shards.arrow()
-        where = self.files.where(f"{folder}/{name}")
-        try:
-            file = pa.parquet.ParquetFile(self.files.open(f"{folder}/{name}"))
-        except (OSError, pa.ArrowException) as error:
-            raise shards.DamagedShard(f"{where} cannot be read ({error}): run verify() on the store.") from error
-        (shards.check_schema if folder == SHARDS else shards.check_text_schema)(file.schema_arrow, where)
-        return file
+        shard = ShardFile(self.files.open(f"{folder}/{name}"), self.files.where(f"{folder}/{name}"))
+        (shards.check_schema if folder == SHARDS else shards.check_text_schema)(shard.schema_arrow, shard.where)
+        return shard
 
     def intact(self, name: str, folder: str = SHARDS) -> bool:
         """Whether a shard's bytes are those that were written."""

@@ -47,11 +47,25 @@ def label(pipeline: pt.Transformer, todo: pd.DataFrame) -> Labelled:
     """Run the pipeline on one batch; of a teacher that fails, keep what it finished."""
     teachers = list(_teachers(pipeline))
     before = sum((teacher.usage for teacher in teachers), Usage())
-    spent = lambda: sum((teacher.usage for teacher in teachers), Usage()) - before  # noqa: E731
-    try:
-        return Labelled(pipeline(todo), todo, spent())
-    except LabellingError as error:
-        return Labelled(error.labelled, todo[todo["qid"].isin(error.labelled["qid"].unique())], spent(), error)
+    stopped: LabellingError | None = None
+    frame = todo
+    for stage in _stages(pipeline):  # what a stage has finished before it failed still goes through the others
+        try:
+            frame = stage(frame)
+        except LabellingError as error:
+            stopped = stopped or error
+            frame = error.labelled
+    queries = todo if stopped is None else todo[todo["qid"].isin(frame["qid"].astype(str).unique())]
+    return Labelled(frame, queries, sum((teacher.usage for teacher in teachers), Usage()) - before, stopped)
+
+
+def _stages(pipeline: pt.Transformer) -> Iterator[pt.Transformer]:
+    """The stages of a pipeline, one after the other."""
+    if type(pipeline).__name__ == "Compose":
+        for stage in pipeline._transformers:
+            yield from _stages(stage)
+    else:
+        yield pipeline
 
 
 def here(pipeline: pt.Transformer) -> Engine:

@@ -69,10 +69,9 @@ class Reading:
             self._places.setdefault(qid, (name, row))
         whole = len(self._places) == before + len(qids)
         rows = range(len(qids)) if whole else [r for r, qid in enumerate(qids) if self._places[qid] == (name, r)]
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         told = shards.meta_of(file.schema_arrow)
         self._shards[name] = _Shard(
-            np.asarray(rows, dtype=int), np.cumsum(sizes, dtype=int), np.asarray(told.get("empty", []), dtype=int),
+            np.asarray(rows, dtype=int), file.ends, np.asarray(told.get("empty", []), dtype=int),
             int(told.get("documents", 0)),
         )  # fmt: skip
         return whole
@@ -123,6 +122,8 @@ class Reading:
             KeyError: naming a query that is not in the store, or a document whose text is not.
             MissingLabelError: naming a column that is not stored.
         """
+        qids = [qids] if isinstance(qids, str) else qids
+        columns = [columns] if isinstance(columns, str) else columns
         index = self._index()
         wanted = None if qids is None else {str(qid) for qid in qids}
         absent = sorted(wanted - index.keys()) if wanted is not None else []
@@ -166,9 +167,9 @@ class Reading:
 
     def _table(self, block: Block, columns: Sequence[str] | None = None) -> Any:
         file = self.directory.open(block.shard)
-        ends = self._shards[block.shard].ends
+        ends = file.ends
         groups = np.unique(np.searchsorted(ends, block.rows, side="right"))
-        table = file.read_row_groups(groups.tolist(), columns=tables.parquet_columns(file.schema_arrow, columns))
+        table = file.read(tables.parquet_columns(file.schema_arrow, columns), groups.tolist())
         starts = np.concatenate([[0], ends])[groups]
         shifts = starts - np.concatenate([[0], np.cumsum(ends[groups] - starts)[:-1]])
         rows = block.rows - shifts[np.searchsorted(groups, np.searchsorted(ends, block.rows, side="right"))]
@@ -190,8 +191,16 @@ class Reading:
             blocks = [blocks[n] for n in rng.permutation(len(blocks))]
         blocks = blocks[rank::world]
         for start in range(0, len(blocks), buffer):
-            parts = [self._table(block) for block in blocks[start : start + buffer]]
-            table = shards.arrow().concat_tables(parts, promote_options="default")
-            order = np.arange(table.num_rows) if seed is None else rng.permutation(table.num_rows)
+            frame = pd.concat([self.read(block) for block in blocks[start : start + buffer]], ignore_index=True)
+            codes, qids = pd.factorize(frame["qid"])
+            order = np.arange(len(qids)) if seed is None else rng.permutation(len(qids))
             for first in range(0, len(order), 1024):
-                yield tables.to_frame(table.take(order[first : first + 1024]))
+                part = order[first : first + 1024]
+                place = np.full(len(qids), -1)
+                place[part] = np.arange(len(part))
+                rows = np.flatnonzero(place[codes] >= 0)
+                yield frame.iloc[rows[np.argsort(place[codes[rows]], kind="stable")]].reset_index(drop=True)
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        """All queries that have documents, as R frames, in the store's order."""
+        return self.lists(seed=None)

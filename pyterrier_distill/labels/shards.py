@@ -42,7 +42,7 @@ def to_bytes(table: pa.Table) -> bytes:
     """The table as a parquet file."""
     pa = arrow()
     sink = pa.BufferOutputStream()
-    pa.parquet.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP)
+    pa.parquet.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
     return sink.getvalue().to_pybytes()
 
 
@@ -110,5 +110,12 @@ def with_meta(table: pa.Table, meta: dict[str, Any]) -> pa.Table:
 
 
 def meta_of(schema: pa.Schema) -> dict[str, Any]:
-    """What the footer remembers."""
-    return json.loads((schema.metadata or {}).get(META, b"{}"))
+    """What the footer remembers.
+
+    Raises:
+        DamagedShard: if it cannot be read.
+    """
+    try:
+        return json.loads((schema.metadata or {}).get(META, b"{}"))
+    except ValueError as error:
+        raise DamagedShard(f"the footer of a shard cannot be read ({error}): run verify() on the store.") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 #: Which queries of a build a process has claimed; the lock goes with the process.
 CLAIMS = "claims"
+#: This machine, in names of drafts.
+_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
 
 
 def is_remote(path: Any) -> bool:
@@ -29,7 +33,7 @@ class LocalFiles:
     """Files of a directory. Names are relative, with ``/``."""
 
     def __init__(self, root: str | os.PathLike):
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
 
     def __str__(self) -> str:
         return str(self.root)
@@ -38,9 +42,11 @@ class LocalFiles:
         """The full name of a file, for messages."""
         return str(self.root / name)
 
-    def is_empty(self) -> bool:
-        """Whether there is nothing yet."""
-        return not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir()))
+    def entries(self) -> list[str]:
+        """Names of what is in the directory; the directory's own where it is a file."""
+        if self.root.is_file():
+            return [self.root.name]
+        return [entry.name for entry in self.root.iterdir()] if self.root.is_dir() else []
 
     def is_file(self, name: str) -> bool:
         """Whether there is such a file."""
@@ -70,7 +76,7 @@ class LocalFiles:
         """
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.parent / f".{target.name}.{os.getpid()}"
+        part = target.parent / f".{target.name}.{_HOST}-{os.getpid()}"
         try:
             with open(part, "wb") as file:
                 file.write(content)
@@ -95,14 +101,24 @@ class LocalFiles:
         """Delete everything."""
         import shutil
 
-        shutil.rmtree(self.root)
+        for entry in self.root.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
     def sweep(self, folder: str) -> None:
-        """Remove drafts of processes that are gone."""
+        """Remove drafts of this machine's processes that are gone."""
         for draft in (self.root / folder).glob(".*"):
-            process = draft.suffix[1:]
-            if process.isdigit() and not _alive(int(process)):
+            host, _, process = draft.suffix[1:].rpartition("-")
+            if host == _HOST and process.isdigit() and not _alive(int(process)):
                 draft.unlink(missing_ok=True)
+
+    def forget_claims(self) -> None:
+        """Remove the locks of builds that are over."""
+        for lock in (self.root / CLAIMS).glob("*.lock"):
+            if lock.name != "commit.lock":
+                lock.unlink(missing_ok=True)
 
     @contextmanager
     def claimed(self, key: str, wait: bool = False) -> Iterator[bool]:
@@ -149,10 +165,11 @@ class RemoteFiles:
         """The full name of a file, for messages."""
         return f"{self.url}/{name}"
 
-    def is_empty(self) -> bool:
-        """Whether there is nothing yet."""
+    def entries(self) -> list[str]:
+        """Names of what is there."""
         self.system.invalidate_cache()
-        return not self.system.exists(self.base) or not self.system.ls(self.base, detail=False)
+        found = self.system.ls(self.base, detail=False) if self.system.exists(self.base) else []
+        return [name.rstrip("/").rsplit("/", 1)[-1] for name in found]
 
     def is_file(self, name: str) -> bool:
         """Whether there is such a file."""
@@ -203,6 +220,9 @@ class RemoteFiles:
 
     def sweep(self, folder: str) -> None:
         """Nothing: whose drafts they are is not known; the next build of the same batch writes over them."""
+
+    def forget_claims(self) -> None:
+        """There are none."""
 
     @contextmanager
     def claimed(self, key: str, wait: bool = False) -> Iterator[bool]:

@@ -54,10 +54,10 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         shards.arrow()
         super().__init__(pt.Artifact.NO_PATH if is_remote(path) else os.fspath(path))
         self.directory = files.Directory(path)
-        if not self.directory.files.is_empty():
-            meta = self.directory.json(files.META)
-            if not meta:
-                raise ValueError(f"{self.directory} exists and is no label store: choose another path.")
+        if self.directory.is_foreign():
+            raise ValueError(f"{self.directory} exists and is no label store: choose another path.")
+        meta = self.directory.json(files.META)
+        if meta:
             if (meta.get("type"), meta.get("format")) != (self.ARTIFACT_TYPE, self.ARTIFACT_FORMAT):
                 raise ValueError(f"{self.directory} is an artifact of type {meta.get('type')!r}, no label store.")
         self._forget()
@@ -79,9 +79,13 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         """The documents' texts that are stored."""
         return Texts(self.directory)
 
-    def text_loader(self) -> StoredText:
-        """R → R: adds the documents' texts that are stored."""
-        return StoredText(self)
+    def text_loader(self, field: str = "text") -> StoredText:
+        """R → R: adds the documents' texts that are stored.
+
+        Args:
+            field: the column to write.
+        """
+        return StoredText(self, field)
 
     def add_texts(self, documents: pd.DataFrame) -> int:
         """Store texts of documents that have none here yet.
@@ -120,6 +124,10 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             ValueError: if a query is in already, a document stands twice in a list, or there is no label.
         """
         self._check_labelled(labelled, "the frame holds", with_text)
+        texts = labelled[["qid", "query"]].drop_duplicates()
+        if texts["qid"].duplicated().any():
+            qid = texts.loc[texts["qid"].duplicated().to_numpy(), "qid"].iloc[0]
+            raise ValueError(f"query {qid!r} has two texts in this frame.")
         given = labelled if topics is None else topics
         queries = given[["qid", "query"]].astype({"qid": str}).drop_duplicates("qid", ignore_index=True)
         self._create({})
@@ -137,14 +145,30 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         Raises:
             ValueError: naming what is wrong with it.
         """
-        wanted = ["qid", "query", "docno", *(["text"] if with_text else [])]
+        columns = tables.label_columns(labelled)
+        of_queries = bool(columns) and all(tables.is_per_query(column) for column in columns)
+        wanted = ["qid", "query", *([] if of_queries else ["docno"]), *(["text"] if with_text else [])]
         frames.require_columns(labelled, wanted, reader=f"LabelStore(with_text={with_text})")
-        if not tables.label_columns(labelled):
+        if not columns:
             raise ValueError(
-                f"{what} no label ({', '.join(labelled.columns)}): put a teacher at the end of the pipeline."
+                f"{what} no label ({', '.join(map(str, labelled.columns))}): put a teacher at the end of the pipeline."
             )
-        if len(labelled):
-            frames.check_results(labelled)
+        if not len(labelled):
+            return
+        ids = ["qid", *(["docno"] if "docno" in labelled.columns else [])]
+        frames.check_results(labelled[ids].astype(str))
+        for column in columns:
+            if pd.api.types.is_numeric_dtype(labelled[column].dtype):
+                frames.check_numbers(labelled, column)
+        if with_text:
+            frames.check_text(labelled, ["text"])
+            texts = labelled[["docno", "text"]].drop_duplicates()
+            if texts["docno"].duplicated().any():
+                docno = texts.loc[texts["docno"].duplicated().to_numpy(), "docno"].iloc[0]
+                raise ValueError(
+                    f"document {docno!r} has two texts: a store keeps one a document, so texts that depend on the query"
+                    " (passages, snippets) need ids of their own, or with_text=False."
+                )
 
     def _create(self, manifest: dict[str, Any]) -> None:
         hint = {"package_hint": self.ARTIFACT_PACKAGE_HINT}
@@ -154,9 +178,10 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         self, labelled: pd.DataFrame, queries: pd.DataFrame, start: int, usage: Usage, with_text: bool = False
     ) -> None:
         """Write labels, after the texts of their documents."""
+        table = tables.to_table(labelled.astype({"qid": str}), queries, {"usage": usage.as_dict()})
         if with_text and len(labelled):
             self.texts.add(labelled)
-        self.directory.write(tables.to_table(labelled.astype({"qid": str}), queries, {"usage": usage.as_dict()}), start)
+        self.directory.write(table, start)
 
     def _package_files(self) -> Iterator[tuple[str, Any]]:
         """What is published: neither locks nor what was set aside."""

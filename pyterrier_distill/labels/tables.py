@@ -1,4 +1,4 @@
-"""One shard: whole queries in one parquet file, a row a query, lists for its documents.
+"""A labelled frame as a table of one row a query, and back.
 
 | column | type | holds |
 |---|---|---|
@@ -10,6 +10,9 @@
 | ``teacher_prefs:outside`` | list<string> | documents that preferences name and the list lacks |
 | ``query_vec`` | list<float> | [D] |
 | ``query_states`` | list<list<half>> | [tokens, layers · D] |
+
+The footer says how many documents there are, which queries have none, which columns hold one cell a query, and the
+shapes of states. Frames without ``docno`` (labels of queries alone) have empty lists, and a footer that says so.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from ..frames import LABEL_COLUMNS, QUERY_STATES, TEACHER_PREFS
-from .shards import OUTSIDE, DamagedShard, arrow, is_list, meta_of, with_meta
+from .shards import OUTSIDE, DamagedShard, arrow, check_schema, is_list, meta_of, with_meta
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,21 +34,29 @@ _RANKING = ("score", "rank")
 
 
 def label_columns(frame: pd.DataFrame) -> list[str]:
-    """The columns of ``frame`` that a store keeps: labels by their names, or by the names that extend them."""
-    return [c for c in frame.columns if any(_of_kind(c, name) for name in LABEL_COLUMNS)]
+    """The columns of ``frame`` that a store keeps: labels by their names, or by the names that extend them.
+
+    Text under such a name (``label_source``) is no label.
+    """
+    return [
+        c for c in frame.columns
+        if isinstance(c, str) and any(_of_kind(c, name) for name in LABEL_COLUMNS)
+        and not (len(frame) and isinstance(frame[c].iloc[0], str))
+    ]  # fmt: skip
 
 
 def is_preferences(column: str) -> bool:
-    """Whether a label column holds preferences."""
+    """Whether a label column is named as one of preferences."""
     return _of_kind(column, TEACHER_PREFS)
+
+
+def is_per_query(column: str) -> bool:
+    """Whether a label column is named as one of queries rather than of documents."""
+    return any(_of_kind(column, name) for name, known in LABEL_COLUMNS.items() if known.per_query)
 
 
 def _of_kind(column: str, known: str) -> bool:
     return column == known or column.startswith(f"{known}_")
-
-
-def _per_query_kind(column: str) -> bool:
-    return any(_of_kind(column, name) for name, known in LABEL_COLUMNS.items() if known.per_query)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -55,41 +66,63 @@ def to_table(frame: pd.DataFrame, queries: pd.DataFrame, meta: dict[str, Any]) -
     """A labelled frame as a table of one row a query.
 
     Args:
-        frame: R frame with label columns.
+        frame: R frame with label columns; or a Q frame whose labels are queries' own.
         queries: ``qid``, ``query`` of all queries that were labelled, those without documents, too.
-        meta: what the shard's footer remembers.
+        meta: what the footer remembers.
+
+    Raises:
+        ValueError: if a cell is no label of its column's kind.
     """
     pa = arrow()
+    documents = "docno" in frame.columns
     codes = pd.Index(queries["qid"]).get_indexer(frame["qid"])
     order = np.argsort(codes, kind="stable")
     counts = np.bincount(codes, minlength=len(queries))
     ends = np.concatenate([[0], np.cumsum(counts)])
-    offsets = pa.array(ends, pa.int32())
+    docnos = frame["docno"].astype(str).to_numpy(dtype=object)[order] if documents else np.empty(0, dtype=object)
+    offsets = pa.array(ends if documents else np.zeros(len(queries) + 1, dtype=int), pa.int32())
     columns: dict[str, pa.Array] = {
         "qid": pa.array(queries["qid"].astype(str).tolist(), pa.string()),
         "query": pa.array(queries["query"].tolist(), pa.string()),
+        "docno": pa.ListArray.from_arrays(offsets, pa.array(docnos, pa.string())),
     }
-    docnos = frame["docno"].astype(str).to_numpy(dtype=object)[order]
-    columns["docno"] = pa.ListArray.from_arrays(offsets, pa.array(docnos, pa.string()))
-    kept = [*label_columns(frame), *(c for c in _RANKING if c in frame.columns)]
     starts = order[ends[:-1][counts > 0]] if len(frame) else np.empty(0, dtype=int)
     shapes: dict[str, list[int]] = {}
-    for name in kept:
+    per_query: list[str] = []
+    for name in [*label_columns(frame), *(c for c in _RANKING if documents and c in frame.columns)]:
         cells = frame[name].to_numpy()[order]
-        if _of_kind(name, QUERY_STATES):
-            columns[name], shapes[name] = _states(pa, frame[name].to_numpy()[starts], counts)
-        elif _per_query_kind(name):
-            columns[name] = _per_query(pa, frame[name].to_numpy()[starts], counts)
-        elif is_preferences(name):
-            columns[name], columns[f"{name}{OUTSIDE}"] = _preferences(pa, cells, docnos, ends)
-        else:
-            columns[name] = pa.ListArray.from_arrays(offsets, _values(pa, cells))
-    told = {**meta, "documents": len(frame), "empty": np.flatnonzero(counts == 0).tolist(), "shapes": shapes}
-    return with_meta(pa.table(columns), told)
+        first = cells[0] if len(cells) else None
+        try:
+            if _of_kind(name, QUERY_STATES) and np.ndim(first) == 3:
+                columns[name], shapes[name] = _states(pa, frame[name].to_numpy()[starts], counts)
+                per_query.append(name)
+            elif is_per_query(name) and np.ndim(first) == 1:
+                columns[name] = _per_query(pa, frame[name].to_numpy()[starts], counts)
+                per_query.append(name)
+            elif not documents:
+                raise ValueError("holds labels of documents, and the frame has none")
+            elif isinstance(first, dict):
+                columns[name], columns[f"{name}{OUTSIDE}"] = _preferences(pa, cells, docnos, ends)
+            else:
+                columns[name] = pa.ListArray.from_arrays(offsets, _values(pa, cells))
+        except (TypeError, ValueError, AttributeError, pa.ArrowException) as error:
+            raise ValueError(
+                f"the column {name!r} cannot be stored ({error}): every cell must be a number, a vector of one size, or"
+                " a dict of preferences, and none may be missing."
+            ) from error
+    told = {
+        **meta, "documents": len(docnos), "empty": np.flatnonzero(counts == 0).tolist(), "shapes": shapes,
+        "per_query": per_query, "queries_only": not documents,
+    }  # fmt: skip
+    table = with_meta(pa.table(columns), told)
+    check_schema(table.schema, "this frame")
+    return table
 
 
 def _values(pa: Any, cells: np.ndarray) -> pa.Array:
     """Numbers, or vectors of one size."""
+    if cells.dtype == bool:
+        return pa.array(cells.astype(np.int64))
     if cells.dtype != object:
         return pa.array(cells)
     if not len(cells) or np.ndim(cells[0]) == 0:
@@ -99,23 +132,21 @@ def _values(pa: Any, cells: np.ndarray) -> pa.Array:
 
 
 def _per_query(pa: Any, cells: np.ndarray, counts: np.ndarray) -> pa.Array:
-    """One vector a query; null where a query has no documents."""
+    """One vector a query; null where a query was not labelled."""
     rows, found = [], iter(cells)
     for count in counts:
         rows.append(np.asarray(next(found), dtype=np.float32) if count else None)
-    size = len(cells[0]) if len(cells) else 0
-    return pa.array(rows, pa.list_(pa.float32(), size) if size else pa.list_(pa.float32()))
+    return pa.array(rows, pa.list_(pa.float32(), len(cells[0])))
 
 
 def _states(pa: Any, cells: np.ndarray, counts: np.ndarray) -> tuple[pa.Array, list[int]]:
     """States ``[tokens, layers, dim]`` a query as lists of vectors, and (layers, dim)."""
     given, rows = iter(cells), []
-    shape = list(np.shape(cells[0])[1:]) if len(cells) else [1, 1]
+    shape = list(np.shape(cells[0])[1:])
     for count in counts:
         rows.append(np.asarray(next(given), dtype=np.float16).reshape(-1, shape[0] * shape[1]) if count else None)
     ends = np.concatenate([[0], np.cumsum([0 if row is None else len(row) for row in rows])])
-    held = [row for row in rows if row is not None]
-    values = np.concatenate(held) if held else np.empty((0, shape[0] * shape[1]), dtype=np.float16)
+    values = np.concatenate([row for row in rows if row is not None])
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), shape[0] * shape[1])
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), vectors), shape
 
@@ -131,7 +162,7 @@ def _preferences(pa: Any, cells: np.ndarray, docnos: np.ndarray, ends: np.ndarra
         for i, cell in enumerate(cells[start:end]):
             if cell:
                 firsts.extend([i] * len(cell))
-                seconds.extend([place.setdefault(other, len(place)) for other in cell])
+                seconds.extend([place.setdefault(str(other), len(place)) for other in cell])
                 values.extend(cell.values())
         outside.extend(list(place)[inside:])
         sizes.append(len(firsts))
@@ -145,46 +176,48 @@ def _preferences(pa: Any, cells: np.ndarray, docnos: np.ndarray, ends: np.ndarra
     )
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
+# -- reading ----------------------------------------------------------------------------------------------------------
 
 
 def to_frame(table: pa.Table, columns: Iterable[str] | None = None) -> pd.DataFrame:
-    """A table of queries as the R frame that it was.
+    """A table of queries as the R frame, or Q frame, that it was.
 
     Args:
-        table: rows of shards.
+        table: rows of one shard, with its footer.
         columns: the label and ranking columns wanted; None = all.
+
+    Raises:
+        DamagedShard: if its columns do not go together.
     """
     table = table.combine_chunks()
-    lists = table.column("docno").combine_chunks() if table.num_rows else None
+    meta = meta_of(table.schema)
     wanted = [name for name in stored_columns(table.schema) if columns is None or name in set(columns)]
-    if lists is None:
-        return pd.DataFrame(columns=["qid", "query", "docno", *wanted])
-    counts = _lengths(lists)
+    queries_only = bool(meta.get("queries_only"))
+    ids = ["qid", "query"] if queries_only else ["qid", "query", "docno"]
+    if not table.num_rows:
+        return pd.DataFrame(columns=[*ids, *wanted])
+    lists = table.column("docno").combine_chunks()
+    counts = np.ones(table.num_rows, dtype=int) if queries_only else _lengths(lists)
     docnos = lists.flatten().to_numpy(zero_copy_only=False)
-    frame: dict[str, Any] = {
-        "qid": np.repeat(table.column("qid").to_numpy(), counts),
-        "query": np.repeat(table.column("query").to_numpy(), counts),
-        "docno": docnos,
-    }
+    frame: dict[str, Any] = {name: np.repeat(table.column(name).to_numpy(), counts) for name in ("qid", "query")}
+    if table.column("qid").null_count:
+        raise DamagedShard("a shard holds queries without an id: run verify() on the store.")
+    if not queries_only:
+        frame["docno"] = docnos
     ends = np.concatenate([[0], np.cumsum(counts)])
     for name in wanted:
         column = table.column(name).combine_chunks()
-        if not is_preferences(name) and not _per_query_kind(name) and not np.array_equal(_lengths(column), counts):
-            raise DamagedShard(f"a shard holds other numbers of {name!r} than of documents: run verify() on the store.")
-        if is_preferences(name):
-            outside = table.column(f"{name}{OUTSIDE}").combine_chunks()
+        if name in meta.get("per_query", ()):
+            frame[name] = _read_per_query(column, counts, meta.get("shapes", {}).get(name))
+        elif arrow().types.is_struct(column.type.value_type):
+            outside = (
+                table.column(f"{name}{OUTSIDE}").combine_chunks() if f"{name}{OUTSIDE}" in table.schema.names else None
+            )
             frame[name] = _read_preferences(column, outside, docnos, ends)
-        elif _of_kind(name, QUERY_STATES):
-            shape = meta_of(table.schema).get("shapes", {}).get(name, [1, -1])
-            states = column.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, *shape)
-            cells = np.split(states, np.cumsum(_lengths(column))[:-1])
-            frame[name] = [cells[q] for q, count in enumerate(counts) for _ in range(count)]
-        elif _per_query_kind(name):
-            vectors = [None if v is None else np.asarray(v, dtype=np.float32) for v in column.to_pylist()]
-            frame[name] = [vectors[q] for q, count in enumerate(counts) for _ in range(count)]
         else:
             values = column.flatten()
+            if not np.array_equal(_lengths(column), counts) or values.null_count:
+                raise DamagedShard(f"a shard holds other numbers of {name!r} than of documents: run verify().")
             if is_list(values.type):
                 size = len(values[0]) if len(values) else 0
                 frame[name] = list(values.flatten().to_numpy(zero_copy_only=False).reshape(-1, size))
@@ -193,9 +226,14 @@ def to_frame(table: pa.Table, columns: Iterable[str] | None = None) -> pd.DataFr
     return pd.DataFrame(frame)
 
 
-def _lengths(lists: Any) -> np.ndarray:
-    """Entries of each list; none where there is no list."""
-    return lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(int)
+def _read_per_query(column: Any, counts: np.ndarray, shape: Sequence[int] | None) -> list[Any]:
+    """One cell a query, repeated for its documents."""
+    if shape is None:
+        cells = [None if v is None else np.asarray(v, dtype=np.float32) for v in column.to_pylist()]
+    else:
+        states = column.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, *shape)
+        cells = np.split(states, np.cumsum(_lengths(column))[:-1])
+    return [cells[q] for q, count in enumerate(counts) for _ in range(count)]
 
 
 def parquet_columns(schema: pa.Schema, columns: Sequence[str] | None) -> list[str] | None:
@@ -211,6 +249,11 @@ def stored_columns(schema: pa.Schema) -> list[str]:
     return [n for n in schema.names if n not in ("qid", "query", "docno") and not n.endswith(OUTSIDE)]
 
 
+def _lengths(lists: Any) -> np.ndarray:
+    """Entries of each list; none where there is no list."""
+    return lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(int)
+
+
 def _read_preferences(column: Any, outside: Any, docnos: np.ndarray, ends: np.ndarray) -> list[dict[str, float]]:
     cells: list[dict[str, float]] = [{} for _ in range(len(docnos))]
     pairs = column.flatten()
@@ -218,10 +261,11 @@ def _read_preferences(column: Any, outside: Any, docnos: np.ndarray, ends: np.nd
     i, j, p = (pairs.field(name).to_numpy(zero_copy_only=False) for name in ("i", "j", "p"))
     starts = np.concatenate([[0], np.cumsum(sizes)])
     counts = np.diff(ends)
+    others: Sequence[list[str]] = [[] for _ in counts] if outside is None else outside.to_pylist()
+    names_of = counts + np.array([len(names) for names in others], dtype=int)
     inside = (i >= 0) & (i < np.repeat(counts, sizes))
-    if not (inside & (j >= 0) & (j < np.repeat(counts + _lengths(outside), sizes))).all():
+    if not (inside & (j >= 0) & (j < np.repeat(names_of, sizes))).all():
         raise DamagedShard("a shard holds preferences about documents that it lacks: run verify() on the store.")
-    others: Sequence[list[str]] = outside.to_pylist()
     for q, (first, last) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
         base = int(ends[q])
         names = [*docnos[base : int(ends[q + 1])], *others[q]]

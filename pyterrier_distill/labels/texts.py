@@ -16,8 +16,8 @@ from .directory import TEXTS, Directory
 if TYPE_CHECKING:
     from .store import LabelStore
 
-#: Row groups of texts that stay in memory.
-_KEPT = 256
+#: Characters of texts that stay in memory.
+_KEPT = 1 << 26
 
 
 class Texts:
@@ -38,6 +38,7 @@ class Texts:
         self._places = np.empty(0, dtype=np.int64)
         self._late: dict[int, int] = {}
         self._groups: OrderedDict[int, tuple[list[str], list[str]]] = OrderedDict()
+        self._size = 0
 
     def __len__(self) -> int:
         self._refresh()
@@ -115,10 +116,12 @@ class Texts:
     def _group(self, key: int) -> tuple[list[str], list[str]]:
         if key not in self._groups:
             file = self.directory.open(self._names[key >> 32], TEXTS)
-            table = file.read_row_group(key & 0xFFFFFFFF)
+            table = file.read(groups=[key & 0xFFFFFFFF])
             self._groups[key] = table.column("docno").to_pylist(), table.column("text").to_pylist()
-            if len(self._groups) > _KEPT:
-                self._groups.popitem(last=False)
+            self._size += sum(map(len, self._groups[key][1]))
+            while self._size > _KEPT and len(self._groups) > 1:
+                _, (_, dropped) = self._groups.popitem(last=False)
+                self._size -= sum(map(len, dropped))
         self._groups.move_to_end(key)
         return self._groups[key]
 
@@ -149,8 +152,9 @@ class StoredText(pt.Transformer):
 
     schematic = {"label": "StoredText"}
 
-    def __init__(self, store: LabelStore):
+    def __init__(self, store: LabelStore, field: str = "text"):
         self.store = store
+        self.field = field
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add or replace ``text``.
@@ -161,10 +165,10 @@ class StoredText(pt.Transformer):
         pt.validate.columns(inp, includes=["docno"], context=self)
         docnos, places = np.unique(inp["docno"].astype(str).to_numpy(dtype=object), return_inverse=True)
         texts = np.array(self.store.texts.get(docnos.tolist()), dtype=object)
-        return inp.assign(text=texts[places] if len(inp) else pd.Series(dtype=object))
+        return inp.assign(**{self.field: texts[places] if len(inp) else pd.Series(dtype=object)})
 
     def __repr__(self) -> str:
-        return f"{self.store!r}.text_loader()"
+        return f"{self.store!r}.text_loader({'' if self.field == 'text' else repr(self.field)})"
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, StoredText) and repr(self) == repr(other)

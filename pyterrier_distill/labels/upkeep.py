@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..backends.base import Usage
-from . import shards
+from . import shards, tables
 from .directory import DAMAGED, SHARDS, TEXTS, Directory
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Upkeep:
     directory: Directory
 
     def verify(self, repair: bool = True) -> pd.DataFrame:
-        """Check every shard: checksum, schema, no query or document twice.
+        """Check every shard: checksum, schema, that it can be read, no query or document twice.
 
         Args:
             repair: whether damaged shards are set aside, so that the next build labels their queries again.
@@ -30,7 +30,7 @@ class Upkeep:
         """
         rows = []
         for folder, key, mend in (
-            (SHARDS, "qid", "build again: its queries are labelled anew"),
+            (SHARDS, "qid", "build again: its queries are labelled anew (or add() them again)"),
             (TEXTS, "docno", "call add_texts(documents): its texts are missing"),
         ):
             seen: set[str] = set()
@@ -52,18 +52,22 @@ class Upkeep:
         try:
             if not self.directory.intact(name, folder):
                 return 0, "its bytes are not those that were written", True
-            keys = self.directory.open(name, folder).read(columns=[key]).column(key).to_pylist()
-        except ValueError as error:
-            return 0, str(error), True
+            table = self.directory.open(name, folder).read()
+            keys = table.column(key).to_pylist()
+            if folder == SHARDS:
+                tables.to_frame(table)
+                Usage(**shards.meta_of(table.schema).get("usage", {}))
+        except Exception as error:  # whatever a foreign file makes of us, it is damaged
+            return 0, f"{type(error).__name__}: {error}", True
         twice = len(keys) - len(set(keys) - seen)
         seen |= set(keys)
         return len(keys), f"{twice} of its rows stand elsewhere, too; the first ones count" if twice else "ok", False
 
     def compact(self, queries: int = 10_000) -> LabelStore:
-        """Join small shards into some of at least so many queries, which open and stream faster.
+        """Join small shards into some of at least so many queries, which open and stream faster; texts likewise.
 
-        Nothing is lost when it is killed: a joined shard is in before those it was made of go. Nobody else may read or
-        build the store meanwhile.
+        Only shards of the same columns are joined. Nothing is lost when it is killed: a joined shard is in before those
+        it was made of go. Nobody else may read or build the store meanwhile.
 
         Args:
             queries: of one shard, at least.
@@ -72,38 +76,53 @@ class Upkeep:
             self.
         """
         with self.directory.claimed("commit", wait=True):
-            self._index()
-            known = dict(sorted(self._shards.items()))
-            group: list[str] = []
-            for name in known:
-                group.append(name)
-                if sum(len(known[n].rows) for n in group) >= queries:
-                    self._join(group)
-                    group = []
-            self._join(group)
+            for folder in (SHARDS, TEXTS):
+                self._index()
+                group: list[str] = []
+                size, kind = 0, None
+                for name in self.directory.names(folder):
+                    file = self.directory.open(name, folder)
+                    now = (file.schema_arrow.remove_metadata(), shards.meta_of(file.schema_arrow).get("shapes"))
+                    if group and now != kind:
+                        self._join(group, folder)
+                        group, size = [], 0
+                    group.append(name)
+                    size, kind = size + int(file.ends[-1] if len(file.ends) else 0), now
+                    if size >= queries:
+                        self._join(group, folder)
+                        group, size = [], 0
+                self._join(group, folder)
+            self.directory.files.forget_claims()
         self._forget()
+        self.__dict__.pop("texts", None)
         return self
 
-    def _join(self, names: list[str]) -> None:
+    def _join(self, names: list[str], folder: str) -> None:
         """One shard in place of several."""
+        pa = shards.arrow()
+        if folder == TEXTS:
+            if len(names) > 1:
+                table = pa.concat_tables([self.directory.open(name, TEXTS).read() for name in names])
+                joined = self.directory.write(table, int(names[0][:10]), TEXTS)
+                self._drop([name for name in names if name != joined], TEXTS)
+            return
         whole = len(names) == 1 and len(self._shards[names[0]].rows) == self._shards[names[0]].ends[-1]
         if not names or whole:
             return
-        pa = shards.arrow()
-        parts, usage, empty, documents, shapes, start = [], Usage(), [], 0, {}, 0
+        parts, usage, empty, documents, told, start = [], Usage(), [], 0, {}, 0
         for name in names:
             file, known = self.directory.open(name), self._shards[name]
             told = shards.meta_of(file.schema_arrow)
             usage += Usage(**told.get("usage", {}))
-            shapes.update(told.get("shapes", {}))
             kept = {row: n for n, row in enumerate(known.rows.tolist())}
             empty += [start + kept[row] for row in known.empty.tolist() if row in kept]
             parts.append(file.read().take(known.rows).replace_schema_metadata(None))
             documents += pa.compute.sum(pa.compute.list_value_length(parts[-1].column("docno"))).as_py() or 0
             start += len(known.rows)
-        told = {"usage": usage.as_dict(), "documents": documents, "empty": empty, "shapes": shapes}
-        table = pa.concat_tables(parts, promote_options="default")
-        joined = self.directory.write(shards.with_meta(table, told), int(names[0][:10]))
+        told = {**told, "usage": usage.as_dict(), "documents": documents, "empty": empty}
+        joined = self.directory.write(shards.with_meta(pa.concat_tables(parts), told), int(names[0][:10]))
+        self._drop([name for name in names if name != joined], SHARDS)
+
+    def _drop(self, names: list[str], folder: str) -> None:
         for name in names:
-            if name != joined:
-                self.directory.remove(name)
+            self.directory.remove(name, folder)

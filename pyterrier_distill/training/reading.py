@@ -38,6 +38,11 @@ class Reader:
         reads_text = self.text_field in student.training_columns(loss.needs)
         self.add_text = text_source(text, self.text_field) if text is not None and reads_text else None
 
+    def knows(self, ids: pd.DataFrame) -> bool:
+        """Whether any of some documents (``qid``, ``docno``) is judged relevant."""
+        keys = pd.MultiIndex.from_arrays([ids["qid"].astype(str), ids["docno"].astype(str)])
+        return bool(self.judged[self.judged > 0].index.isin(keys).any())
+
     def label_columns(self) -> list[str]:
         """The columns besides ids and texts that frames must have."""
         return [c for c in self.loss.columns() if self.judged is None or c != frames.LABEL]
@@ -61,7 +66,9 @@ class Reader:
         if self.judged is not None:
             res = frames.join_judgements(res, self.judged, any_judged=whole)
         if self.add_text is not None:
-            res = self.add_text(res)
+            given, res = res[["qid", "docno"]], self.add_text(res)
+            if len(res) != len(given) or not (res["docno"].to_numpy() == given["docno"].to_numpy()).all():
+                raise ValueError("text= must give every row its text and keep the rows' order; it gave other rows.")
             frames.require_columns(res, [self.text_field], reader=repr(self.student), context=context)
         texts = ["query"] if self.on_queries else ["query", self.text_field]
         frames.check_text(res, [column for column in texts if column in res.columns])

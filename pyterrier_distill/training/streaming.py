@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from .lists import QueryList
+from .lists import QueryList, check_lists
 from .reading import Reader
 
 if TYPE_CHECKING:
@@ -63,6 +63,25 @@ class StoredLists(Dataset):
                 self._kept.popitem(last=False)
         self._kept.move_to_end(number)
         return self._kept[number]
+
+    def check(self) -> None:
+        """Check that there is something to learn, with as few blocks as it takes.
+
+        Raises:
+            ValueError: if there is not.
+        """
+        for number in range(len(self.blocks)):
+            try:
+                check_lists(self.block(number), self.reader.loss, len(self))
+                break
+            except ValueError:
+                if number == len(self.blocks) - 1 or len(self) < 2:
+                    raise
+        if self.reader.judged is not None:
+            if not any(self.reader.knows(self.store.read(block, [])) for block in self.blocks):
+                raise ValueError(
+                    "the qrels judge no document of the store relevant: check that qid and docno are spelt alike."
+                )
 
     def prepare_with(self, prepare: Callable[[list[QueryList]], None]) -> None:
         """Call ``prepare`` with the lists of each block that is read from now on."""
