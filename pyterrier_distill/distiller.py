@@ -15,9 +15,9 @@ import pandas as pd
 import pyterrier as pt
 
 from . import checkpoints, frames, scoring
-from .corpora.text_loader import text_source
 from .labels import identity
 from .losses import Loss
+from .texts import text_source
 from .training import lists as training_lists
 from .training.settings import check_settings
 

@@ -74,6 +74,15 @@ def num_labels(name: str, hub: dict[str, Any]) -> int:
     return config.num_labels if classifier else 1
 
 
+def as_classifier(name: str, hub: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a decoder LM's configuration that make it a sequence classifier, read at its last token."""
+    from transformers import AutoConfig
+
+    config = read(name, "configuration", lambda: AutoConfig.from_pretrained(name, **hub))
+    kinds = [a for a in getattr(config, "architectures", None) or () if a.endswith("ForCausalLM")]
+    return {"architectures": [kinds[0].replace("ForCausalLM", "ForSequenceClassification")]} if kinds else {}
+
+
 def weights_dtype(precision: str, device: torch.device) -> torch.dtype:
     """How weights are kept: on a GPU as they are computed with, on a CPU in float32, as autocast wants them."""
     import torch

@@ -7,8 +7,6 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames
-
 
 class TextLoader(pt.Transformer):
     """Adds the text fields of a collection by docno: R → R, or any frame with ``docno``.
@@ -76,40 +74,3 @@ class InMemoryDataset(pt.datasets.Dataset):
     def text_loader(self, fields: list[str] | str | None = None) -> TextLoader:
         """R → R with the documents' text; see :class:`TextLoader`."""
         return TextLoader(self, fields)
-
-
-def text_source(text: Any, field: str = "text") -> Any:
-    """What adds document text to a frame, from wherever the texts are.
-
-    Args:
-        text: a dataset; a frame with ``docno`` and ``field``; a label store that holds texts; or a transformer that
-            adds ``field``.
-        field: the column of text.
-
-    Returns:
-        A transformer, or a function, frame → frame with ``field``.
-
-    Raises:
-        TypeError: if it is none of these.
-    """
-    if isinstance(text, pd.DataFrame):
-        pt.validate.columns(text, includes=["docno", field])
-        frames.check_text(text, [field])
-        texts = text.assign(docno=text["docno"].astype(str)).drop_duplicates("docno").set_index("docno")[field]
-
-        def add(frame: pd.DataFrame) -> pd.DataFrame:
-            found = texts.reindex(frame["docno"].astype(str))
-            if found.isna().any():
-                missing = found.index[found.isna()]
-                raise ValueError(f"the frame of texts holds no document {missing[0]!r} ({len(missing)} such rows).")
-            return frame.assign(**{field: found.to_numpy()})
-
-        return add
-    if isinstance(text, pt.Transformer):
-        return text
-    loader = getattr(text, "text_loader", None)
-    if loader is None:
-        raise TypeError(
-            f"text must be a dataset, a frame with docno and {field}, or a transformer that adds {field}, not {text!r}."
-        )
-    return loader() if field == "text" else loader(field)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from .. import formats, frames
-from ..corpora.text_loader import text_source
 from ..frames import TEACHER_RANK, TEACHER_SCORE
+from ..texts import text_source
 from . import tables
 
 if TYPE_CHECKING:

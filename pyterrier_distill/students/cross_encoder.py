@@ -76,7 +76,8 @@ class CrossEncoder(JointStudent):
 
         from ..backends import checkpoint
 
-        outputs = checkpoint.num_labels(self.name_or_path, {"trust_remote_code": self.trust_remote_code})
+        hub = {"trust_remote_code": self.trust_remote_code}
+        outputs = checkpoint.num_labels(self.name_or_path, hub)
         if outputs != 1:
             raise ValueError(f"{self.name_or_path!r} has {outputs} outputs: a cross-encoder student has one.")
         model = checkpoint.read(
@@ -90,6 +91,7 @@ class CrossEncoder(JointStudent):
                 activation_fn=torch.nn.Identity(),
                 trust_remote_code=self.trust_remote_code,
                 model_kwargs={"dtype": torch.float32},
+                config_kwargs=checkpoint.as_classifier(self.name_or_path, hub),
             ),
         )
         if model.tokenizer.pad_token_id is None:
@@ -102,13 +104,11 @@ class CrossEncoder(JointStudent):
 
     def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """As sentence-transformers reads pairs."""
-        features = dict(self.model.preprocess([list(pair) for pair in pairs]))
-        features.pop("modality", None)
-        return features
+        return dict(self.model.preprocess([list(pair) for pair in pairs]))
 
     def logits(self, features: dict[str, Any]) -> Tensor:
         """Raw logits ``[n, 1]``."""
-        return self.model({**features, "modality": "text"})["scores"].reshape(-1, 1)
+        return self.model(dict(features))["scores"].reshape(-1, 1)
 
     def _write(self, draft: Path) -> None:
         self.model.save_pretrained(str(draft), create_model_card=False)

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from .. import frames
-from ..corpora.text_loader import text_source
 from ..losses import Loss
 from ..losses import base as losses
+from ..texts import text_source
 from . import lists as training_lists
 
 
