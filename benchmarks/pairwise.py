@@ -1,8 +1,8 @@
 """A pair classifier beside a pointwise cross-encoder, trained from one checkpoint on one set of judgements.
 
-Trains on the training queries of a collection in BEIR layout, first against random documents, then against negatives
-mined by the checkpoint itself; re-ranks the top of a stored first stage of another, and prints nDCG@10. From a sentence
-encoder, a pair classifier that sees hard negatives only stays at a loss of ln 2 for hundreds of steps.
+Trains on the training queries of a collection in BEIR layout in three stages, against ever harder negatives; re-ranks
+the top of a stored first stage of another, and prints nDCG@10. From a sentence encoder, a pair classifier that sees
+hard negatives only stays at a loss of ln 2 for hundreds of steps.
 """
 
 import argparse
@@ -27,80 +27,69 @@ parser.add_argument("--test", required=True, nargs="+", help="folders with qrels
 parser.add_argument("--depth", type=int, default=30)
 parser.add_argument("--pairs-per-query", type=int, default=2)
 parser.add_argument("--n-pairs", type=int, default=None, help="pairs compared a test query, each in both orders")
-parser.add_argument("--negatives", type=int, default=4)
-parser.add_argument("--ranks", type=int, nargs=2, default=(5, 1000), help="of negatives, from 2")
-parser.add_argument("--easy-queries", type=int, default=1500, help="queries of the first stage")
-parser.add_argument("--max-length", type=int, default=192, help="tokens of a query and two documents")
-parser.add_argument("--learning-rate", type=float, default=1e-4)
+parser.add_argument("--negatives", type=int, default=3)
+parser.add_argument("--queries", type=int, nargs=3, default=(1500, 10**9, 4000), help="of each stage, at most")
+parser.add_argument("--learning-rates", type=float, nargs=3, default=(2e-4, 2e-4, 1e-4))
+parser.add_argument("--max-length", type=int, default=160, help="tokens of a query and its documents")
 parser.add_argument("--seed", type=int, default=42)
 parser.add_argument("--work", help="where the models are kept, and reused if there; None = a temporary directory")
 parser.add_argument("--out")
 options = parser.parse_args()
 
 
-def easy(frame: pd.DataFrame, qrels: pd.DataFrame) -> pd.DataFrame:
-    """Some of the queries, their negatives exchanged between queries."""
-    frame = frame[frame["qid"].isin(frame["qid"].unique()[: options.easy_queries])].reset_index(drop=True)
-    judged = set(zip(qrels["qid"], qrels["docno"], strict=True))
-    negatives = [n for n, key in enumerate(zip(frame["qid"], frame["docno"], strict=True)) if key not in judged]
-    order = random.Random(options.seed).sample(negatives, len(negatives))
-    mixed = frame.copy()
-    mixed.loc[negatives, ["docno", "text"]] = frame.loc[order, ["docno", "text"]].to_numpy()
-    return mixed.drop_duplicates(["qid", "docno"])
+def drawn(ranked: list[str], low: int, high: int, rng: random.Random) -> list[str]:
+    """Documents of a ranking, their ranks (from 0) drawn log-uniformly between two."""
+    high = min(high, len(ranked) - 1)
+    found: dict[str, None] = {}
+    while len(found) < options.negatives:
+        found[ranked[round(low * (high / low) ** rng.random())]] = None
+    return list(found)
 
 
-def candidates(dataset) -> pd.DataFrame:
-    """Each query's relevant document, and others from the checkpoint's ranking, their ranks drawn log-uniformly."""
+def stages(dataset, qrels: pd.DataFrame) -> list[pd.DataFrame]:
+    """R frames of a relevant document and others a query: random ones, then ranks 5 to 1000, then 2 to 12.
+
+    The ranking is the untrained checkpoint's own over the whole collection.
+    """
     encoder = ptd.BiEncoder(default_teacher(), max_length=128)
-    documents = pd.DataFrame(dataset.get_corpus_iter(verbose=False))
-    topics, qrels = dataset.get_topics(), dataset.get_qrels()
+    documents, topics = pd.DataFrame(dataset.get_corpus_iter(verbose=False)), dataset.get_topics()
     relevant = qrels[qrels["label"] > 0].groupby("qid")["docno"].agg(set).to_dict()
     topics = topics[topics["qid"].isin(relevant)]
     scores = encoder.encode_queries(topics["query"].tolist()) @ encoder.encode_docs(documents["text"].tolist()).T
     docnos, texts = documents["docno"].to_numpy(), dict(zip(documents["docno"], documents["text"], strict=True))
-    rng, rows = random.Random(options.seed), []
-    for qid, query, line in zip(topics["qid"], topics["query"], scores, strict=True):
-        ranked = [d for d in docnos[np.argsort(-line)[: options.ranks[1]]] if d not in relevant[qid]]
-        low, high = options.ranks[0] - 1, len(ranked) - 1
-        drawn: dict[str, None] = {}
-        while len(drawn) < options.negatives:
-            drawn[ranked[round(low * (high / low) ** rng.random())]] = None
-        for docno in [*sorted(relevant[qid])[:1], *drawn]:
-            rows.append((qid, query, docno, texts[docno]))
-    return pd.DataFrame(rows, columns=["qid", "query", "docno", "text"])
+    rng = random.Random(options.seed)
+    frames: list[list[tuple]] = [[], [], []]
+    for n, (qid, query, line) in enumerate(zip(topics["qid"], topics["query"], scores, strict=True)):
+        ranked = [d for d in docnos[np.argsort(-line)[:1000]] if d not in relevant[qid]]
+        others = [
+            rng.sample([d for d in rng.choices(docnos, k=20) if d not in relevant[qid]], options.negatives),
+            drawn(ranked, 4, 999, rng),
+            drawn(ranked, 1, 11, rng),
+        ]
+        for stage, negatives in enumerate(others):
+            if n < options.queries[stage]:
+                for docno in [*sorted(relevant[qid])[:1], *negatives]:
+                    frames[stage].append((qid, query, docno, texts[docno]))
+    return [pd.DataFrame(rows, columns=["qid", "query", "docno", "text"]) for rows in frames]
 
 
-def pointwise(stages: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> None:
-    """sentence-transformers' own trainer: binary cross-entropy on the documents that the pairs hold."""
-    from datasets import Dataset
-    from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
-    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
-
-    judged = set(zip(qrels["qid"], qrels["docno"], strict=True))
-    rows = []
-    for frame in stages:
-        for _, group in frame.groupby("qid", sort=False):
-            for row in group.iloc[: 1 + options.pairs_per_query].itertuples():
-                rows.append((row.query, row.text, float((row.qid, row.docno) in judged)))
-    data = Dataset.from_dict(dict(zip(("query", "text", "label"), map(list, zip(*rows, strict=True)), strict=True)))
-    model = CrossEncoder(default_teacher(), num_labels=1, max_length=256, device="cpu")
-    arguments = CrossEncoderTrainingArguments(
-        output_dir=path, per_device_train_batch_size=32, learning_rate=options.learning_rate, warmup_ratio=0.1,
-        bf16=True, num_train_epochs=1, save_strategy="no", report_to="none", seed=options.seed, logging_steps=50,
-        use_cpu=True,
-    )  # fmt: skip
-    CrossEncoderTrainer(model, arguments, data, loss=BinaryCrossEntropyLoss(model)).train()
-    model.save_pretrained(path)
+def pointwise(frames: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> None:
+    """A cross-encoder: binary cross-entropy on as many documents as the pairs hold."""
+    student = ptd.CrossEncoder(default_teacher(), max_length=options.max_length)
+    for frame, rate in zip(frames, options.learning_rates, strict=True):
+        lists = frame.groupby("qid", sort=False).head(1 + options.pairs_per_query)
+        settings = {"learning_rate": rate, "queries_per_batch": 32 // (1 + options.pairs_per_query)}
+        ptd.Distiller(student, ptd.BinaryCrossEntropy(), **settings).fit(lists, qrels)
+    student.save(path)
 
 
-def pairwise(stages: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> None:
-    """The classifier, stage by stage; prints the losses."""
-    training = ptd.PairTraining(learning_rate=options.learning_rate, pairs_per_query=options.pairs_per_query)
-    teacher = ptd.PairwiseTeacher(
-        default_teacher(), kind="classifier", training=training, max_length=options.max_length, verbose=True
-    )
-    for stage in stages:
-        teacher.fit(stage, qrels)
+def pairwise(frames: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> None:
+    """The classifier; prints the losses."""
+    settings = {"kind": "classifier", "max_length": options.max_length, "verbose": True}
+    teacher = ptd.PairwiseTeacher(default_teacher(), **settings)
+    for frame, rate in zip(frames, options.learning_rates, strict=True):
+        teacher.training = ptd.PairTraining(learning_rate=rate, pairs_per_query=options.pairs_per_query)
+        teacher.fit(frame, qrels)
         print("loss:", [round(entry["loss"], 3) for entry in teacher.history if "loss" in entry], flush=True)
     teacher.save(path)
 
@@ -109,11 +98,12 @@ work = Path(options.work or tempfile.mkdtemp())
 seconds = json.loads((work / "seconds.json").read_text()) if (work / "seconds.json").exists() else {}
 if len(seconds) < 2:
     dataset = pt.get_dataset(f"folder:{options.train}/train")
-    frame, judged = candidates(dataset), dataset.get_qrels()
+    judged = dataset.get_qrels()
+    frames = stages(dataset, judged)
     for train in (pairwise, pointwise):
         if train.__name__ not in seconds:
             started = time.monotonic()
-            train([easy(frame, judged), frame], judged, str(work / train.__name__))
+            train(frames, judged, str(work / train.__name__))
             seconds[train.__name__] = round(time.monotonic() - started)
             (work / "seconds.json").write_text(json.dumps(seconds))
 
