@@ -130,13 +130,19 @@ class LocalFiles:
         """
         from filelock import FileLock, Timeout
 
-        (self.root / CLAIMS).mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.root / CLAIMS / f"{key}.lock", timeout=-1 if wait else 0)
         try:
+            (self.root / CLAIMS).mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
             yield False
             return
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{self.root} cannot be written to ({error.strerror}); what was committed before is intact: make room"
+                " or allow writing, and build again to go on",
+            ) from error
         try:
             yield True
         finally:

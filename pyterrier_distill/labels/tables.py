@@ -18,6 +18,7 @@ shapes of states. Frames without ``docno`` (labels of queries alone) have empty 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,27 +153,41 @@ def _states(pa: Any, cells: np.ndarray, counts: np.ndarray) -> tuple[pa.Array, l
 
 
 def _preferences(pa: Any, cells: np.ndarray, docnos: np.ndarray, ends: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    firsts: list[int] = []
-    seconds: list[int] = []
-    values: list[float] = []
-    sizes, outside, outside_sizes = [0], [], [0]
-    for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-        place = {docno: n for n, docno in enumerate(docnos[start:end].tolist())}
-        inside = len(place)
-        for i, cell in enumerate(cells[start:end]):
-            if cell:
-                firsts.extend([i] * len(cell))
-                seconds.extend([place.setdefault(str(other), len(place)) for other in cell])
-                values.extend(cell.values())
-        outside.extend(list(place)[inside:])
-        sizes.append(len(firsts))
-        outside_sizes.append(len(outside))
+    """Preferences by position in the query's list; documents that the list lacks stand behind it, in ``outside``."""
+    counts, sizes = np.diff(ends), np.fromiter(map(len, cells), dtype=np.int64, count=len(cells))
+    others = list(chain.from_iterable(cells))
+    try:
+        named = pa.array(others, pa.string())
+    except (TypeError, pa.ArrowException):  # ids that are no strings
+        others = list(map(str, others))
+        named = pa.array(others, pa.string())
+    values = np.fromiter(chain.from_iterable(map(dict.values, cells)), dtype=np.float32, count=len(others))
+    query = np.repeat(np.arange(len(counts)), counts)
+    firsts = np.repeat(np.arange(len(cells)) - ends[:-1][query], sizes)
+    asked = np.repeat(query, sizes)
+    # a (query, document) as one number, so that looking up is sorting
+    both = pa.concat_arrays([pa.array(docnos, pa.string()), named]).dictionary_encode()
+    codes, distinct = both.indices.to_numpy(), max(1, len(both.dictionary))
+    listed = query * distinct + codes[: len(docnos)]
+    wanted = asked * distinct + codes[len(docnos) :]
+    order = np.argsort(listed)
+    at = np.minimum(np.searchsorted(listed, wanted, sorter=order), max(0, len(listed) - 1))
+    found = order[at] if len(order) else at
+    inside = listed[found] == wanted if len(listed) else np.zeros(len(wanted), dtype=bool)
+    seconds = np.where(inside, found - ends[:-1][asked], -1) if len(wanted) else np.empty(0, dtype=np.int64)
+    outside: list[list[str]] = [[] for _ in counts]
+    for n in np.flatnonzero(~inside).tolist():
+        beyond = outside[asked[n]]
+        if others[n] not in beyond:
+            beyond.append(others[n])
+        seconds[n] = counts[asked[n]] + beyond.index(others[n])
+    pairs_of = np.concatenate([[0], np.cumsum(np.bincount(asked, minlength=len(counts)))])
     struct = pa.StructArray.from_arrays(
-        [pa.array(firsts, pa.int32()), pa.array(seconds, pa.int32()), pa.array(values, pa.float32())], ["i", "j", "p"]
+        [pa.array(firsts, pa.int32()), pa.array(seconds, pa.int32()), pa.array(values)], ["i", "j", "p"]
     )
     return (
-        pa.ListArray.from_arrays(pa.array(sizes, pa.int32()), struct),
-        pa.ListArray.from_arrays(pa.array(outside_sizes, pa.int32()), pa.array(outside, pa.string())),
+        pa.ListArray.from_arrays(pa.array(pairs_of, pa.int32()), struct),
+        pa.array(outside, pa.list_(pa.string())),
     )
 
 
@@ -259,16 +274,17 @@ def _read_preferences(column: Any, outside: Any, docnos: np.ndarray, ends: np.nd
     pairs = column.flatten()
     sizes = _lengths(column)
     i, j, p = (pairs.field(name).to_numpy(zero_copy_only=False) for name in ("i", "j", "p"))
-    starts = np.concatenate([[0], np.cumsum(sizes)])
     counts = np.diff(ends)
     others: Sequence[list[str]] = [[] for _ in counts] if outside is None else outside.to_pylist()
     names_of = counts + np.array([len(names) for names in others], dtype=int)
     inside = (i >= 0) & (i < np.repeat(counts, sizes))
     if not (inside & (j >= 0) & (j < np.repeat(names_of, sizes))).all():
         raise DamagedShard("a shard holds preferences about documents that it lacks: run verify() on the store.")
-    for q, (first, last) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
-        base = int(ends[q])
-        names = [*docnos[base : int(ends[q + 1])], *others[q]]
-        for a, b, value in zip(i[first:last].tolist(), j[first:last].tolist(), p[first:last].tolist(), strict=True):
-            cells[base + a][names[b]] = value
+    query = np.repeat(np.arange(len(counts)), sizes)
+    listed = j < counts[query]
+    names = docnos[np.where(listed, ends[:-1][query] + j, 0)] if len(docnos) else np.empty(0, dtype=object)
+    for n in np.flatnonzero(~listed).tolist():
+        names[n] = others[query[n]][j[n] - counts[query[n]]]
+    for row, name, value in zip((ends[:-1][query] + i).tolist(), names.tolist(), p.tolist(), strict=True):
+        cells[row][name] = value
     return cells
