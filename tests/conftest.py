@@ -219,3 +219,9 @@ def qrels(results) -> pd.DataFrame:
     """One or two relevant documents for each query of ``results``."""
     relevant = results.groupby("qid").head(2).iloc[[0, 1, 2, 4, 6]]
     return relevant[["qid", "docno"]].assign(label=[1, 2, 1, 1, 1]).reset_index(drop=True)
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    """Where a label store may go."""
+    return tmp_path / "labels"

@@ -1,5 +1,7 @@
 """Cross-encoder and monoT5 students: they learn, they rank as their libraries do, they are saved and found again."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pyterrier as pt
@@ -57,6 +59,16 @@ def test_overfits_ten_queries_and_is_found_again(make, ten, tmp_path):
         assert again.manifest["loss"] == "RankNet()" and again.manifest["queries"] == 10
     with pytest.raises(FileExistsError):
         student.save(tmp_path / "student")
+
+
+def test_a_trained_student_is_pickled_with_its_weights(make, ten):
+    student = make()
+    fitted(student, ptd.RankNet(), ten, epochs=3)
+    again = pickle.loads(pickle.dumps(student))
+    pd.testing.assert_frame_equal(again(ten), student(ten))
+    assert again == student
+    fitted(again, ptd.RankNet(), ten, epochs=1)
+    assert not again(ten)["score"].equals(student(ten)["score"])
 
 
 def test_other_libraries_and_teachers_score_alike(make, ten, tmp_path):

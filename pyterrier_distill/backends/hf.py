@@ -15,6 +15,7 @@ from .. import scoring
 from ..prompts import Prompt, flatten
 from . import permutation
 from .base import Backend, BackendError, log_softmax
+from .inputs import decoder_start, frozen, last_only, thawed
 from .tokens import chat_text, control_tokens, one_token_each
 
 if TYPE_CHECKING:
@@ -112,6 +113,11 @@ class HF(Backend):
         """The checkpoint's model."""
         return self._loaded[2]
 
+    def replace_model(self, model: Any) -> None:
+        """Answer with other weights of the same architecture from now on."""
+        kind, tokenizer, _ = self._loaded
+        self.__dict__["_loaded"] = (kind, tokenizer, model)
+
     @property
     def context(self) -> int:
         """Tokens that a prompt and its answer may have together."""
@@ -193,9 +199,9 @@ class HF(Backend):
         kind, _, model = self._loaded
         features = {name: features[name] for name in ("input_ids", "attention_mask")}
         if kind == "seq2seq":
-            start = torch.full((len(features["input_ids"]), 1), _start(model), device=model.device)
+            start = torch.full((len(features["input_ids"]), 1), decoder_start(model), device=model.device)
             return model(**features, decoder_input_ids=start).logits[:, 0].index_select(-1, ids)
-        return model(**features, **_last_only(model, features)).logits[:, -1].index_select(-1, ids)
+        return model(**features, **last_only(model, features)).logits[:, -1].index_select(-1, ids)
 
     def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Raw logits ``[n, m]`` of ``options`` as the next token; see :meth:`choose`."""
@@ -203,13 +209,13 @@ class HF(Backend):
             return np.empty((0, len(options)), dtype=np.float32)
         ids = self.option_ids(options, spaced=spaced, chat=not isinstance(prompts[0], str))
         model = self.model
-        keys = [prompt if isinstance(prompt, str) else _frozen(prompt) for prompt in prompts]
+        keys = [prompt if isinstance(prompt, str) else frozen(prompt) for prompt in prompts]
         return self._counted(
             prompts,
             1,
             lambda count: scoring.run(
                 keys,
-                prepare=lambda chunk: count(self.encode([_thawed(key) for key in chunk], padding=True)),
+                prepare=lambda chunk: count(self.encode([thawed(key) for key in chunk], padding=True)),
                 forward=lambda features: self.next_logits(features, ids),
                 device=model.device,
                 precision=self.precision,
@@ -233,12 +239,12 @@ class HF(Backend):
         import torch
 
         numbers = [0] * len(prompts) if permutations is None else list(permutations)
-        keys = [(p if isinstance(p, str) else _frozen(p), n) for p, n in zip(prompts, numbers, strict=True)]
+        keys = [(p if isinstance(p, str) else frozen(p), n) for p, n in zip(prompts, numbers, strict=True)]
         distinct = list(dict.fromkeys(keys))
         if permutations is not None:
             max_new_tokens = max(max_new_tokens, permutation.longest(max(numbers)))
         model = self.model
-        features = dict(self.encode([_thawed(key) for key, _ in distinct], padding=True))
+        features = dict(self.encode([thawed(key) for key, _ in distinct], padding=True))
         # Each prompt's cache grows by its answer.
         budget = 4 * scoring.TOKEN_BUDGET.get(model.device.type, scoring.TOKEN_BUDGET["cpu"])
         longest = int(features["attention_mask"].sum(dim=1).max())
@@ -292,7 +298,7 @@ class HF(Backend):
             do_sample=False,
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
-            decoder_start_token_id=_start(model) if kind == "seq2seq" else None,
+            decoder_start_token_id=decoder_start(model) if kind == "seq2seq" else None,
         )
         start = batch["input_ids"].shape[1] if kind == "causal" else 1
         processors = []
@@ -330,31 +336,3 @@ class HF(Backend):
     def __getstate__(self) -> dict[str, Any]:
         """Without the model, which is loaded again when needed."""
         return {k: v for k, v in self.__dict__.items() if k not in ("_loaded", "_speller", "specials")}
-
-
-def _start(model: Any) -> int:
-    start = model.config.decoder_start_token_id
-    return model.config.pad_token_id if start is None else start
-
-
-def _last_only(model: Any, features: dict[str, Any]) -> dict[str, Any]:
-    """Positions counted from the first real token, and logits of the last one alone, where the model takes these."""
-    import inspect
-
-    takes = inspect.signature(model.forward).parameters
-    extra: dict[str, Any] = {}
-    if "position_ids" in takes:
-        extra["position_ids"] = (features["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    if "logits_to_keep" in takes:
-        extra["logits_to_keep"] = 1
-    if "use_cache" in takes:
-        extra["use_cache"] = False
-    return extra
-
-
-def _frozen(prompt: list[dict[str, str]]) -> tuple:
-    return tuple((message["role"], message["content"]) for message in prompt)
-
-
-def _thawed(key: Any) -> Prompt:
-    return key if isinstance(key, str) else [{"role": role, "content": content} for role, content in key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,4 +131,6 @@ class StudentArtifact:
         state = self.__dict__.copy()
         if self._weights.trained is None:  # the model can be loaded again
             state["_weights"] = Weights(manifest=self.manifest)
+        else:
+            state["_weights"] = replace(self._weights, reader=None)
         return state

@@ -79,16 +79,21 @@ class MonoT5(JointStudent):
         )  # fmt: skip
 
     def _build(self) -> nn.Module:
-        backend = HF(
-            self.name_or_path, kind="seq2seq", max_length=self.max_length, precision="fp32", device=self.device,
-            trust_remote_code=self.trust_remote_code,
-        )  # fmt: skip
-        self._weights.reader = PointAsker(backend, self.prompt, self.answers)
-        return backend.model
+        self._weights.reader = self._make_asker()
+        return self._weights.reader.backend.model
+
+    def _make_asker(self) -> PointAsker:
+        settings = {"max_length": self.max_length, "device": self.device, "trust_remote_code": self.trust_remote_code}
+        backend = HF(self.name_or_path, kind="seq2seq", precision="fp32", **settings)
+        return PointAsker(backend, self.prompt, self.answers)
 
     @property
     def _asker(self) -> PointAsker:
-        self.model  # noqa: B018 (reader and model come together)
+        model = self.model
+        if self._weights.reader is None:  # unpickled: the weights came along, what reads texts for them did not
+            asker = self._make_asker()
+            asker.backend.replace_model(model)
+            self._weights.reader = asker
         return self._weights.reader
 
     def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
