@@ -249,7 +249,7 @@ def test_an_encoder_without_head_is_refused(tiny, results, tmp_path):
         ({"prompt": Template((("user", "{query} {document} {docs}"),))}, "unknown placeholder {docs}"),
         ({"answers": ("yes", "yes")}, "two different words"),
         ({"answers": "no"}, "two different words"),
-        ({"label": "score"}, "label must name a column of its own"),
+        ({"label": "score"}, "label must be the name of a label column"),
         ({"max_length": 0}, "max_length must be"),
     ],
 )
