@@ -56,6 +56,7 @@ class Building:
             pipeline: Q → R with label columns: candidates, then teachers.
             topics: Q frame.
             batch_size: queries of one commit, and of one call of the pipeline. What is lost when a process is killed.
+                One size for all processes that build at once: claims are by batch.
             with_text: whether to store the pipeline's ``text``, too, each document once.
             shard: ``(k, n)``: only every n-th batch, from the k-th (0 ≤ k < n), for machines that share no files'
                 locks, or a remote store.

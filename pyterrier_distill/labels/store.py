@@ -30,7 +30,8 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
 
     A directory with ``pt_meta.json``, ``manifest.json`` (what made the labels, for people), ``shards/``: parquet files
     of whole queries, and ``texts/``, where texts are kept: each document once. A shard is written beside, synced and
-    renamed in; what is not renamed in does not exist. Queries come in the order in which they were built.
+    renamed in; what is not renamed in does not exist. Queries come in the order of their places in the topics
+    that they were built from.
 
     Args:
         path: a directory, or an address that fsspec knows (``s3://bucket/labels``, with its package installed); one
