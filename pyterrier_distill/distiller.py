@@ -188,7 +188,8 @@ class Distiller(pt.Estimator):
             self.history = this.history
             return self
         if res_va is not None and not isinstance(res_va, pd.DataFrame):
-            res_va = res_va.frame() if text is not None or not len(res_va.texts) else res_va.frame(with_text=True)
+            own_text = text is None and len(res_va.texts)
+            res_va = res_va.text_loader(self.student.text_field)(res_va.frame()) if own_text else res_va.frame()
         own = text is None and not isinstance(res, pd.DataFrame) and len(res.texts)
         lists = self._read(res, qrels, res if own else text)
         measure = None
