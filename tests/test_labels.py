@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
-from labelling import Candidates, Lister, Scorer, pipeline, topics
+from labelling import Candidates, Lister, Scorer, Shared, pipeline, topics
 
 import pyterrier_distill as ptd
 
@@ -265,5 +265,30 @@ def test_runs_and_json_lines(path, tmp_path, collections):
     store.to_jsonl(tmp_path / "labels.jsonl")
     first = json.loads((tmp_path / "labels.jsonl").read_text().splitlines()[0])
     assert len(first["docno"]) == len(first["teacher_rank"]) == 100
+    labelled = pipeline(Lister())(topics(8)).assign(teacher_logits=lambda f: [np.ones(2, np.float32)] * len(f))
+    there = ptd.LabelStore.from_frame(tmp_path / "there", labelled)
+    there.to_jsonl(tmp_path / "there.jsonl.gz")
+    back = ptd.LabelStore.from_jsonl(tmp_path / "back", tmp_path / "there.jsonl.gz").frame()
+    for column in ("qid", "query", "docno", "teacher_score", "teacher_prefs"):
+        assert back[column].tolist() == there.frame()[column].tolist()
+    assert np.array_equal(np.stack(back["teacher_logits"]), np.stack(there.frame()["teacher_logits"]))
     samples = collections / "bge_samples" / "nq.jsonl.gz"
     assert len(ptd.LabelStore.from_jsonl(tmp_path / "bge", samples)) == 10
+
+
+def test_a_dataset_that_sentence_transformers_trains_on(path):
+    pytest.importorskip("datasets")
+    frame = (Shared() >> Scorer())(topics(6)).assign(teacher_rank=lambda f: f["rank"])
+    store = ptd.LabelStore.from_frame(path, frame, with_text=True)
+    texts = frame[["docno", "text"]].drop_duplicates("docno")
+    for source in (None, texts):
+        data = store.to_hf_dataset(source)
+        assert data.column_names == ["query", "docs", "labels"] and len(data) == 6
+        first = frame[frame["qid"] == "q0"]
+        assert data[0] == {
+            "query": "about 0",
+            "docs": first["text"].tolist(),
+            "labels": first["teacher_score"].tolist(),
+        }
+    ranks = store.to_hf_dataset(label="teacher_rank")[0]["labels"]
+    assert ranks == (-first["teacher_rank"].astype(float)).tolist()  # higher is better

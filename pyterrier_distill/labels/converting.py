@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .store import LabelStore
 
 
+_IDS = ("qid", "query", "docno")
+
+
 class Converting:
     """The part of :class:`~pyterrier_distill.LabelStore` that speaks other formats."""
 
@@ -46,10 +49,14 @@ class Converting:
 
     @classmethod
     def from_jsonl(cls, path: str | os.PathLike, file: str | os.PathLike, format: str | None = None) -> LabelStore:
-        """A new store of a JSON Lines file that holds its queries: FlagEmbedding, InRanker, rank_llm, RankGPT.
+        """A new store of a JSON Lines file that holds its queries: FlagEmbedding, InRanker, rank_llm, RankGPT, or what
+        :meth:`to_jsonl` wrote.
 
         Where a format knows no ids, query and document ids are digests of the texts.
         """
+        own = _read_own(file) if format is None else None
+        if own is not None:
+            return cls(path).add(own)
         stored = formats.read_labels(file, format)
         if "query" not in stored.columns:
             raise ValueError(f"{file} holds no texts of queries: use from_run(path, file, topics).")
@@ -73,7 +80,7 @@ class Converting:
         with (gzip.open if str(file).endswith(".gz") else open)(file, "wt", encoding="utf-8") as out:
             for frame in self.lists(seed=None):
                 column = by or next(c for c in (TEACHER_RANK, TEACHER_SCORE, "score") if c in frame.columns)
-                frames.require_columns(frame, [column], reader="to_run")
+                frames.require_columns(frame, ["docno", column], reader="to_run")
                 score = -frame[column].astype(float) if column.startswith(TEACHER_RANK) else frame[column].astype(float)
                 ordered = frame.assign(score=score).sort_values(
                     ["qid", "score"], ascending=[True, False], kind="stable"
@@ -88,6 +95,7 @@ class Converting:
         """Write JSON Lines: one object a query, ``{"qid", "query", "docno": [...], label: [...], ...}``."""
         with (gzip.open if str(file).endswith(".gz") else open)(file, "wt", encoding="utf-8") as out:
             for frame in self.lists(seed=None):
+                frames.require_columns(frame, ["docno"], reader="to_jsonl")
                 for qid, rows in frame.groupby("qid", sort=False):
                     entry = {"qid": qid, "query": rows["query"].iloc[0], "docno": rows["docno"].tolist()}
                     for column in tables.label_columns(frame):
@@ -113,13 +121,29 @@ class Converting:
         rows: list[dict[str, Any]] = []
         load = self.text_loader() if text is None else text_source(text)
         for frame in self.lists(seed=None):
-            frames.require_columns(frame, [label], reader="to_hf_dataset")
+            frames.require_columns(frame, ["docno", label], reader="to_hf_dataset")
             frame = load(frame)
             sign = -1.0 if label.startswith(TEACHER_RANK) else 1.0
             for _, group in frame.groupby("qid", sort=False):
                 labels = [sign * float(value) for value in group[label]]
                 rows.append({"query": group["query"].iloc[0], "docs": group["text"].tolist(), "labels": labels})
         return Dataset.from_list(rows)
+
+
+def _read_own(file: str | os.PathLike) -> pd.DataFrame | None:
+    """What :meth:`Converting.to_jsonl` wrote, as an R frame; None if somebody else wrote the file."""
+    rows: list[pd.DataFrame] = []
+    with (gzip.open if str(file).endswith(".gz") else open)(file, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            entry = json.loads(line) if line.lstrip()[:1] == "{" else None
+            ids = isinstance(entry, dict) and isinstance(entry.get("docno"), list) and {"qid", "query"} <= entry.keys()
+            if not ids:
+                return None
+            vectors = {
+                k: [np.asarray(c) if isinstance(c, list) else c for c in v] for k, v in entry.items() if k not in _IDS
+            }
+            rows.append(pd.DataFrame({**{k: entry[k] for k in _IDS}, **{k: pd.Series(v) for k, v in vectors.items()}}))
+    return pd.concat(rows, ignore_index=True) if rows else None
 
 
 def _plain(cell: Any) -> Any:
