@@ -74,6 +74,9 @@ work = Path(tempfile.mkdtemp())
 started = time.monotonic()
 undisturbed = build(work / "undisturbed", work / "log")
 per_batch = (time.monotonic() - started) / (options.queries / options.batch_size)
+started = time.monotonic()
+build(work / "undisturbed", work / "log")  # nothing to do: what starting costs
+start_up = time.monotonic() - started
 rng = random.Random(options.seed)
 asked, lost, again, committed = 0, 0, 0, set()
 kills = runs = 0
@@ -88,7 +91,8 @@ while kills < options.kills:
             os._exit(1)
         os._exit(0)
     # long enough for some batches, short enough that all kills fall into the build
-    time.sleep(rng.uniform(0, 1.6) * per_batch * options.queries / options.batch_size / options.kills)
+    share = options.queries / options.batch_size / options.kills
+    time.sleep(start_up * rng.random() + rng.uniform(0, 2.5) * per_batch * share)
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     assert status in (0, signal.SIGKILL), "a build failed by itself"
