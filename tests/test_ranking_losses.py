@@ -332,7 +332,7 @@ def test_pairs_keep_their_places_in_batches(tiny, preferring):
     shuffled = preferring.sample(frac=1, random_state=1)
     lists = Reader(student, loss, None, None, None).read(shuffled)
     batch = Collator(student, loss)(lists)
-    scores = student.forward(batch["batch"], batch["mask"], loss.needs).scores
+    scores = student.forward(batch["batch"], batch["mask"], loss.needs).scores.detach()
     values = []
     for row, (_, rows) in enumerate(shuffled.groupby("qid", sort=False)):
         place = {docno: n for n, docno in enumerate(rows["docno"])}
