@@ -229,6 +229,7 @@ def test_some_other_block_may_have_enough_documents(tiny, labelled, tmp_path):
     store.add(labelled[labelled["qid"] != "q0"], with_text=True)
     student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
     ptd.Distiller(student, ptd.KLDivergence(), precision="fp32", verbose=False).fit(store)
+    assert student.manifest["queries"] == 70
 
 
 def test_sources_of_text(tiny, store, labelled, documents, tmp_path):
@@ -245,3 +246,20 @@ def test_sources_of_text(tiny, store, labelled, documents, tmp_path):
     ptd.Distiller(body, ptd.KLDivergence(), precision="fp32", verbose=False).fit(store)
     with pytest.raises(TypeError, match="res must be a labelled frame or a LabelStore"):
         distiller.fit("labels")
+
+
+def test_a_collection_brings_its_texts(tiny, collections, irds, tmp_path):
+    """Real rankings without texts; the texts come from a folder's dataset and from ir_datasets'."""
+    folder = pt.get_dataset(f"folder:{collections / 'dl20'}")
+    run = collections / "dl20" / "runs" / "teacher.rankvicuna.bm25.txt.gz"
+    ranked = ptd.LabelStore.from_run(tmp_path / "run", run, folder.get_topics())
+    vaswani = pt.get_dataset("irds:vaswani")
+    rows = vaswani.get_qrels().groupby("qid").head(4).merge(vaswani.get_topics(), on="qid")
+    judged = ptd.LabelStore.from_frame(
+        tmp_path / "judged", rows.assign(teacher_score=rows.groupby("qid").cumcount() * 1.0)
+    )
+    for store, dataset in ((ranked, folder), (judged, vaswani)):
+        student = ptd.BiEncoder(tiny, precision="fp32", device="cpu", max_length=16)
+        settings = {"precision": "fp32", "verbose": False, "steps": 2, "queries_per_batch": 2}
+        ptd.Distiller(student, ptd.RankNet(), **settings).fit(store, text=dataset)
+        assert student.manifest["steps_taken"] == 2 and student.manifest["queries"] == len(store)

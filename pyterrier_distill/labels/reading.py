@@ -29,12 +29,13 @@ class Block:
 
 @dataclass(frozen=True)
 class _Shard:
-    """What is known of a shard without its labels: rows that count, ends of row groups, rows without documents."""
+    """What is known of a shard without its labels: rows that count, ends of row groups, rows without documents, ..."""
 
     rows: np.ndarray
     ends: np.ndarray
     empty: np.ndarray
     documents: int
+    columns: tuple[str, ...]
 
 
 class Reading:
@@ -72,7 +73,7 @@ class Reading:
         told = shards.meta_of(file.schema_arrow)
         self._shards[name] = _Shard(
             np.asarray(rows, dtype=int), file.ends, np.asarray(told.get("empty", []), dtype=int),
-            int(told.get("documents", 0)),
+            int(told.get("documents", 0)), tuple(tables.stored_columns(file.schema_arrow)),
         )  # fmt: skip
         return whole
 
@@ -105,8 +106,8 @@ class Reading:
 
     def columns(self) -> list[str]:
         """The label and ranking columns that are stored."""
-        names = self.directory.names()
-        return list(dict.fromkeys(c for n in names for c in tables.stored_columns(self.directory.open(n).schema_arrow)))
+        self._index()
+        return list(dict.fromkeys(c for _, shard in sorted(self._shards.items()) for c in shard.columns))
 
     def frame(
         self, qids: Iterable[str] | None = None, columns: Sequence[str] | None = None, *, with_text: bool = False
