@@ -25,16 +25,18 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--train", required=True, help="folder with corpus, queries, qrels/train.tsv")
 parser.add_argument("--test", required=True, nargs="+", help="folders with qrels and runs/bm25.txt.gz")
 parser.add_argument("--depth", type=int, default=30)
-parser.add_argument("--pairs-per-query", type=int, default=2)
+parser.add_argument("--model", help="a checkpoint; None = the built-in one")
+parser.add_argument("--pairs-per-query", type=int, nargs=3, default=(2, 3, 3), help="of each stage")
 parser.add_argument("--n-pairs", type=int, default=None, help="pairs compared a test query, each in both orders")
 parser.add_argument("--negatives", type=int, default=3)
-parser.add_argument("--queries", type=int, nargs=3, default=(1500, 10**9, 4000), help="of each stage, at most")
+parser.add_argument("--queries", type=int, nargs=3, default=(1500, 10**9, 10**9), help="of each stage, at most")
 parser.add_argument("--learning-rates", type=float, nargs=3, default=(2e-4, 2e-4, 1e-4))
-parser.add_argument("--max-length", type=int, default=160, help="tokens of a query and its documents")
+parser.add_argument("--max-length", type=int, default=192, help="tokens of a query and its documents")
 parser.add_argument("--seed", type=int, default=42)
 parser.add_argument("--work", help="where the models are kept, and reused if there; None = a temporary directory")
 parser.add_argument("--out")
 options = parser.parse_args()
+model = options.model or default_teacher()
 
 
 def drawn(ranked: list[str], low: int, high: int, rng: random.Random) -> list[str]:
@@ -51,7 +53,7 @@ def stages(dataset, qrels: pd.DataFrame) -> list[pd.DataFrame]:
 
     The ranking is the untrained checkpoint's own over the whole collection.
     """
-    encoder = ptd.BiEncoder(default_teacher(), max_length=128)
+    encoder = ptd.BiEncoder(model, max_length=128)
     documents, topics = pd.DataFrame(dataset.get_corpus_iter(verbose=False)), dataset.get_topics()
     relevant = qrels[qrels["label"] > 0].groupby("qid")["docno"].agg(set).to_dict()
     topics = topics[topics["qid"].isin(relevant)]
@@ -75,10 +77,10 @@ def stages(dataset, qrels: pd.DataFrame) -> list[pd.DataFrame]:
 
 def pointwise(frames: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> None:
     """A cross-encoder: binary cross-entropy on as many documents as the pairs hold."""
-    student = ptd.CrossEncoder(default_teacher(), max_length=options.max_length)
-    for frame, rate in zip(frames, options.learning_rates, strict=True):
-        lists = frame.groupby("qid", sort=False).head(1 + options.pairs_per_query)
-        settings = {"learning_rate": rate, "queries_per_batch": 32 // (1 + options.pairs_per_query)}
+    student = ptd.CrossEncoder(model, max_length=options.max_length)
+    for frame, rate, pairs in zip(frames, options.learning_rates, options.pairs_per_query, strict=True):
+        lists = frame.groupby("qid", sort=False).head(1 + pairs)
+        settings = {"learning_rate": rate, "queries_per_batch": 32 // (1 + pairs)}
         ptd.Distiller(student, ptd.BinaryCrossEntropy(), **settings).fit(lists, qrels)
     student.save(path)
 
@@ -86,12 +88,12 @@ def pointwise(frames: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> Non
 def pairwise(frames: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> None:
     """The classifier; prints the losses."""
     settings = {"kind": "classifier", "max_length": options.max_length, "verbose": True}
-    teacher = ptd.PairwiseTeacher(default_teacher(), **settings)
-    for frame, rate in zip(frames, options.learning_rates, strict=True):
-        teacher.training = ptd.PairTraining(learning_rate=rate, pairs_per_query=options.pairs_per_query)
+    teacher = ptd.PairwiseTeacher(model, **settings)
+    for frame, rate, pairs in zip(frames, options.learning_rates, options.pairs_per_query, strict=True):
+        teacher.training = ptd.PairTraining(learning_rate=rate, pairs_per_query=pairs)
         teacher.fit(frame, qrels)
         print("loss:", [round(entry["loss"], 3) for entry in teacher.history if "loss" in entry], flush=True)
-    teacher.save(path)
+        teacher.save(path, overwrite=True)
 
 
 work = Path(options.work or tempfile.mkdtemp())
@@ -122,7 +124,7 @@ for folder in options.test:
     figures["inconsistency"] = both.inconsistency
     rows.append({"test": Path(folder).name, **{name: round(value, 4) for name, value in figures.items()}})
     print(json.dumps(rows[-1]), flush=True)
-settings = {n: v for n, v in vars(options).items() if n not in ("out", "test", "train", "work")}
+settings = {n: v for n, v in vars(options).items() if n not in ("out", "test", "train", "work", "model")}
 report(
     {
         "train": Path(options.train).name,
