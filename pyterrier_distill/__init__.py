@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .generation.spans import SpanQueries
     from .labels.store import LabelStore
     from .prompts import Template
+    from .samplers import ListSampler
     from .students.bi_encoder import BiEncoder
     from .students.cross_encoder import CrossEncoder
     from .students.mono_t5 import MonoT5
@@ -57,6 +58,7 @@ _LAZY = {
     "BiEncoder": ".students.bi_encoder",
     "CrossEncoder": ".students.cross_encoder",
     "Distiller": ".distiller",
+    "ListSampler": ".samplers",
     "HF": ".backends.hf",
     "LabelStore": ".labels.store",
     "LabellingError": ".teachers.base",
@@ -87,6 +89,7 @@ __all__ = [
     "MonoT5",
     "LambdaLoss",
     "ListMLE",
+    "ListSampler",
     "LogitMSE",
     "PairwiseKL",
     "RankNet",

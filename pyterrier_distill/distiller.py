@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import copy
-import functools
-import logging
 import os
-import shutil
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyterrier as pt
 
-from . import checkpoints, frames, scoring
+from . import frames
 from .labels import identity
 from .losses import Loss
+from .samplers import ListSampler
 from .texts import text_source
 from .training import lists as training_lists
 from .training.settings import check_settings
 
 if TYPE_CHECKING:
     from .labels.store import LabelStore
-
-logger = logging.getLogger(__name__)
 
 
 class Distiller(pt.Estimator):
@@ -36,6 +31,8 @@ class Distiller(pt.Estimator):
     Args:
         student: a student, such as :class:`~pyterrier_distill.BiEncoder`.
         loss: a loss or a sum: ``InfoNCE() + 3.0 * KLDivergence()``.
+        sampler: a :class:`~pyterrier_distill.ListSampler` that draws documents of each list anew every epoch; None =
+            all of them, every time.
         learning_rate: peak of the schedule. 2e-5 suits whole pre-trained encoders; a student cut to a few layers wants
             up to 6e-4.
         warmup: share of all steps in which the rate climbs from 0.
@@ -43,7 +40,11 @@ class Distiller(pt.Estimator):
         epochs: passes over the lists.
         steps: optimiser steps; replaces ``epochs``.
         queries_per_batch: lists of one forward pass on each device.
-        accumulation: forward passes of one optimiser step.
+        accumulation: forward passes of one optimiser step. In-batch negatives come from one forward pass.
+        gradient_cache: compute each micro-batch again in the backward pass instead of keeping its activations (Gao et
+            al. 2021): the memory of one micro-batch however many queries a batch has, for about a third more time.
+        micro_batch_tokens: tokens, padding included, that go through the model at once; None = by device. It changes
+            speed and memory only.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``; weights stay float32.
         dropout: probability while training; None = the checkpoint's own. Matching embeddings wants 0.
         seed: of data order, dropout and everything else that is random.
@@ -55,6 +56,10 @@ class Distiller(pt.Estimator):
         save_every: optimiser steps between checkpoints; None = as ``eval_every``.
         verbose: whether to show progress.
         args: any further ``transformers.TrainingArguments`` (loggers, DeepSpeed, ...); they win over those above.
+
+    Started by ``torchrun`` or ``accelerate launch``, the processes share each batch: ``queries_per_batch`` is that of
+    one process, and every loss sees the lists of all of them, in-batch negatives too, so that n processes train as one
+    with n times the batch. Validation runs in the first of them.
 
     With a validation frame the best checkpoint is the one kept: best by ``metric``, or by the loss where there are no
     validation qrels.
@@ -79,6 +84,7 @@ class Distiller(pt.Estimator):
         student: Any,
         loss: Loss,
         *,
+        sampler: ListSampler | None = None,
         learning_rate: float = 2e-5,
         warmup: float = 0.1,
         schedule: str = "linear",
@@ -86,6 +92,8 @@ class Distiller(pt.Estimator):
         steps: int | None = None,
         queries_per_batch: int = 32,
         accumulation: int = 1,
+        gradient_cache: bool = False,
+        micro_batch_tokens: int | None = None,
         precision: str = "auto",
         dropout: float | None = None,
         seed: int = 42,
@@ -106,9 +114,12 @@ class Distiller(pt.Estimator):
             raise ValueError(
                 f"{loss!r} needs {', '.join(sorted(loss.needs - gives))}, which {type(student).__name__} does not give."
             )
+        if sampler is not None and not isinstance(sampler, ListSampler):
+            raise TypeError(f"sampler must be a ListSampler, such as ListSampler(8, depth=200), not {sampler!r}.")
         check_settings(locals())
         self.student = student
         self.loss = loss
+        self.sampler = sampler
         self.learning_rate = learning_rate
         self.warmup = warmup
         self.schedule = schedule
@@ -116,6 +127,8 @@ class Distiller(pt.Estimator):
         self.steps = steps
         self.queries_per_batch = queries_per_batch
         self.accumulation = accumulation
+        self.gradient_cache = gradient_cache
+        self.micro_batch_tokens = micro_batch_tokens
         self.precision = precision
         self.dropout = dropout
         self.seed = seed
@@ -138,7 +151,7 @@ class Distiller(pt.Estimator):
         return f"Distiller({self.student!r}, {self.loss!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Distiller) and self._settings() == other._settings()
+        return isinstance(other, Distiller) and self.settings() == other.settings()
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -219,8 +232,10 @@ class Distiller(pt.Estimator):
         data = "+".join(self._fingerprint(part) for part in (res, qrels, res_va, qrels_va, text) if part is not None)
         moving = self.student.trainable(self.loss.needs)
         before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
+        from .training import fitting
+
         try:
-            self._train(lists, validation, qrels_va, measure, data)
+            self.history = fitting.train(self, lists, validation, qrels_va, measure, data)
         except BaseException:
             moving.load_state_dict(before)
             raise
@@ -232,7 +247,8 @@ class Distiller(pt.Estimator):
         """Of what training or evaluation reads of a frame, a store, or a source of texts."""
         if not isinstance(frame, pd.DataFrame):
             return getattr(frame, "fingerprint", None) or identity.digest(identity.identity(frame))
-        read = ("qid", "docno", "query", self.student.text_field, *self.loss.columns(), frames.LABEL)
+        ranking = () if self.sampler is None else ("rank",)
+        read = ("qid", "docno", "query", self.student.text_field, *self.loss.columns(), *ranking, frames.LABEL)
         columns = [column for column in dict.fromkeys(read) if column in frame.columns]
         return training_lists.fingerprint(frame, columns, self.loss.query_columns())
 
@@ -240,7 +256,7 @@ class Distiller(pt.Estimator):
         """Lists of a frame, all in memory; or of a store, a block at a time."""
         from .training.reading import Reader
 
-        reader = Reader(self.student, self.loss, qrels, text, self)
+        reader = Reader(self.student, self.loss, qrels, text, self, self.sampler)
         if isinstance(res, pd.DataFrame):
             lists = reader.read(res)
             training_lists.check_lists(lists, self.loss, len(lists))
@@ -253,85 +269,10 @@ class Distiller(pt.Estimator):
         stored.check()
         return stored
 
-    def _settings(self) -> dict[str, str]:
-        """Everything that decides the outcome, by name; the student as it is before training."""
+    def settings(self) -> dict[str, str]:
+        """Everything that decides the outcome, as text by name; the student as it is before training."""
         names = (
-            "learning_rate", "warmup", "schedule", "epochs", "steps", "queries_per_batch", "accumulation", "precision",
-            "dropout", "seed", "metric", "eval_every", "early_stopping", "args",
+            "sampler", "learning_rate", "warmup", "schedule", "epochs", "steps", "queries_per_batch", "accumulation",
+            "precision", "dropout", "seed", "metric", "eval_every", "early_stopping", "args",
         )  # fmt: skip
         return {"student": repr(self.student), "loss": repr(self.loss), **{n: repr(getattr(self, n)) for n in names}}
-
-    def _train(self, lists: list, validation: Any, qrels_va: Any, measure: Any, data: str) -> None:
-        import torch
-
-        from .training import arguments, evaluation, memory, resuming, trainer
-
-        started = time.monotonic()
-        needs = self.loss.needs
-        device = self.student.model.device
-        precision = scoring.resolve_precision(self.precision, device)
-        if precision == "fp16" and device.type == "cpu":
-            raise ValueError("training in fp16 needs a GPU: take precision='bf16' or 'fp32' on this CPU.")
-        settings = {**self._settings(), "data": data, "weights": checkpoints.fingerprint(self.student.model)}
-        torch.manual_seed(self.seed)
-        module = trainer.TrainingModule(self.student, self.loss)
-        evaluate = None
-        if measure is not None:
-            evaluate = evaluation.by_measure(self.student, self.student.prepare_frame(validation), qrels_va, measure)
-        elif validation is not None:
-            self.student.prepare_lists(validation, needs)
-            evaluate = evaluation.by_loss(
-                module, self.student, self.loss, validation, self.queries_per_batch,
-                lambda: scoring.autocast(precision, device),
-            )  # fmt: skip
-        name = f"eval_{measure}" if measure is not None else "eval_loss"
-        told = arguments.training_arguments(self, len(lists), precision, name if evaluate else None)
-        directory, resume = resuming.open_directory(self.checkpoints, settings)
-        told.output_dir = str(directory)
-        finished = resuming.finished(directory, module)
-        if finished is not None:
-            self.history = finished["history"]
-            self.student.mark_trained(finished["manifest"])
-            return
-        try:
-            prepare = functools.partial(self.student.prepare_lists, needs=needs)
-            if isinstance(lists, list):
-                prepare(lists)
-            else:
-                lists.prepare_with(prepare)
-            callbacks = []
-            if self.early_stopping is not None and evaluate is not None:
-                from transformers import EarlyStoppingCallback
-
-                callbacks.append(EarlyStoppingCallback(self.early_stopping))
-            with memory.kept(device.type == "cpu"), trainer.dropout(module.trained, self.dropout):
-                run = trainer.Trainer(
-                    model=module,
-                    args=told,
-                    train_dataset=lists,
-                    data_collator=training_lists.Collator(self.student, self.loss),
-                    evaluation=evaluate,
-                    callbacks=callbacks,
-                    show=self.verbose,
-                )
-                if resume is not None:
-                    logger.info("going on from %s", resume)
-                run.train(resume_from_checkpoint=None if resume is None else str(resume))
-        finally:
-            if self.checkpoints is None:
-                shutil.rmtree(directory, ignore_errors=True)
-        self.history = list(run.state.log_history)
-        manifest = {
-            **settings,
-            "precision": precision,
-            "device": str(device),
-            "queries": len(lists),
-            "documents": sum(len(one.docnos) for one in lists) if isinstance(lists, list) else lists.documents,
-            "steps_taken": run.state.global_step,
-            "best": None if evaluate is None else {name.removeprefix("eval_"): run.state.best_metric},
-            "seconds": round(time.monotonic() - started, 1),
-            "versions": checkpoints.versions(),
-        }
-        if self.checkpoints is not None:
-            resuming.finish(directory, module, {"manifest": manifest, "history": self.history})
-        self.student.mark_trained(manifest)

@@ -1,10 +1,93 @@
-"""Which pairs of a ranking are worth asking about."""
+"""Which documents of a list are worth training on, and which pairs of a ranking worth asking about."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ListSampler:
+    """Documents drawn from each list anew every epoch, kept in the list's order.
+
+    Attributes:
+        size: documents drawn; a list that has no more stays whole.
+        depth: only from the first so many of the ranking; None = all of it. A frame's ranking is its ``rank`` column,
+            or the order of its rows where it has none.
+        strategy: ``"top"`` the first; ``"random"`` uniformly; ``"log_random"`` with weights 1 / log2(1 + rank), rank
+            from 1, so early ranks come more often; ``"with_positive"`` one relevant document (label > 0, at any
+            depth) and others that are not relevant, uniformly; without a relevant one, as ``"random"``.
+        seed: with the epoch and the query, it decides the draw.
+
+    References:
+        Rank-DistiLLM (Schlatt et al. 2025) §3: 8 of the first 200, one of them relevant.
+
+    Example:
+        >>> ListSampler(8, depth=200, strategy="with_positive")
+        ListSampler(size=8, depth=200, strategy='with_positive', seed=42)
+    """
+
+    size: int
+    depth: int | None = None
+    strategy: str = "random"
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("size", "depth"):
+            value = getattr(self, name)
+            if (value is None and name == "size") or (
+                value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1)
+            ):
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        if self.strategy not in _STRATEGIES:
+            raise ValueError(f"strategy must be one of {', '.join(_STRATEGIES)}, not {self.strategy!r}.")
+
+    @property
+    def reads_judgements(self) -> bool:
+        """Whether relevance decides the draw."""
+        return self.strategy == "with_positive"
+
+    def draw(
+        self, query: str, ranking: Sequence[int], relevant: Sequence[int] | None = None, epoch: int = 0
+    ) -> list[int]:
+        """Which documents of a list an epoch sees.
+
+        Args:
+            query: its text; lists of other queries are drawn independently.
+            ranking: positions of the list's documents, best first.
+            relevant: positions of relevant documents.
+            epoch: from 0.
+
+        Returns:
+            Positions, ascending.
+
+        Raises:
+            ValueError: if the strategy needs to know the relevant documents.
+        """
+        if self.reads_judgements and relevant is None:
+            raise ValueError('strategy="with_positive" needs judgements: pass qrels, or a frame with "label".')
+        rng = random.Random(hashlib.sha256(f"{self.seed}\0{epoch}\0{query}".encode()).digest())
+        first = list(ranking[: self.depth])
+        chosen: list[int] = []
+        if self.reads_judgements and relevant:
+            known = set(relevant)
+            chosen = [rng.choice(sorted(known))]
+            first = [n for n in first if n not in known]
+        most = self.size - len(chosen)
+        if self.strategy == "top" or len(first) <= most:
+            chosen += first[:most]
+        elif self.strategy == "log_random":  # Efraimidis and Spirakis: the largest of u^(1/w)
+            keys = {n: math.log(rng.random() or 1e-300) * math.log2(2 + rank) for rank, n in enumerate(first)}
+            chosen += sorted(first, key=keys.__getitem__, reverse=True)[:most]
+        else:
+            chosen += rng.sample(first, most)
+        return sorted(chosen)
+
+
+_STRATEGIES = ("top", "random", "log_random", "with_positive")
 
 
 @dataclass(frozen=True)

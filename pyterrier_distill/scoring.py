@@ -8,6 +8,7 @@ memory is halved and tried again. What a batch contains never changes what an in
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
@@ -39,7 +40,8 @@ def infer_device(device: str | None) -> torch.device:
     if device is not None:
         return torch.device(device)
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        local = int(os.environ.get("LOCAL_RANK", 0))  # each process that torchrun starts has a GPU of its own
+        return torch.device("cuda", local) if 0 < local < torch.cuda.device_count() else torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

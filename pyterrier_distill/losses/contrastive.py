@@ -99,6 +99,8 @@ class InfoNCE(base.Loss):
 class BinaryCrossEntropy(base.Loss):
     """Cross-entropy of σ(score), each document by itself, mean over documents.
 
+    Lists without a relevant document give no gradient: nothing says that anybody judged them.
+
     Args:
         label: the judgements: relevant where ≥ 1, not relevant where ≤ 0, a probability in between.
 
@@ -124,4 +126,6 @@ class BinaryCrossEntropy(base.Loss):
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
 
-        return functional.binary_cross_entropy(outputs.scores, labels[self.label], outputs.mask)
+        relevance = labels[self.label]
+        judged = ((relevance > 0) & outputs.mask).any(dim=-1, keepdim=True)
+        return functional.binary_cross_entropy(outputs.scores, relevance, outputs.mask & judged)

@@ -268,16 +268,12 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
 
     def embed(self, features: dict[str, Any], task: str, batch_size: int | None = None) -> Tensor:
         """Vectors ``[n, dimension]`` of tokenised texts, with gradients; short texts are not padded to long ones."""
-        import torch
+        from ..training import micro_batches
 
-        device = self.model.device
-        order, parts = [], []
-        budget = scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])
-        for positions, batch in scoring.pack(features, budget, batch_size):
-            batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-            parts.append(self.model(batch, task=task)["sentence_embedding"].float())
-            order.append(positions)
-        return torch.cat(parts)[torch.argsort(torch.cat(order)).to(parts[0].device)]
+        def forward(part: dict[str, Any]) -> Tensor:
+            return self.model(dict(part), task=task)["sentence_embedding"]
+
+        return micro_batches.run(features, forward, self.model.device, rows=batch_size)
 
     # -- as transformers ----------------------------------------------------------------------------------------------
 

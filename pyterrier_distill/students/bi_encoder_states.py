@@ -39,18 +39,23 @@ class BiEncoderStates:
         """
         import torch
 
+        from ..training import micro_batches
+
+        def forward(part: dict[str, Any]) -> tuple[Tensor, Tensor]:
+            with self._hidden_states():  # here, for the backward pass may call it again
+                out = self.model(dict(part), task="query")
+            mask = part["attention_mask"].bool()
+            layers = torch.stack([layer[mask] for layer in out["all_layer_embeddings"][1:]], dim=1)
+            return out["sentence_embedding"].float(), layers
+
         device = self.model.device
         vectors, states, order = [], {}, []
-        budget = scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])
-        with self._hidden_states():
-            for positions, batch in scoring.pack(features, budget):
-                batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-                mask = batch["attention_mask"].bool()
-                out = self.model(dict(batch), task="query")
-                vectors.append(out["sentence_embedding"].float())
-                layers = torch.stack([layer[mask] for layer in out["all_layer_embeddings"][1:]], dim=1)
-                states.update(zip(positions.tolist(), layers.split(mask.sum(dim=1).tolist()), strict=True))
-                order.append(positions)
+        for positions, part, (pooled, layers) in micro_batches.pieces(features, forward, device):
+            vectors.append(pooled)
+            states.update(
+                zip(positions.tolist(), layers.split(part["attention_mask"].sum(dim=1).tolist()), strict=True)
+            )
+            order.append(positions)
         inverse = torch.argsort(torch.cat(order)).to(device)
         return torch.cat(vectors)[inverse], torch.cat([states[n] for n in range(len(states))])
 

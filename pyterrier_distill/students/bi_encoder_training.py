@@ -90,6 +90,8 @@ class BiEncoderTraining:
         """A batch: tokenised queries, the distinct documents of all lists (tokens or vectors), and who is where."""
         import torch
 
+        from ..training import parallel
+
         batch: dict[str, Any] = {"queries": self.tokenise([one.query for one in lists], "query")}
         if not needs - losses.QUERY_SIDE:
             return batch
@@ -107,6 +109,7 @@ class BiEncoderTraining:
                         texts.append(one.texts[slot])
                 index[row, slot] = column[docno]
         batch["index"] = index
+        batch["keys"] = torch.tensor([parallel.key(docno) for docno in column])
         if vectors:
             batch["documents"] = torch.from_numpy(np.stack(vectors))
         else:
@@ -117,6 +120,8 @@ class BiEncoderTraining:
         """One forward pass over a collated batch; only what ``needs`` names is computed."""
         import torch
         import torch.nn.functional as F
+
+        from ..training import parallel
 
         outputs = losses.Outputs(mask=mask)
         if losses.QUERY_STATES in needs:
@@ -136,6 +141,8 @@ class BiEncoderTraining:
         if needs & {losses.SCORES, losses.BATCH_SCORES}:
             if self.sim_fn == SimFn.cos:
                 queries, documents = F.normalize(queries, dim=-1), F.normalize(documents, dim=-1)
+            if parallel.sharing() and losses.BATCH_SCORES in needs:
+                index, documents = parallel.gather_documents(index, batch["keys"].to(index.device), documents)
             outputs.batch_scores = queries @ documents.T
             outputs.batch_index = index
             outputs.scores = outputs.batch_scores.gather(-1, index)

@@ -141,16 +141,10 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
 
     def forward(self, batch: dict[str, Any], mask: Tensor, needs: frozenset[str]) -> losses.Outputs:
         """One forward pass over a collated batch; short pairs are not padded to long ones."""
-        import torch
+        from ..training import micro_batches
 
         device = next(self.model.parameters()).device
-        budget = scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])
-        order, parts = [], []
-        for positions, part in scoring.pack(batch["features"], budget):
-            part = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in part.items()}
-            parts.append(self.logits(part).float())
-            order.append(positions)
-        logits = torch.cat(parts)[torch.argsort(torch.cat(order)).to(device)]
+        logits = micro_batches.run(batch["features"], self.logits, device)
         mask = mask.to(device)
         outputs = losses.Outputs(mask=mask)
         if losses.SCORES in needs:

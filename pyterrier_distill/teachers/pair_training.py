@@ -102,7 +102,7 @@ def train(
 
     device = classifier.model.device
     precision = scoring.resolve_precision(classifier.precision, device)
-    budget = 4 * scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])
+    budget = 4 * scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])  # pairs are long
 
     class Module(torch.nn.Module):
         """What the Trainer sees."""

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from . import parallel
+
 
 def training_arguments(distiller: Any, queries: int, precision: str, metric: str | None) -> TrainingArguments:
     """What the Trainer is told.
@@ -20,7 +22,7 @@ def training_arguments(distiller: Any, queries: int, precision: str, metric: str
     Raises:
         ValueError: if checkpoints cannot be had when asked for, or transformers refuses an argument.
     """
-    batches = math.ceil(queries / distiller.queries_per_batch)
+    batches = math.ceil(queries / (distiller.queries_per_batch * parallel.world()))
     total = distiller.steps or max(1, math.ceil(batches / distiller.accumulation * distiller.epochs))
     every = distiller.eval_every or max(1, math.ceil(total / 10))
     save = distiller.save_every or every

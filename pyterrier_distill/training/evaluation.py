@@ -10,6 +10,7 @@ import pandas as pd
 import pyterrier as pt
 
 from ..losses import Loss
+from . import parallel
 from .lists import Collator, QueryList
 
 
@@ -71,7 +72,7 @@ def by_loss(
         import torch
 
         total = 0.0
-        with torch.no_grad(), context():
+        with torch.no_grad(), context(), parallel.alone():
             for start in range(0, len(lists), batch):
                 part = lists[start : start + batch]
                 features = collate(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class QueryList:
             (document i, document j, P(i ≻ j)) for preferences.
         doc_rows: where in ``doc_matrix`` the vectors of its documents stand, if training leaves documents frozen.
         doc_matrix: ``[M, D]`` vectors of all lists' documents, each once.
+        ranking: int ``[N]``, its documents from the first rank to the last; None = as they stand.
+        relevant: bool ``[N]``, or None where nobody judged.
     """
 
     query: str
@@ -37,6 +40,38 @@ class QueryList:
     labels: dict[str, np.ndarray]
     doc_rows: np.ndarray | None = None
     doc_matrix: np.ndarray | None = None
+    ranking: np.ndarray | None = None
+    relevant: np.ndarray | None = None
+
+    def part(self, positions: Sequence[int], loss: losses.Loss) -> QueryList:
+        """The list with some of its documents only; its ranking is not kept.
+
+        Args:
+            positions: of those documents, in the order that they shall have.
+            loss: knows what each label is about.
+        """
+        kept = np.asarray(positions, dtype=int)
+        labels = {}
+        for column, cells in self.labels.items():
+            if column in loss.query_columns():
+                labels[column] = cells
+            elif column in loss.pair_columns():
+                place = np.full(len(self.docnos), -1)
+                place[kept] = np.arange(len(kept))
+                both = place[cells[:, :2].astype(int)]
+                inside = (both >= 0).all(axis=1)
+                labels[column] = np.column_stack([both[inside], cells[inside, 2]]).astype(np.float32)
+            else:
+                labels[column] = cells[kept]
+        return dataclasses.replace(
+            self,
+            docnos=[self.docnos[n] for n in kept],
+            texts=None if self.texts is None else [self.texts[n] for n in kept],
+            labels=labels,
+            doc_rows=None if self.doc_rows is None else self.doc_rows[kept],
+            ranking=None,
+            relevant=None if self.relevant is None else self.relevant[kept],
+        )
 
 
 def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[QueryList]:
@@ -68,13 +103,24 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[
     preferences = {column: frame[column].to_numpy(dtype=object) for column in pairs}
     docnos = frame["docno"].to_numpy(dtype=object)
     texts = frame[text_field].to_numpy(dtype=object) if text_field in frame.columns else None
+    ranks = frame["rank"].to_numpy() if "rank" in frame.columns else None
+    relevant = frame[frames.LABEL].to_numpy() > 0 if frames.LABEL in frame.columns else None
     lists = []
     for n, rows in enumerate(rows_of):
         labels = {column: cells[n] for column, cells in per_query.items()}
         labels.update({column: cells[rows] for column, cells in per_document.items()})
         labels.update({column: _pairs(docnos[rows], cells[rows]) for column, cells in preferences.items()})
         texts_of = None if texts is None else texts[rows].tolist()
-        lists.append(QueryList(queries[n], docnos[rows].tolist(), texts_of, labels))
+        lists.append(
+            QueryList(
+                queries[n],
+                docnos[rows].tolist(),
+                texts_of,
+                labels,
+                ranking=None if ranks is None else np.argsort(ranks[rows], kind="stable"),
+                relevant=None if relevant is None else relevant[rows],
+            )
+        )
     return lists
 
 

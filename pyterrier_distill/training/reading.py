@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from .. import frames
 from ..losses import Loss
 from ..losses import base as losses
+from ..samplers import ListSampler
 from ..texts import text_source
 from . import lists as training_lists
 
@@ -22,16 +24,26 @@ class Reader:
         qrels: judgements, joined as ``label`` where the loss reads it; or None.
         text: where document texts are that the frames lack; None = in the frames.
         context: the transformer that reads, for messages.
+        sampler: draws documents of the lists that are read, or None.
 
     Raises:
         ValueError: if the judgements cannot be read.
     """
 
-    def __init__(self, student: Any, loss: Loss, qrels: pd.DataFrame | None, text: Any, context: Any):
+    def __init__(
+        self,
+        student: Any,
+        loss: Loss,
+        qrels: pd.DataFrame | None,
+        text: Any,
+        context: Any,
+        sampler: ListSampler | None = None,
+    ):
         self.student = student
         self.loss = loss
         self.context = context
-        joins = frames.LABEL in loss.columns() and qrels is not None
+        self.sampler = sampler
+        joins = qrels is not None and (frames.LABEL in loss.columns() or (sampler and sampler.reads_judgements))
         self.judged = frames.judgements(qrels) if joins else None
         self.on_queries = not loss.needs - losses.QUERY_SIDE
         self.text_field = student.text_field
@@ -46,6 +58,11 @@ class Reader:
     def label_columns(self) -> list[str]:
         """The columns besides ids and texts that frames must have."""
         return [c for c in self.loss.columns() if self.judged is None or c != frames.LABEL]
+
+    def ranking_columns(self, columns: Iterable[str]) -> list[str]:
+        """Those of ``columns`` that a sampler wants to see besides."""
+        wanted = () if self.sampler is None else ("rank", frames.LABEL)
+        return [c for c in wanted if c in columns and not (c == frames.LABEL and self.judged is not None)]
 
     def read(self, res: pd.DataFrame, *, whole: bool = True) -> list[training_lists.QueryList]:
         """Check a frame, cheapest checks first, and group it.
@@ -63,6 +80,8 @@ class Reader:
         frames.check_results(res if not self.on_queries or "docno" in res.columns else res[["qid"]])
         if self.on_queries:
             res = res.drop_duplicates("qid")
+        if self.judged is None and self.sampler is not None and self.sampler.reads_judgements:
+            frames.require_columns(res, [frames.LABEL], reader=repr(self.sampler), context=context)
         if self.judged is not None:
             res = frames.join_judgements(res, self.judged, any_judged=whole)
         if self.add_text is not None:

@@ -21,7 +21,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name in ("queries_per_batch", "accumulation"):
         if not whole(settings[name]):
             raise ValueError(f"{name} must be a whole number of at least 1, not {settings[name]!r}.")
-    for name in ("steps", "eval_every", "early_stopping", "save_every"):
+    for name in ("steps", "eval_every", "early_stopping", "save_every", "micro_batch_tokens"):
         if settings[name] is not None and not whole(settings[name]):
             raise ValueError(f"{name} must be None or a whole number of at least 1, not {settings[name]!r}.")
     for name in ("learning_rate", "epochs"):

@@ -54,7 +54,9 @@ class StoredLists(Dataset):
     def block(self, number: int) -> list[QueryList]:
         """The lists of one block."""
         if number not in self._kept:
-            frame = self.store.read(self.blocks[number], self.reader.label_columns())
+            labels = self.reader.label_columns()
+            ranking = self.reader.ranking_columns(self.store.columns())
+            frame = self.store.read(self.blocks[number], list(dict.fromkeys([*labels, *ranking])))
             lists = self.reader.read(frame, whole=False)
             if self._prepare is not None:
                 self._prepare(lists)

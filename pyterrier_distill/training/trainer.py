@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor, nn
 
 from ..losses import Loss
+from . import parallel, watching
 
 
 class TrainingModule(nn.Module):
@@ -22,6 +23,7 @@ class TrainingModule(nn.Module):
         self.trained = student.trainable(loss.needs)
         self.student = student
         self.loss = loss
+        self.spread: Tensor | None = None
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
         """Recompute activations in the backward pass; the Trainer calls it where its arguments ask for it."""
@@ -30,8 +32,12 @@ class TrainingModule(nn.Module):
                 module.gradient_checkpointing_enable(**kwargs)
 
     def forward(self, batch: dict[str, Any], mask: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The loss of one batch."""
-        return {"loss": self.loss(self.student.forward(batch, mask, self.loss.needs), labels)}
+        """The loss of one batch; of the batch that all processes hold together, where there are several."""
+        outputs = self.student.forward(batch, mask, self.loss.needs)
+        if parallel.sharing():
+            outputs, labels = parallel.gather_batch(outputs, labels, self.loss.pair_columns())
+        self.spread = watching.spread(outputs)
+        return {"loss": self.loss(outputs, labels)}
 
 
 class Progress(transformers.TrainerCallback):
@@ -61,16 +67,14 @@ class Progress(transformers.TrainerCallback):
         self.bar.close()
 
 
-class NonFinite(transformers.TrainerCallback):
-    """Stops a training whose loss is no number any more, and says what to try."""
+class Epochs(transformers.TrainerCallback):
+    """Tells an order which epoch begins: accelerate does not reach one inside the batches of several processes."""
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        loss = float((logs or {}).get("loss", 0.0))
-        if loss != loss or loss in (float("inf"), float("-inf")):
-            raise FloatingPointError(
-                f"the loss became {loss} at step {state.global_step}: lower the learning rate, lengthen the warm-up, or"
-                " train with precision='fp32'."
-            )
+    def __init__(self, order: Any):
+        self.order = order
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.order.set_epoch(int((state.epoch or 0) + 1e-9))
 
 
 class Trainer(transformers.Trainer):
@@ -89,7 +93,7 @@ class Trainer(transformers.Trainer):
         for callback in (transformers.ProgressCallback, transformers.PrinterCallback):
             self.remove_callback(callback)
         self.add_callback(Progress(show))
-        self.add_callback(NonFinite())
+        self.add_callback(watching.Watcher(self.model, self.args.metric_for_best_model))
 
     def _get_train_sampler(self, train_dataset=None):
         """A dataset's own order, where it has one."""
@@ -98,13 +102,16 @@ class Trainer(transformers.Trainer):
         if own is None:
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return own(seed, self.args.world_size)
+        order = own(seed, self.args.world_size)
+        self.add_callback(Epochs(order))
+        return order
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Evaluate, log, and tell the callbacks."""
         training = self.model.training
         self.model.eval()
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluation().items()}
+        found = parallel.from_main(self.evaluation)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.model.train(training)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -1,0 +1,105 @@
+"""Two processes train as one that has the whole batch: the same loss at every step, the same weights."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pandas as pd
+import pytest
+
+SCRIPT = """
+    import json, os, sys
+    import numpy as np, pandas as pd
+    import pyterrier_distill as ptd
+
+    import torch
+
+    name, data, out, loss, kind, extra = sys.argv[1:]
+    torch.set_num_threads(1)
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    frame = pd.read_pickle(data)
+    fp32 = {"precision": "fp32", "device": "cpu"}
+    student = getattr(ptd, kind)(name, **fp32)
+    qrels = frame.loc[frame["label"] > 0, ["qid", "docno", "label"]]
+    settings = {"precision": "fp32", "verbose": False, "dropout": 0.0, "learning_rate": 1e-3, "epochs": 3}
+    settings.update(eval(extra))
+    validation = settings.pop("validation", False)
+    settings = {"queries_per_batch": 8 // world, "args": {"logging_steps": 1}, **settings}
+    d = ptd.Distiller(student, eval(loss, vars(ptd)), **settings)
+    d.fit(frame.drop(columns="label"), qrels, *((frame, qrels) if validation else ()))
+    if int(os.environ.get("RANK", 0)) == world - 1:
+        record = {
+            "losses": [entry["loss"] for entry in d.history if "loss" in entry],
+            "evaluations": [entry["eval_nDCG@10"] for entry in d.history if "eval_nDCG@10" in entry],
+            "scores": student(frame)["score"].tolist(),
+            "processes": student.manifest["processes"],
+        }
+        open(out, "w").write(json.dumps(record))
+"""
+
+
+@pytest.fixture
+def frame(documents) -> pd.DataFrame:
+    """Sixteen queries with two to six documents; the documents of one are relevant to another."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for n in range(16):
+        for rank, docno in enumerate(rng.choice(documents["docno"], size=rng.integers(2, 7), replace=False)):
+            rows.append((f"q{n}", f"{'red green dog tree'.split()[n % 4]} {n}", docno, rank, float(rng.normal())))
+    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "rank", "teacher_score"]).merge(documents, on="docno")
+    frame = frame.sort_values(["qid", "rank"], ignore_index=True)
+    frame["label"] = ((frame["rank"] == 0) & (frame["qid"] != "q5")).astype(int)
+    others = {qid: rows["docno"].tolist() for qid, rows in frame.groupby("qid")}
+    frame["teacher_prefs"] = [
+        {other: float(rng.random()) for other in others[row.qid] if other > row.docno} for row in frame.itertuples()
+    ]
+    return frame.assign(score=-frame["rank"].astype(float))
+
+
+def trained(tmp_path, tiny, frame, loss, kind, processes, extra="{}"):
+    """What a training in so many processes recorded."""
+    script, data, out = tmp_path / "train.py", tmp_path / "data", tmp_path / f"{processes}.json"
+    script.write_text(textwrap.dedent(SCRIPT))
+    frame.to_pickle(data)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    command = [sys.executable, str(script), tiny, str(data), str(out), loss, kind, extra]
+    running = []
+    for rank in range(processes):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} if processes > 1 else dict(os.environ)
+        running.append(subprocess.Popen(command, env=own, stderr=subprocess.PIPE, text=True, cwd=tmp_path))
+    errors = [process.communicate(timeout=300)[1] for process in running]
+    assert all(process.returncode == 0 for process in running), errors[-1][-3000:]
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize(
+    "loss, kind, extra",
+    [
+        ("InfoNCE(temperature=0.1) + 0.5 * KLDivergence()", "BiEncoder", "{}"),
+        ("RankNet() + PairwiseKL() + LocalizedContrastive()", "CrossEncoder", "{'gradient_cache': True}"),
+        ("InfoNCE()", "BiEncoder", "{'sampler': ptd.ListSampler(3), 'validation': True, 'eval_every': 2}"),
+    ],
+)
+def test_two_processes_train_as_one(tiny, frame, tmp_path, loss, kind, extra):
+    one = trained(tmp_path, tiny, frame, loss, kind, 1, extra)
+    two = trained(tmp_path, tiny, frame, loss, kind, 2, extra)
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert len(one["losses"]) == 6 and len(set(one["losses"])) > 1
+    np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-4)
+    np.testing.assert_allclose(two["evaluations"], one["evaluations"], atol=1e-6)
+    np.testing.assert_allclose(two["scores"], one["scores"], atol=1e-3)
+
+
+def test_a_mistake_ends_both_processes(tiny, frame, tmp_path):
+    with pytest.raises(AssertionError, match="save_every=3 must be a multiple"):
+        trained(
+            tmp_path, tiny, frame, "InfoNCE()", "BiEncoder", 2,
+            "{'validation': True, 'eval_every': 2, 'save_every': 3}",
+        )  # fmt: skip
