@@ -55,7 +55,8 @@ class Distiller(pt.Estimator):
             there. None = nothing is kept, and nothing can be resumed.
         save_every: optimiser steps between checkpoints; None = as ``eval_every``.
         verbose: whether to show progress.
-        args: any further ``transformers.TrainingArguments`` (loggers, DeepSpeed, ...); they win over those above.
+        args: any further ``transformers.TrainingArguments`` (loggers, DeepSpeed, ``torch_compile``, ...); they win over
+            those above.
 
     Started by ``torchrun`` or ``accelerate launch``, the processes share each batch: ``queries_per_batch`` is that of
     one process, and every loss sees the lists of all of them, in-batch negatives too, so that n processes train as one

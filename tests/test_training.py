@@ -243,6 +243,25 @@ def test_dropout_is_the_same_when_recomputed(tiny, results):
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
 
 
+def test_compiled_training_is_the_same_training(tiny, results):
+    scores, graphs = [], []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    for args in ({}, {"torch_compile": True, "torch_compile_backend": backend}):
+        assert not graphs
+        student = ptd.CrossEncoder(tiny, **FP32)
+        settings = {**SETTINGS, "learning_rate": 1e-3, "epochs": 2, "args": args}
+        ptd.Distiller(student, ptd.KLDivergence(), **settings).fit(results)
+        scores.append(student(results)["score"].to_numpy())
+        assert not any("forward" in vars(m) for m in student.model.modules())
+    assert graphs
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
+
+
 # -- what is said -----------------------------------------------------------------------------------------------------
 
 

@@ -60,4 +60,5 @@ def training_arguments(distiller: Any, queries: int, precision: str, metric: str
         "remove_unused_columns": False,
         "dataloader_pin_memory": device == "cuda",
     }
-    return TrainingArguments(**{**arguments, **(distiller.args or {})})
+    given = {name: value for name, value in (distiller.args or {}).items() if not name.startswith("torch_compile")}
+    return TrainingArguments(**{**arguments, **given})  # compiling is ours: see trainer.compiled

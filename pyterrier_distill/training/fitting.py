@@ -84,6 +84,7 @@ def train(
             memory.kept(device.type == "cpu"),
             micro_batches.cut(cut),
             trainer.dropout(module.trained, distiller.dropout),
+            trainer.compiled(module.trained, distiller.args or {}),
         ):
             run = trainer.Trainer(
                 model=module,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pyterrier as pt
+import torch
 import transformers
 from torch import Tensor, nn
 
@@ -116,6 +118,27 @@ class Trainer(transformers.Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+@contextmanager
+def compiled(module: nn.Module, args: Mapping[str, Any]) -> Iterator[None]:
+    """Within, the transformers in ``module`` run compiled, if ``args`` ask for it as TrainingArguments would.
+
+    Compiling them and not the whole forward pass leaves the cutting into micro-batches to Python, where it belongs.
+    """
+    names = ("torch_compile_backend", "torch_compile_mode")
+    wanted = args.get("torch_compile", any(args.get(name) for name in names))
+    found = [m for m in module.modules() if isinstance(m, transformers.PreTrainedModel)] if wanted else []
+    inner = {part for one in found for part in one.modules() if part is not one}
+    outermost = [one for one in found if one not in inner]
+    options = {name.removeprefix("torch_compile_"): args[name] for name in names if args.get(name)}
+    for one in outermost:
+        one.forward = torch.compile(one.forward, dynamic=True, **options)  # sentence-transformers calls it by name
+    try:
+        yield
+    finally:
+        for one in outermost:
+            del one.forward
 
 
 class dropout:
