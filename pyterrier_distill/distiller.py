@@ -17,6 +17,7 @@ import pyterrier as pt
 from . import checkpoints, frames, scoring
 from .labels import identity
 from .losses import Loss
+from .losses.base import lacking
 from .texts import text_source
 from .training import lists as training_lists
 from .training.settings import check_settings
@@ -103,9 +104,7 @@ class Distiller(pt.Estimator):
         if gives is None:
             raise TypeError(f"student must be a student of pyterrier_distill, such as BiEncoder(...), not {student!r}.")
         if not loss.needs <= gives:
-            raise ValueError(
-                f"{loss!r} needs {', '.join(sorted(loss.needs - gives))}, which {type(student).__name__} does not give."
-            )
+            raise ValueError(lacking(loss, student))
         check_settings(locals())
         self.student = student
         self.loss = loss

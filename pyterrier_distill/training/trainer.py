@@ -31,7 +31,7 @@ class TrainingModule(nn.Module):
 
     def forward(self, batch: dict[str, Any], mask: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The loss of one batch."""
-        return {"loss": self.loss(self.student.forward(batch, mask, self.loss.needs), labels)}
+        return {"loss": self.loss.total(self.student.forward(batch, mask, self.loss.needs), labels)}
 
 
 class Progress(transformers.TrainerCallback):
