@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import pyterrier as pt
 from .. import checkpoints, scoring
 from .artifact import StudentArtifact
 from .joint import JointStudent, Pair
-from .ustad_modes import CROSS, DUAL, check_mode, check_modes
+from .ustad_modes import CROSS, DUAL, LATE, check_mode, check_modes, check_scale
 from .ustad_training import USTADTraining
 
 if TYPE_CHECKING:
@@ -58,9 +57,11 @@ class USTAD(USTADTraining, JointStudent):
             with a [CLS] of their own. None = as saved, otherwise mean.
         query_length: tokens of a query, [CLS] and [SEP] included, the rest is cut; also where documents begin. None =
             as saved, otherwise 32, which holds nearly all questions that people ask of search engines.
-        scale: multiplies the scores of all modes. None = as saved, otherwise 1: the paper's inner products, which for
-            all-MiniLM-L6-v2 spread over a list by about 2 (cross, dual) and 40 (late, a sum over tokens). Take less,
-            such as 1/sqrt(dimension), for wider encoders, whose losses start saturated.
+        scale: multiplies the scores of all modes, or of some: ``{"late": 0.1}``. None = as saved, otherwise 1: the
+            paper's inner products. Those of all-MiniLM-L6-v2 spread over a list by about 2 (cross, dual), as a softmax
+            wants them, but by 40 in the late mode, a sum over tokens: trained beside others it wants about one over the
+            tokens of a query, or its loss and its differences to them outweigh theirs. Vectors of wider encoders are
+            longer; 1/sqrt(dimension) is usual.
         max_length: positions of query and document together; documents have ``max_length - query_length`` of them, the
             rest is cut. None = as saved, otherwise as many as the model reads.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16`` of ranking; ``auto`` = bf16 where the hardware multiplies
@@ -82,7 +83,8 @@ class USTAD(USTADTraining, JointStudent):
 
     Example::
 
-        student = ptd.USTAD("sentence-transformers/all-MiniLM-L6-v2", modes=("cross", "dual", "late"), max_length=256)
+        minilm = "sentence-transformers/all-MiniLM-L6-v2"
+        student = ptd.USTAD(minilm, modes=("cross", "dual", "late"), scale={"late": 0.1})
         ptd.Distiller(student, ptd.LocalizedContrastive() + 0.1 * ptd.ScoreMatch()).fit(candidates(topics), qrels)
         encoder = student.as_bi_encoder()
         (encoder >> index).index(documents)
@@ -104,7 +106,7 @@ class USTAD(USTADTraining, JointStudent):
         layers: int | Sequence[int] | None = None,
         pooling: str | None = None,
         query_length: int | None = None,
-        scale: float | None = None,
+        scale: float | Mapping[str, float] | None = None,
         max_length: int | None = None,
         precision: str = "auto",
         batch_size: int | None = None,
@@ -123,20 +125,18 @@ class USTAD(USTADTraining, JointStudent):
         self.layers = list(layers) if isinstance(layers, tuple) else layers
         self.pooling = saved.get("pooling", "mean") if pooling is None else pooling
         self.query_length = saved.get("query_length", QUERY_LENGTH) if query_length is None else query_length
-        self.scale = saved.get("scale", 1.0) if scale is None else scale
+        self.scale = check_scale(saved.get("scale", 1.0) if scale is None else scale)
         self.max_length = saved.get("max_length") if max_length is None else max_length
         self._check_settings()
 
     def _check_settings(self) -> None:
         if self.pooling not in ("mean", "cls"):
             raise ValueError(f"pooling must be 'mean' or 'cls', not {self.pooling!r}.")
-        length, scale = self.query_length, self.scale
+        length = self.query_length
         if isinstance(length, bool) or not isinstance(length, int) or length < 3:
             raise ValueError(f"query_length must be a whole number of at least 3 tokens, not {length!r}.")
         if self.max_length is not None and self.max_length < length + 3:
             raise ValueError(f"query_length={length} leaves no place for documents in max_length={self.max_length}.")
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
-            raise ValueError(f"scale must be a positive number, not {scale!r}.")
 
     # -- the model ----------------------------------------------------------------------------------------------------
 
@@ -204,6 +204,10 @@ class USTAD(USTADTraining, JointStudent):
         """
         return self.apply_attributes(mode=mode)
 
+    def scale_of(self, mode: str) -> float:
+        """What the scores of ``mode`` are multiplied by."""
+        return self.scale.get(mode, 1.0) if isinstance(self.scale, dict) else self.scale
+
     def as_bi_encoder(self) -> USTADBiEncoder:
         """The dual mode as a ``pyterrier_dr.BiEncoder`` of the same weights: it indexes, retrieves, and writes
         ``query_vec`` and ``doc_vec`` for :class:`~pyterrier_distill.EmbeddingMatch`."""
@@ -226,8 +230,8 @@ class USTAD(USTADTraining, JointStudent):
             query = dict(zip(queries, self.vectors(queries, "query"), strict=True))
             document = dict(zip(documents, self.vectors(documents, "document"), strict=True))
             products = np.array([query[q] @ document[d] for q, d in pairs], dtype=np.float32)
-            return np.float32(self.scale) * products
-        return np.float32(self.scale) * self._late(pairs, queries, documents)
+            return np.float32(self.scale_of(DUAL)) * products
+        return np.float32(self.scale_of(LATE)) * self._late(pairs, queries, documents)
 
     def _late(self, pairs: Sequence[Pair], queries: list[str], documents: list[str]) -> np.ndarray:
         """Late interaction of pairs, some documents at a time: token vectors of all would not fit in memory."""

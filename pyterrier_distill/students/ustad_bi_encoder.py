@@ -28,8 +28,8 @@ class USTADBiEncoder(pyterrier_dr.BiEncoder):
     different positions, so it is saved as the student: ``USTAD(path).as_bi_encoder()``.
 
     Args:
-        ustad: the student. Vectors are multiplied by the root of its ``scale``, so inner products are the dual mode's
-            scores.
+        ustad: the student. Vectors are multiplied by the root of its dual ``scale``, so inner products are the dual
+            mode's scores.
         batch_size: most texts of one forward pass; PyTerrier also hands over this many documents at once when indexing.
     """
 
@@ -69,7 +69,7 @@ class USTADBiEncoder(pyterrier_dr.BiEncoder):
             raise ValueError(f"texts must be a list of texts, not the text {texts!r}.")
         # pyterrier_dr passes its own progress bar round the texts where verbose; ours counts distinct ones.
         texts = list(getattr(texts, "iterable", texts))
-        root = np.float32(math.sqrt(self.ustad.scale))
+        root = np.float32(math.sqrt(self.ustad.scale_of("dual")))
         return root * self.ustad.vectors(texts, side, batch_size or self.batch_size)
 
     def encode_queries_torch(self, texts: list[str], batch_size: int | None = None) -> torch.Tensor:
@@ -81,7 +81,7 @@ class USTADBiEncoder(pyterrier_dr.BiEncoder):
         if not texts:
             return torch.empty((0, self.dimension), device=self.ustad.model.device)
         states, query, _ = self.ustad.encode(self.ustad.reader.queries(list(texts)))
-        return math.sqrt(self.ustad.scale) * pool(states, query, self.ustad.pooling)
+        return math.sqrt(self.ustad.scale_of("dual")) * pool(states, query, self.ustad.pooling)
 
     def query_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> QueryEncoder:
         """Q → Q with ``query_vec`` (float32[dimension]); also R → R."""

@@ -24,7 +24,6 @@ class USTADTraining:
     modes: tuple[str, ...]
     mode: str
     pooling: str
-    scale: float
     model: nn.Module
     reader: Reader
 
@@ -60,7 +59,7 @@ class USTADTraining:
 
         states, query, document = self.encode(features)
         products = inner_products(pool(states, query, self.pooling), pool(states, document, self.pooling))
-        return self.scale * products.unsqueeze(-1)
+        return self.scale_of(ustad_modes.CROSS) * products.unsqueeze(-1)
 
     def collate(self, lists: list[QueryList], needs: frozenset[str]) -> dict[str, Any]:
         """A batch: all pairs of all lists; the distinct queries and documents, and which pair has which."""
@@ -163,9 +162,10 @@ class USTADTraining:
             q, d = query_of[pairs], row_of[document_of[pairs]]
             if ustad_modes.DUAL in modes:
                 products = inner_products(q_vectors[q], pool(states, mask, self.pooling)[d])
-                parts[ustad_modes.DUAL].append(self.scale * products)
+                parts[ustad_modes.DUAL].append(self.scale_of(ustad_modes.DUAL) * products)
             if ustad_modes.LATE in modes:
-                parts[ustad_modes.LATE].append(self.scale * sum_max(q_states[q], q_mask[q], states[d], mask[d]))
+                products = sum_max(q_states[q], q_mask[q], states[d], mask[d])
+                parts[ustad_modes.LATE].append(self.scale_of(ustad_modes.LATE) * products)
             order.append(pairs)
         back = torch.argsort(torch.cat(order))
         scores = {mode: torch.cat(values)[back] for mode, values in parts.items()}
