@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .students.bi_encoder import BiEncoder
     from .students.cross_encoder import CrossEncoder
     from .students.mono_t5 import MonoT5
+    from .students.ustad import USTAD
     from .teachers.base import LabellingError
     from .teachers.fusion import fuse_teachers
     from .teachers.listwise import ListwiseLLMTeacher
@@ -72,6 +73,7 @@ _LAZY = {
     "SetwiseTeacher": ".teachers.setwise",
     "SpanQueries": ".generation.spans",
     "Template": ".prompts",
+    "USTAD": ".students.ustad",
     "VLLM": ".backends.vllm",
     "bm25": ".corpora.first_stage",
     "explode_queries": ".generation.queries",
@@ -110,6 +112,7 @@ __all__ = [
     "explode_queries",
     "HF",
     "OpenAI",
+    "USTAD",
     "VLLM",
     "Template",
     "LabelStore",

@@ -13,6 +13,7 @@ import pyterrier as pt
 from . import frames
 from .labels import identity
 from .losses import Loss
+from .losses.base import lacking
 from .samplers import ListSampler
 from .texts import text_source
 from .training import lists as training_lists
@@ -112,9 +113,7 @@ class Distiller(pt.Estimator):
         if gives is None:
             raise TypeError(f"student must be a student of pyterrier_distill, such as BiEncoder(...), not {student!r}.")
         if not loss.needs <= gives:
-            raise ValueError(
-                f"{loss!r} needs {', '.join(sorted(loss.needs - gives))}, which {type(student).__name__} does not give."
-            )
+            raise ValueError(lacking(loss, student))
         if sampler is not None and not isinstance(sampler, ListSampler):
             raise TypeError(f"sampler must be a ListSampler, such as ListSampler(8, depth=200), not {sampler!r}.")
         check_settings(locals())

@@ -57,6 +57,10 @@ def teacher(kind, model, **settings):
     return lambda env: kind(env[model], precision="fp32", device="cpu", **settings)
 
 
+def ustad_bi_encoder(env):
+    return ptd.USTAD(env["tiny"], query_length=16, precision="fp32", device="cpu").as_bi_encoder()
+
+
 def stored(env):
     return ptd.RunTeacher(env["results"].assign(teacher_score=env["results"]["teacher_score"]))
 
@@ -75,6 +79,12 @@ TRANSFORMERS = {
     "CrossEncoder": (teacher(ptd.CrossEncoder, "tiny"), "R"),
     "CrossEncoder (decoder)": (teacher(ptd.CrossEncoder, "tiny_llm"), "R"),
     "MonoT5": (teacher(ptd.MonoT5, "tiny_t5"), "R"),
+    "USTAD (cross)": (teacher(ptd.USTAD, "tiny", mode="cross", query_length=16), "R"),
+    "USTAD (dual)": (teacher(ptd.USTAD, "tiny", mode="dual", query_length=16), "R"),
+    "USTAD (late)": (teacher(ptd.USTAD, "tiny", mode="late", query_length=16), "R"),
+    "USTAD as bi-encoder on results": (ustad_bi_encoder, "R"),
+    "USTAD as bi-encoder on queries": (ustad_bi_encoder, "Q"),
+    "USTAD as bi-encoder on documents": (ustad_bi_encoder, "D"),
     "PointwiseTeacher (cross-encoder)": (teacher(ptd.PointwiseTeacher, "tiny_cross"), "R"),
     "PointwiseTeacher (monoT5)": (teacher(ptd.PointwiseTeacher, "tiny_t5"), "R"),
     "PointwiseTeacher (LLM)": (teacher(ptd.PointwiseTeacher, "tiny_llm"), "R"),
@@ -94,6 +104,7 @@ TRANSFORMERS = {
     "BM25 (bm25s)": (lambda env: ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s"), "Q"),
 }
 RE_RANKERS = ["BiEncoder on results", "asymmetric BiEncoder", "scorer", "Distiller"]
+RE_RANKERS += ["USTAD (cross)", "USTAD (dual)", "USTAD (late)", "USTAD as bi-encoder on results"]
 TEACHERS = [name for name in TRANSFORMERS if "Teacher" in name and "queries" not in name] + ["fuse_teachers"]
 #: Those whose score of a document depends on nothing but the query and the document.
 POINTWISE = RE_RANKERS + [name for name in TEACHERS if name.startswith("PointwiseTeacher")]

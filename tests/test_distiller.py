@@ -61,7 +61,7 @@ def test_matching_embeddings_brings_the_student_to_its_teacher(teacher, queries)
         ptd.ListNet(),
         ptd.MSE(),
         ptd.MarginMSE(pairs="all"),
-        ptd.ScoreMatch(),
+        ptd.ScoreMatch(label="teacher_score"),
         ptd.LocalizedContrastive(),
         ptd.InfoNCE(temperature=0.05),
         ptd.InfoNCE(temperature=0.05) + 3.0 * ptd.KLDivergence(),

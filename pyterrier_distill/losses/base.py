@@ -18,9 +18,22 @@ QUERY_STATES = "query_states"  # [T, layers, D], T tokens of all queries
 DOC_VECTORS = "doc_vectors"  # [B, N, D]
 BATCH_SCORES = "batch_scores"  # [B, M], with batch_index [B, N]
 LOGITS = "logits"  # [B, N, 2]: false, true
+MODES = "modes"  # mode → Outputs, of a student that scores in several
 
 #: What a student gives without any document.
 QUERY_SIDE = frozenset({QUERY_VECTORS, QUERY_STATES})
+
+#: Why most students do not give it, and what to do.
+HINTS = {
+    MODES: (
+        "it aligns the modes of one student that trains several, such as USTAD(path, modes=('cross', 'dual'));"
+        ' to match a teacher\'s scores pass label="teacher_score"'
+    ),
+    BATCH_SCORES: (
+        "scores of a query against the documents of others come from students that read documents alone (a USTAD"
+        " without the cross mode); LocalizedContrastive() contrasts within a query's own list"
+    ),
+}
 
 
 @dataclass
@@ -38,6 +51,7 @@ class Outputs:
         batch_scores: ``[B, M]``: each query against its own list and the documents of the others; −inf where a
             document must not count for a query.
         batch_index: int ``[B, N]``: the column of ``batch_scores`` where each document of the lists stands.
+        modes: mode → its outputs, of a student that trains several ways of scoring at once (USTAD); None of others.
     """
 
     mask: Tensor
@@ -48,6 +62,7 @@ class Outputs:
     logits: Tensor | None = None
     batch_scores: Tensor | None = None
     batch_index: Tensor | None = None
+    modes: dict[str, Outputs] | None = None
 
 
 class Loss:
@@ -104,6 +119,18 @@ class Loss:
             A scalar.
         """
         raise TypeError(f"{type(self).__name__} does not say how it is computed.")
+
+    def total(self, outputs: Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        """What training minimises: the loss, summed over the modes of a student that has several (USTAD Eq. 8).
+
+        Args:
+            outputs: as for calling it.
+            labels: as for calling it; the same for all modes.
+        """
+        if outputs.modes is None:
+            return self(outputs, labels)
+        first, *others = (self(mode, labels) for mode in outputs.modes.values())
+        return sum(others, start=first)
 
     def terms(self) -> list[tuple[float, Loss]]:
         """The weighted terms of a sum; a single loss is its own only term, with weight 1."""
@@ -181,5 +208,21 @@ class WeightedSum(Loss):
             total = total + weight * term(outputs, labels)
         return total
 
+    def total(self, outputs: Outputs, labels: Mapping[str, Any]) -> Tensor:
+        weight, first = self._terms[0]
+        total = weight * first.total(outputs, labels)
+        for weight, term in self._terms[1:]:
+            total = total + weight * term.total(outputs, labels)
+        return total
+
     def __repr__(self) -> str:
         return " + ".join(repr(term) if weight == 1 else f"{weight!r} * {term!r}" for weight, term in self._terms)
+
+
+def lacking(loss: Loss, student: Any) -> str:
+    """What a loss needs that a student does not give, why, and what to do, in a sentence or two."""
+    absent = [(term, sorted(term.needs - student.gives)) for _, term in loss.terms() if term.needs - student.gives]
+    who = type(student).__name__
+    said = "; ".join(f"{term!r} needs {', '.join(outputs)}, which {who} does not give" for term, outputs in absent)
+    hints = dict.fromkeys(HINTS[output] for _, outputs in absent for output in outputs if output in HINTS)
+    return ": ".join([said, *hints]) + "."

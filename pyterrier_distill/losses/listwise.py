@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -75,33 +76,46 @@ class ListNet(base.Loss):
 
 
 class ScoreMatch(base.Loss):
-    """Mean absolute difference between the student's scores and another scoring of the same documents.
+    """Mean absolute difference between two scorings of the same documents.
 
-    USTAD aligns the modes of one model with it; over a label column it aligns the student with any stored scores.
+    Without ``label``, between the modes of a student that trains several (:class:`~pyterrier_distill.USTAD`): summed
+    over the pairs of modes, so its weight is Eq. 8's λ for each pair. Both modes of a pair move. With ``label``,
+    between the student's scores, in each mode, and that column.
 
     Args:
-        label: the other scores, on the student's scale.
+        label: the other scores, on the student's scale, such as ``"teacher_score"``; None = the student's other modes.
 
     References:
         USTAD (Kim et al. 2024) Eq. 8, the λ term.
 
     Labels:
-        ``teacher_score``: float a document, ``[B, N]``.
+        none; with ``label``, float a document, ``[B, N]``.
 
     Relations:
         :class:`MSE` with absolute instead of squared differences.
 
     Example:
-        >>> ScoreMatch()
-        ScoreMatch()
+        >>> ScoreMatch(label="teacher_score")
+        ScoreMatch(label='teacher_score')
     """
 
     min_documents = 1
 
-    def __init__(self, label: str = TEACHER_SCORE):
+    def __init__(self, label: str | None = None):
         self.label = label
+        self.needs = frozenset({base.MODES if label is None else base.SCORES})
+
+    def columns(self) -> tuple[str, ...]:
+        return () if self.label is None else (self.label,)
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
 
-        return functional.score_match(outputs.scores, labels[self.label], outputs.mask)
+        if self.label is not None:
+            return functional.score_match(outputs.scores, labels[self.label], outputs.mask)
+        pairs = itertools.combinations((mode.scores for mode in outputs.modes.values()), 2)
+        first, *others = (functional.score_match(a, b, outputs.mask) for a, b in pairs)
+        return sum(others, start=first)
+
+    def total(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        return self(outputs, labels) if self.label is None else super().total(outputs, labels)

@@ -148,13 +148,13 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
         mask = mask.to(device)
         outputs = losses.Outputs(mask=mask)
         if losses.SCORES in needs:
-            outputs.scores = _spread(self.score(logits), mask)
+            outputs.scores = spread(self.score(logits), mask)
         if losses.LOGITS in needs:
-            outputs.logits = _spread(logits, mask)
+            outputs.logits = spread(logits, mask)
         return outputs
 
 
-def _spread(values: Tensor, mask: Tensor) -> Tensor:
+def spread(values: Tensor, mask: Tensor) -> Tensor:
     """Values ``[n, ...]`` of the real documents, list by list, as ``[B, N, ...]``; 0 in the padding."""
     spread = values.new_zeros(*mask.shape, *values.shape[1:])
     spread[mask] = values

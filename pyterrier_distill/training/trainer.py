@@ -39,7 +39,7 @@ class TrainingModule(nn.Module):
         if parallel.sharing():
             outputs, labels = parallel.gather_batch(outputs, labels, self.loss.pair_columns())
         self.spread = watching.spread(outputs)
-        return {"loss": self.loss(outputs, labels)}
+        return {"loss": self.loss.total(outputs, labels)}
 
 
 class Progress(transformers.TrainerCallback):
