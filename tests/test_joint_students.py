@@ -166,6 +166,32 @@ def test_cut_to_layers(tiny, tiny_llm, ten, tmp_path):
         pd.testing.assert_frame_equal(again(ten), cut(ten), atol=1e-6)
 
 
+def test_an_interrupted_training_goes_on(make, ten, tmp_path, monkeypatch):
+    """Also that of a T5, whose word embeddings have four names."""
+    from pyterrier_distill.training.trainer import Trainer
+
+    settings = {"epochs": 6, "queries_per_batch": 5, "save_every": 3}
+    undisturbed = make()
+    fitted(undisturbed, ptd.RankNet(), ten, **settings)
+    step, done = Trainer.training_step, []
+
+    def failing(self, *args, **kwargs):
+        done.append(1)
+        if len(done) == 8:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", failing)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(make(), ptd.RankNet(), ten, checkpoints=tmp_path / "c", **settings)
+    monkeypatch.undo()
+    for _ in range(2):  # goes on; then finds that it has finished
+        student = make()
+        fitted(student, ptd.RankNet(), ten, checkpoints=tmp_path / "c", **settings)
+        for (name, a), (_, b) in zip(undisturbed.model.named_parameters(), student.model.named_parameters()):
+            assert torch.equal(a, b), name
+
+
 def test_heads_start_the_same_and_other_students_are_other(tiny, ten):
     one, two = ptd.CrossEncoder(tiny, **FP32), ptd.CrossEncoder(tiny, **FP32)
     pd.testing.assert_frame_equal(one(ten), two(ten))

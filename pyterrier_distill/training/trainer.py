@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor, nn
 
 from ..losses import Loss
+from .state import keep_what_trains
 
 
 class TrainingModule(nn.Module):
@@ -20,6 +21,7 @@ class TrainingModule(nn.Module):
     def __init__(self, student: Any, loss: Loss):
         super().__init__()
         self.trained = student.trainable(loss.needs)
+        keep_what_trains(self)
         self.student = student
         self.loss = loss
 
