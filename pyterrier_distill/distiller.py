@@ -225,7 +225,7 @@ class Distiller(pt.Estimator):
             moving.load_state_dict(before)
             raise
         finally:
-            self.student.model.eval().requires_grad_(True)  # frozen modules may be another encoder's, too
+            self.student.settle()
         return self
 
     def _fingerprint(self, frame: Any) -> str:
@@ -329,6 +329,8 @@ class Distiller(pt.Estimator):
             "documents": sum(len(one.docnos) for one in lists) if isinstance(lists, list) else lists.documents,
             "steps_taken": run.state.global_step,
             "best": None if evaluate is None else {name.removeprefix("eval_"): run.state.best_metric},
+            "columns": list(self.loss.columns()),
+            "labels": None if isinstance(lists, list) else lists.store.manifest,
             "seconds": round(time.monotonic() - started, 1),
             "versions": checkpoints.versions(),
         }

@@ -74,6 +74,7 @@ TRANSFORMERS = {
     "Distiller": (lambda env: ptd.Distiller(bi_encoder(env), ptd.KLDivergence()), "R"),
     "CrossEncoder": (teacher(ptd.CrossEncoder, "tiny"), "R"),
     "CrossEncoder (decoder)": (teacher(ptd.CrossEncoder, "tiny_llm"), "R"),
+    "CrossEncoder (adapter)": (teacher(ptd.CrossEncoder, "tiny_llm", lora={"r": 4}), "R"),
     "MonoT5": (teacher(ptd.MonoT5, "tiny_t5"), "R"),
     "PointwiseTeacher (cross-encoder)": (teacher(ptd.PointwiseTeacher, "tiny_cross"), "R"),
     "PointwiseTeacher (monoT5)": (teacher(ptd.PointwiseTeacher, "tiny_t5"), "R"),
