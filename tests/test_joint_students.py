@@ -28,19 +28,6 @@ def make(request):
     return lambda **settings: kind(name, **{**FP32, **settings})
 
 
-@pytest.fixture
-def ten(documents):
-    """Ten queries with three documents each, in an order that a teacher gave."""
-    rng = np.random.default_rng(5)
-    rows = []
-    for n in range(10):
-        for rank, docno in enumerate(rng.choice(documents["docno"], size=3, replace=False)):
-            rows.append((f"q{n}", " ".join(rng.choice("red green dog cat tree river".split(), 2)), docno, rank))
-    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "teacher_rank"]).merge(documents, on="docno")
-    frame["query"] = frame.groupby("qid")["query"].transform("first")
-    return frame.assign(score=0.0).sort_values("qid", ignore_index=True)
-
-
 def fitted(student, loss, frame, **settings):
     defaults = {"precision": "fp32", "verbose": False, "learning_rate": 2e-3, "epochs": 60, "queries_per_batch": 10}
     return ptd.Distiller(student, loss, dropout=0.0, **{**defaults, **settings}).fit(frame)

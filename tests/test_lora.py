@@ -42,19 +42,6 @@ def decoder(tiny_llm):
     return ptd.CrossEncoder(tiny_llm, lora=WIDE, **FP32)
 
 
-@pytest.fixture
-def ten(documents):
-    """Ten queries with three documents each, in an order that a teacher gave."""
-    rng = np.random.default_rng(5)
-    rows = []
-    for n in range(10):
-        for rank, docno in enumerate(rng.choice(documents["docno"], size=3, replace=False)):
-            rows.append((f"q{n}", " ".join(rng.choice("red green dog cat tree river".split(), 2)), docno, rank))
-    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "teacher_rank"]).merge(documents, on="docno")
-    frame["query"] = frame.groupby("qid")["query"].transform("first")
-    return frame.assign(score=0.0).sort_values("qid", ignore_index=True)
-
-
 def fitted(student, frame, **settings):
     defaults = {"precision": "fp32", "verbose": False, "learning_rate": 1e-2, "epochs": 3, "queries_per_batch": 10}
     return ptd.Distiller(student, ptd.RankNet(), **{"dropout": 0.0, **defaults, **settings}).fit(frame)
@@ -116,9 +103,12 @@ def read(tokenizer, query, text):
 
 def test_peft_loads_the_adapter(tiny_llm, tiny, ten, tmp_path):
     from peft import AutoPeftModelForSequenceClassification, PeftModel
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForMaskedLM
 
-    for number, name in enumerate((tiny_llm, tiny)):
+    headless = str(tmp_path / "headless")  # neither a head nor a pooler: both start at random
+    BertForMaskedLM(BertConfig.from_pretrained(tiny)).save_pretrained(headless)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(headless)
+    for number, name in enumerate((tiny_llm, tiny, headless)):
         student = ptd.CrossEncoder(name, lora=WIDE, **FP32)
         fitted(student, ten)
         path = tmp_path / str(number)

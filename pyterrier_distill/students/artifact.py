@@ -97,7 +97,7 @@ class StudentArtifact:
         with checkpoints.written_whole(path, "pt_meta.json", overwrite=overwrite) as draft:
             meta = self._write_all(draft, merge, about)
             checkpoints.write_json(draft / "pt_meta.json", meta)
-            (draft / "README.md").write_text(card.card(self, meta, os.path.basename(path)), encoding="utf-8")
+            (draft / "README.md").write_text(card.card(self, meta, Path(path).absolute().name), encoding="utf-8")
         return type(self)(path, **{name: getattr(self, name) for name in self._RUNTIME}, device=self.device)
 
     def push_to_hub(

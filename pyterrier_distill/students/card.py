@@ -152,12 +152,12 @@ def _body(student: Any, meta: Mapping[str, Any], name: str) -> Iterator[str]:
         yield "**It has not been trained** by this package: its weights are those it started from.\n"
     yield "```python"
     yield "import pyterrier_distill as ptd"
-    yield f"student = ptd.{kind}({json.dumps(name)})"
+    yield f"student = ptd.{kind}({json.dumps(name, ensure_ascii=False)})"
     yield "pipeline = bm25 % 100 >> dataset.text_loader() >> student"
     yield "```\n"
     loader = student.ADAPTER_LOADED_BY if adapter else student.LOADED_BY
     if loader:
-        yield f"Without PyTerrier: `{loader.format(name=json.dumps(name))}`.\n"
+        yield f"Without PyTerrier: `{loader.format(name=json.dumps(name, ensure_ascii=False))}`.\n"
     yield "## How it came to be\n"
     yield from _points({"Started from": ", ".join(meta["started_from"])})
     yield from _lineage(manifest, about)

@@ -28,8 +28,9 @@ def push(
     import huggingface_hub
     from huggingface_hub.utils import validate_repo_id
 
-    validate = getattr(validate_repo_id, "__wrapped__", validate_repo_id)
-    validate(repo_id)
+    if not isinstance(repo_id, str):
+        raise TypeError(f"repo_id must be a text such as 'owner/name', not {repo_id!r}.")
+    validate_repo_id(repo_id)
     student.model  # noqa: B018 - loaded, it is known whether there is an adapter
     if student._weights.adapter is not None and not merge and os.path.isdir(student.base):
         raise ValueError(

@@ -161,8 +161,8 @@ def attach(model: nn.Module, lora: Mapping[str, Any]) -> Any:
         adapter = get_peft_model(model, config)
     except ValueError as error:
         raise ValueError(
-            f"no adapter fits {type(model).__name__}: {error} Name its modules, as in lora=dict(target_modules="
-            '["q_proj", "v_proj"]), or say target_modules="all-linear".'
+            f"no adapter fits {type(model).__name__}: {str(error).rstrip('. ')}. Name its modules, as in"
+            ' lora=dict(target_modules=["q_proj", "v_proj"]), or say target_modules="all-linear".'
         ) from error
     if config.modules_to_save is not None:  # peft adds the usual names of heads
         config.modules_to_save = list(dict.fromkeys(config.modules_to_save))
