@@ -192,11 +192,13 @@ def versions() -> dict[str, str]:
     """Versions of everything that can change a number."""
     import platform
     from importlib.metadata import version
+    from importlib.util import find_spec
 
     packages = (
         "pyterrier", "pyterrier-dr", "torch", "transformers", "sentence-transformers",
         "accelerate", "numpy", "pandas", "ir-measures", "ir-datasets",
     )  # fmt: skip
+    packages += ("peft",) if find_spec("peft") else ()
     from ._version import __version__
 
     return {"pyterrier-distill": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}

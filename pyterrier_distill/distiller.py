@@ -240,7 +240,7 @@ class Distiller(pt.Estimator):
             moving.load_state_dict(before)
             raise
         finally:
-            self.student.model.eval().requires_grad_(True)  # frozen modules may be another encoder's, too
+            self.student.settle()
         return self
 
     def _fingerprint(self, frame: Any) -> str:
@@ -275,4 +275,7 @@ class Distiller(pt.Estimator):
             "sampler", "learning_rate", "warmup", "schedule", "epochs", "steps", "queries_per_batch", "accumulation",
             "precision", "dropout", "seed", "metric", "eval_every", "early_stopping", "args",
         )  # fmt: skip
-        return {"student": repr(self.student), "loss": repr(self.loss), **{n: repr(getattr(self, n)) for n in names}}
+        told = {name: getattr(self, name) for name in names}
+        if self.args is not None:  # what is written down must not let anybody in
+            told["args"] = {name: "***" if "token" in name else value for name, value in self.args.items()}
+        return {"student": repr(self.student), "loss": repr(self.loss), **{n: repr(v) for n, v in told.items()}}

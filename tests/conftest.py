@@ -222,6 +222,19 @@ def qrels(results) -> pd.DataFrame:
 
 
 @pytest.fixture
+def ten(documents) -> pd.DataFrame:
+    """Ten queries with three documents each, in an order that a teacher gave."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for n in range(10):
+        for rank, docno in enumerate(rng.choice(documents["docno"], size=3, replace=False)):
+            rows.append((f"q{n}", " ".join(rng.choice("red green dog cat tree river".split(), 2)), docno, rank))
+    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "teacher_rank"]).merge(documents, on="docno")
+    frame["query"] = frame.groupby("qid")["query"].transform("first")
+    return frame.assign(score=0.0).sort_values("qid", ignore_index=True)
+
+
+@pytest.fixture
 def path(tmp_path) -> Path:
     """Where a label store may go."""
     return tmp_path / "labels"

@@ -78,6 +78,7 @@ TRANSFORMERS = {
     "Distiller": (lambda env: ptd.Distiller(bi_encoder(env), ptd.KLDivergence()), "R"),
     "CrossEncoder": (teacher(ptd.CrossEncoder, "tiny"), "R"),
     "CrossEncoder (decoder)": (teacher(ptd.CrossEncoder, "tiny_llm"), "R"),
+    "CrossEncoder (adapter)": (teacher(ptd.CrossEncoder, "tiny_llm", lora={"r": 4}), "R"),
     "MonoT5": (teacher(ptd.MonoT5, "tiny_t5"), "R"),
     "USTAD (cross)": (teacher(ptd.USTAD, "tiny", mode="cross", query_length=16), "R"),
     "USTAD (dual)": (teacher(ptd.USTAD, "tiny", mode="dual", query_length=16), "R"),

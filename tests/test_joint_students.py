@@ -28,19 +28,6 @@ def make(request):
     return lambda **settings: kind(name, **{**FP32, **settings})
 
 
-@pytest.fixture
-def ten(documents):
-    """Ten queries with three documents each, in an order that a teacher gave."""
-    rng = np.random.default_rng(5)
-    rows = []
-    for n in range(10):
-        for rank, docno in enumerate(rng.choice(documents["docno"], size=3, replace=False)):
-            rows.append((f"q{n}", " ".join(rng.choice("red green dog cat tree river".split(), 2)), docno, rank))
-    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "teacher_rank"]).merge(documents, on="docno")
-    frame["query"] = frame.groupby("qid")["query"].transform("first")
-    return frame.assign(score=0.0).sort_values("qid", ignore_index=True)
-
-
 def fitted(student, loss, frame, **settings):
     defaults = {"precision": "fp32", "verbose": False, "learning_rate": 2e-3, "epochs": 60, "queries_per_batch": 10}
     return ptd.Distiller(student, loss, dropout=0.0, **{**defaults, **settings}).fit(frame)
@@ -164,6 +151,32 @@ def test_cut_to_layers(tiny, tiny_llm, ten, tmp_path):
         assert cut.num_parameters() < whole.num_parameters()
         again = cut.save(tmp_path / str(len(name)) / "cut")
         pd.testing.assert_frame_equal(again(ten), cut(ten), atol=1e-6)
+
+
+def test_an_interrupted_training_goes_on(make, ten, tmp_path, monkeypatch):
+    """Also that of a T5, whose word embeddings have four names."""
+    from pyterrier_distill.training.trainer import Trainer
+
+    settings = {"epochs": 6, "queries_per_batch": 5, "save_every": 3}
+    undisturbed = make()
+    fitted(undisturbed, ptd.RankNet(), ten, **settings)
+    step, done = Trainer.training_step, []
+
+    def failing(self, *args, **kwargs):
+        done.append(1)
+        if len(done) == 8:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", failing)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(make(), ptd.RankNet(), ten, checkpoints=tmp_path / "c", **settings)
+    monkeypatch.undo()
+    for _ in range(2):  # goes on; then finds that it has finished
+        student = make()
+        fitted(student, ptd.RankNet(), ten, checkpoints=tmp_path / "c", **settings)
+        for (name, a), (_, b) in zip(undisturbed.model.named_parameters(), student.model.named_parameters()):
+            assert torch.equal(a, b), name
 
 
 def test_heads_start_the_same_and_other_students_are_other(tiny, ten):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from .. import checkpoints
+from . import card, hub, lora
 
 
 @dataclass
@@ -20,6 +22,7 @@ class Weights:
 
     model: Any = None
     reader: Any = None
+    adapter: Any = None
     trained: str | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
 
@@ -32,6 +35,10 @@ class StudentArtifact:
     """
 
     ARTIFACT_PACKAGE_HINT = "pyterrier-distill"
+    #: For model cards: the hub's name of the task, and what loads the full checkpoint without this package.
+    PIPELINE_TAG = "text-ranking"
+    LOADED_BY = ""
+    ADAPTER_LOADED_BY = ""
     ARTIFACT_SCHEMATIC_SHOW_AS_TRANSFORMER = True  # a Distiller's schematic shows its student
 
     _RUNTIME: tuple[str, ...] = ("precision", "batch_size", "text_field", "verbose")
@@ -60,38 +67,103 @@ class StudentArtifact:
         """What the metadata remember besides."""
         return {}
 
-    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Any:
-        """Save as an ordinary checkpoint that is a PyTerrier artifact too.
+    def save(
+        self,
+        path: str | os.PathLike,
+        *,
+        overwrite: bool = False,
+        merge: bool = False,
+        about: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Save as an ordinary checkpoint, with a model card, that is a PyTerrier artifact too.
 
         Args:
             path: a directory that this class, ``pt.Artifact.load(path)`` and the library of its format load. It appears
                 whole or not at all.
             overwrite: whether to replace a saved student that is there.
+            merge: whether to add an adapter to its base and write the whole model. False = the adapter alone, as peft
+                writes it. Nothing changes for a student without one.
+            about: what is not recorded but belongs on the card: ``teacher``, ``data``, ``measures`` (name → number),
+                ``license``, ``language``, ``datasets`` (names on the hub), and anything else, under its own name.
 
         Returns:
             The student loaded from ``path`` when it is first needed.
 
         Raises:
             FileExistsError: if something stands there that is no saved student, or may not be replaced.
+            ValueError, TypeError: for an ``about`` that no card can show.
         """
+        about = card.checked(about)
         with checkpoints.written_whole(path, "pt_meta.json", overwrite=overwrite) as draft:
-            with checkpoints.quiet():
-                self._write(draft)
-            meta = {
-                "type": self.ARTIFACT_TYPE,
-                "format": self.ARTIFACT_FORMAT,
-                "package_hint": self.ARTIFACT_PACKAGE_HINT,
-                **self._told(),
-                "student": repr(self),
-                "manifest": self.manifest,
-                "versions": checkpoints.versions(),
-            }
+            meta = self._write_all(draft, merge, about)
             checkpoints.write_json(draft / "pt_meta.json", meta)
+            (draft / "README.md").write_text(card.card(self, meta, Path(path).absolute().name), encoding="utf-8")
         return type(self)(path, **{name: getattr(self, name) for name in self._RUNTIME}, device=self.device)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        merge: bool = False,
+        about: Mapping[str, Any] | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """Publish on the Hugging Face hub: what :meth:`save` writes, without paths of this machine.
+
+        Args:
+            repo_id: ``"name"`` or ``"owner/name"``; made if it is not there.
+            private: whether a new repository shall be; None = as its owner has chosen.
+            token: as ``huggingface_hub`` takes it; None = that of this machine. It is not kept anywhere.
+            merge: as for :meth:`save`.
+            about: as for :meth:`save`.
+            commit_message: None = one that names this package.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            ValueError: for an impossible name, or an adapter whose base nobody else has.
+            RuntimeError: with the hub's own words, if it refuses.
+        """
+        return hub.push(self, repo_id, private, token, merge, card.checked(about), commit_message)
+
+    def _write_all(self, draft: Path, merge: bool, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the checkpoint; gives what ``pt_meta.json`` shall hold."""
+        self.model  # noqa: B018 - loaded, it is known whether there is an adapter
+        adapted = self._weights.adapter is not None
+        with checkpoints.quiet():
+            if not adapted:
+                self._write(draft)
+            elif merge:
+                lora.merged(self)._write(draft)
+            else:
+                lora.write(self, draft)
+        earlier = {} if self._weights.trained else self._metadata().get("about", {})  # measured before it was trained
+        return {
+            "type": self.ARTIFACT_TYPE,
+            "format": "peft" if adapted and not merge else self.ARTIFACT_FORMAT,
+            "package_hint": self.ARTIFACT_PACKAGE_HINT,
+            **self._told(),
+            "student": repr(self),
+            "started_from": card.started_from(self),
+            "manifest": self.manifest,
+            "about": {**earlier, **about},
+            "versions": checkpoints.versions(),
+        }
+
+    def settle(self) -> None:
+        """What a Distiller calls at the end: rank again, and let all weights move that may."""
+        self.model.eval().requires_grad_(True)  # frozen modules may be another encoder's, too
+
     def mark_trained(self, manifest: dict[str, Any]) -> None:
-        """Record that the weights are no longer the checkpoint's: repr, equality and the manifest change with them."""
-        self._weights.manifest = manifest
+        """Record that the weights are no longer the checkpoint's: repr, equality and the manifest change with them.
+
+        What was recorded of an earlier training stays, as ``earlier`` in the manifest.
+        """
+        earlier = {"earlier": self.manifest} if self.manifest else {}
+        self._weights.manifest = {**manifest, **earlier}
         self._weights.trained = checkpoints.fingerprint(self.model)
         self.path = pt.Artifact.NO_PATH
 

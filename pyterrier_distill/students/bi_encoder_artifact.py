@@ -13,6 +13,8 @@ class BiEncoderArtifact(StudentArtifact):
 
     ARTIFACT_TYPE = "bi_encoder"
     ARTIFACT_FORMAT = "sentence_transformers"
+    PIPELINE_TAG = "sentence-similarity"
+    LOADED_BY = "sentence_transformers.SentenceTransformer({name})"
 
     _RUNTIME = ("doc_index", "precision", "batch_size", "text_field", "verbose")
 

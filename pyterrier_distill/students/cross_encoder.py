@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ class CrossEncoder(JointStudent):
     Args:
         name_or_path: a directory or hub name of a transformers or sentence-transformers checkpoint.
         layers: keep these layers (from 0), or this many spread evenly; None = all.
+        lora: train a low-rank adapter and the head instead of all weights: ``dict(r=16, alpha=32)``, its rank and its
+            scale (alpha / r); also ``dropout`` (0), ``target_modules`` (None = peft's own for the architecture, or
+            ``"all-linear"``), and what else ``peft.LoraConfig`` takes. None = no adapter.
         max_length: tokens of query and document together, the rest is cut; None = the checkpoint's own.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16`` of ranking; ``auto`` = bf16 where the hardware multiplies
             it natively.
@@ -34,11 +37,13 @@ class CrossEncoder(JointStudent):
 
     Raises:
         FileNotFoundError: if the path is no directory; on first use, if there is no such model.
-        ValueError: on first use, if the checkpoint has more than one output, or a layer does not exist.
+        ValueError: for a key of ``lora`` that peft does not know, or ``lora`` with ``layers``; on first use, if the
+            checkpoint has more than one output, or a layer does not exist.
+        ModuleNotFoundError: for ``lora`` without peft.
 
     References:
         Nogueira & Cho 2019; Rank-DistiLLM (Schlatt et al. 2025); Distillation versus Contrastive Learning (Xu et al.
-        2025) for decoder LMs.
+        2025) for decoder LMs; Hu et al. 2022 (LoRA), Eq. 3.
 
     Example::
 
@@ -49,6 +54,8 @@ class CrossEncoder(JointStudent):
 
     ARTIFACT_TYPE = "cross_encoder"
     ARTIFACT_FORMAT = "sentence_transformers"
+    LOADED_BY = "sentence_transformers.CrossEncoder({name})"
+    ADAPTER_LOADED_BY = "peft.AutoPeftModelForSequenceClassification.from_pretrained({name}, num_labels=1)"
     schematic = {"label": "CrossEncoder"}
 
     def __init__(
@@ -56,6 +63,7 @@ class CrossEncoder(JointStudent):
         name_or_path: str | os.PathLike,
         *,
         layers: int | Sequence[int] | None = None,
+        lora: Mapping[str, Any] | None = None,
         max_length: int | None = None,
         precision: str = "auto",
         batch_size: int | None = None,
@@ -64,10 +72,15 @@ class CrossEncoder(JointStudent):
         verbose: bool = False,
         trust_remote_code: bool = False,
     ):
+        if layers is not None and lora is not None:
+            raise ValueError(
+                "layers= with lora= would be an adapter of a base that nobody has: save the cut student, and put the"
+                " adapter on that."
+            )
         self.layers = list(layers) if isinstance(layers, tuple) else layers
         super().__init__(
             name_or_path, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
-            device=device, verbose=verbose, trust_remote_code=trust_remote_code,
+            device=device, verbose=verbose, trust_remote_code=trust_remote_code, lora=lora,
         )  # fmt: skip
 
     def _build(self) -> nn.Module:
@@ -77,21 +90,23 @@ class CrossEncoder(JointStudent):
         from ..backends import checkpoint
 
         hub = {"trust_remote_code": self.trust_remote_code}
-        outputs = checkpoint.num_labels(self.name_or_path, hub)
+        if self.layers is not None and self._adapted is not None:
+            raise ValueError(f"layers={self.layers} is impossible: {self.name_or_path!r} is an adapter of all layers.")
+        outputs = checkpoint.num_labels(self.base, hub)
         if outputs != 1:
-            raise ValueError(f"{self.name_or_path!r} has {outputs} outputs: a cross-encoder student has one.")
+            raise ValueError(f"{self.base!r} has {outputs} outputs: a cross-encoder student has one.")
         model = checkpoint.read(
-            self.name_or_path,
+            self.base,
             "cross-encoder",
             lambda: Model(
-                self.name_or_path,
+                self.base,
                 num_labels=1,
                 device=str(scoring.infer_device(self.device)),
-                max_length=self.max_length,
+                max_length=self._reading_length(),
                 activation_fn=torch.nn.Identity(),
                 trust_remote_code=self.trust_remote_code,
                 model_kwargs={"dtype": torch.float32},
-                config_kwargs=checkpoint.as_classifier(self.name_or_path, hub),
+                config_kwargs=checkpoint.as_classifier(self.base, hub),
             ),
         )
         if model.tokenizer.pad_token_id is None:
@@ -101,6 +116,14 @@ class CrossEncoder(JointStudent):
         if self.layers is not None:
             checkpoints.cut_layers(inner, self.layers)
         return model
+
+    def _inner(self, model: nn.Module) -> nn.Module:
+        return model[0].auto_model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's."""
+        return self.model.tokenizer
 
     def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """As sentence-transformers reads pairs."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyterrier as pt
 from .. import checkpoints, frames, scoring
 from ..losses import base as losses
 from ..teachers.base import check_length, rerank
+from . import lora as adapters
 from .artifact import StudentArtifact, Weights
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
     """R → R: re-ranks by a model's score of each (query, document) pair.
 
     Subclasses build the model (:meth:`_build`), say how pairs are read (:meth:`features`), run it (:meth:`logits`), and
-    turn logits into scores (:meth:`score`).
+    turn logits into scores (:meth:`score`). With ``lora``, or loaded from an adapter, only adapter and head train.
     """
 
     #: What a loss may ask of this student.
@@ -44,6 +46,7 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
         device: str | None,
         verbose: bool,
         trust_remote_code: bool,
+        lora: Mapping[str, Any] | None = None,
     ):
         self.name_or_path = checkpoints.check_name(os.fspath(name_or_path))
         self.max_length = check_length(max_length)
@@ -53,6 +56,9 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
         self.device = device
         self.verbose = verbose
         self.trust_remote_code = trust_remote_code
+        self.lora = adapters.checked(lora)
+        if self.lora is not None and self._is_directory() and adapters.told(self.name_or_path):
+            raise ValueError(adapters.TWO_ADAPTERS.format(self.name_or_path))
         pt.Artifact.__init__(self, self.name_or_path if self._is_directory() else pt.Artifact.NO_PATH)
         self._weights = Weights(manifest=self._metadata().get("manifest", {}))
 
@@ -66,8 +72,40 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
 
             with torch.inference_mode(False), torch.random.fork_rng(devices=[]):  # these weights shall be trainable
                 torch.manual_seed(0)  # of a head that the checkpoint lacks
-                self._weights.model = self._build().eval()
+                if self.lora is not None and self._adapted is not None:  # on the hub
+                    raise ValueError(adapters.TWO_ADAPTERS.format(self.name_or_path))
+                model = self._build()
+                if self.lora is not None:
+                    self._weights.adapter = adapters.attach(self._inner(model), self.lora)
+                elif self._adapted is not None:
+                    self._weights.adapter = adapters.load(self._inner(model), self.name_or_path)
+                self._weights.model = model.eval()
         return self._weights.model
+
+    @cached_property
+    def _adapted(self) -> str | None:
+        """The base of the adapter that ``name_or_path`` is, if it is one."""
+        return adapters.base_of(self.name_or_path)
+
+    @property
+    def base(self) -> str:
+        """The checkpoint that is loaded: ``name_or_path``, or what that is an adapter of."""
+        return self._adapted or self.name_or_path
+
+    def _reading_length(self) -> int | None:
+        """``max_length``, or that of the student whose adapter this is: an adapter's base knows nothing of it."""
+        if self.max_length is None and self._adapted is not None:
+            return adapters.told(self.name_or_path, "pt_meta.json").get("max_length")
+        return self.max_length
+
+    def _inner(self, model: nn.Module) -> nn.Module:
+        """The transformers model inside."""
+        return model
+
+    @property
+    def tokenizer(self) -> Any:
+        """What cuts texts into tokens."""
+        raise TypeError(f"{type(self).__name__} does not say its tokenizer.")
 
     def _build(self) -> nn.Module:
         """The model with float32 weights, on its device."""
@@ -86,8 +124,12 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
         return logits[:, 0]
 
     def num_parameters(self) -> int:
-        """Number of weights."""
+        """Number of weights, an adapter's among them."""
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def num_trainable_parameters(self) -> int:
+        """Number of weights that training changes: all, or those of the adapter and the head."""
+        return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
 
     # -- ranking ------------------------------------------------------------------------------------------------------
 
@@ -124,9 +166,24 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
         """Nothing that training would trip over."""
 
     def trainable(self, needs: frozenset[str]) -> nn.Module:
-        """What training shall change: all of it."""
-        self.model.requires_grad_(True)
-        return self.model
+        """What training shall change: all of it, or the adapter and the head."""
+        model = self.model
+        if self._weights.adapter is None:
+            return model.requires_grad_(True)
+        # Reentrant gradient checkpointing trains nothing behind inputs that want no gradient, as a frozen base's.
+        self._inner(model).disable_input_require_grads()
+        self._inner(model).enable_input_require_grads()
+        return adapters.only_trained(model)
+
+    def settle(self) -> None:
+        """Rank again; what is frozen stays frozen."""
+        if self._weights.adapter is None:
+            return super().settle()
+        self.model.eval()
+        self._inner(self.model).disable_input_require_grads()
+
+    def _told(self) -> dict[str, Any]:
+        return {} if self._weights.adapter is None else {"max_length": self._reading_length()}
 
     def prepare_lists(self, lists: list[QueryList], needs: frozenset[str]) -> None:
         """Nothing to prepare."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ class MonoT5(JointStudent):
         name_or_path: a directory or hub name of a T5-style checkpoint.
         prompt: ``"monot5"`` (InRanker's, too), a text with ``{query}`` and ``{document}``, or a ``Template``.
         answers: the two words, (false, true), each one token; None = the prompt's own.
+        lora: train a low-rank adapter instead of all weights; as for :class:`~pyterrier_distill.CrossEncoder`.
         max_length: tokens of a prompt; None = the checkpoint's own.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16`` of ranking; ``auto`` = bf16 where the hardware multiplies
             it natively.
@@ -39,7 +40,9 @@ class MonoT5(JointStudent):
 
     Raises:
         FileNotFoundError: if the path is no directory; on first use, if there is no such model.
-        ValueError: on first use, if the checkpoint is no encoder-decoder, or an answer is not one token.
+        ValueError: for a key of ``lora`` that peft does not know; on first use, if the checkpoint is no
+            encoder-decoder, or an answer is not one token.
+        ModuleNotFoundError: for ``lora`` without peft.
 
     References:
         Nogueira et al. 2020 (monoT5); InRanker (Laitz et al. 2024).
@@ -53,6 +56,8 @@ class MonoT5(JointStudent):
 
     ARTIFACT_TYPE = "mono_t5"
     ARTIFACT_FORMAT = "transformers"
+    LOADED_BY = "transformers.AutoModelForSeq2SeqLM.from_pretrained({name})"
+    ADAPTER_LOADED_BY = "peft.AutoPeftModelForSeq2SeqLM.from_pretrained({name})"
     gives = frozenset({losses.SCORES, losses.LOGITS})
     schematic = {"label": "MonoT5"}
 
@@ -62,6 +67,7 @@ class MonoT5(JointStudent):
         *,
         prompt: str | prompts.Template = "monot5",
         answers: tuple[str, str] | None = None,
+        lora: Mapping[str, Any] | None = None,
         max_length: int | None = None,
         precision: str = "auto",
         batch_size: int | None = None,
@@ -75,7 +81,7 @@ class MonoT5(JointStudent):
         self.answers = None if answers is None else tuple(answers)
         super().__init__(
             name_or_path, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
-            device=device, verbose=verbose, trust_remote_code=trust_remote_code,
+            device=device, verbose=verbose, trust_remote_code=trust_remote_code, lora=lora,
         )  # fmt: skip
 
     def _build(self) -> nn.Module:
@@ -83,8 +89,10 @@ class MonoT5(JointStudent):
         return self._weights.reader.backend.model
 
     def _make_asker(self) -> PointAsker:
-        settings = {"max_length": self.max_length, "device": self.device, "trust_remote_code": self.trust_remote_code}
-        backend = HF(self.name_or_path, kind="seq2seq", precision="fp32", **settings)
+        backend = HF(
+            self.base, kind="seq2seq", precision="fp32", max_length=self._reading_length(), device=self.device,
+            trust_remote_code=self.trust_remote_code,
+        )  # fmt: skip
         return PointAsker(backend, self.prompt, self.answers)
 
     @property
@@ -95,6 +103,11 @@ class MonoT5(JointStudent):
             asker.backend.replace_model(model)
             self._weights.reader = asker
         return self._weights.reader
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's."""
+        return self._asker.backend.tokenizer
 
     def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """Tokenised prompts ``[n, L]``."""
@@ -112,4 +125,4 @@ class MonoT5(JointStudent):
 
     def _write(self, draft: Path) -> None:
         self.model.save_pretrained(str(draft))
-        self._asker.backend.tokenizer.save_pretrained(str(draft))
+        self.tokenizer.save_pretrained(str(draft))

@@ -112,6 +112,8 @@ def train(
         "documents": sum(len(one.docnos) for one in lists) if isinstance(lists, list) else lists.documents,
         "steps_taken": run.state.global_step,
         "best": None if evaluate is None else {name.removeprefix("eval_"): run.state.best_metric},
+        "columns": list(loss.columns()),
+        "labels": None if isinstance(lists, list) else lists.store.manifest,
         "seconds": round(time.monotonic() - started, 1),
         "versions": checkpoints.versions(),
     }

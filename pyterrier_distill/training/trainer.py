@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..losses import Loss
 from . import parallel, watching
+from .state import keep_what_trains
 
 
 class TrainingModule(nn.Module):
@@ -23,6 +24,7 @@ class TrainingModule(nn.Module):
     def __init__(self, student: Any, loss: Loss):
         super().__init__()
         self.trained = student.trainable(loss.needs)
+        keep_what_trains(self)
         self.student = student
         self.loss = loss
         self.spread: Tensor | None = None
