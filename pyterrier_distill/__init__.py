@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from .prompts import Template
     from .students.bi_encoder import BiEncoder
     from .students.cross_encoder import CrossEncoder
+    from .students.late_interaction import LateInteraction
     from .students.mono_t5 import MonoT5
+    from .students.multi_vector_index import MultiVectorIndex
     from .teachers.base import LabellingError
     from .teachers.fusion import fuse_teachers
     from .teachers.listwise import ListwiseLLMTeacher
@@ -60,7 +62,9 @@ _LAZY = {
     "HF": ".backends.hf",
     "LabelStore": ".labels.store",
     "LabellingError": ".teachers.base",
+    "LateInteraction": ".students.late_interaction",
     "MonoT5": ".students.mono_t5",
+    "MultiVectorIndex": ".students.multi_vector_index",
     "ListwiseLLMTeacher": ".teachers.listwise",
     "OpenAI": ".backends.openai",
     "PairTraining": ".teachers.pair_training",
@@ -84,7 +88,9 @@ __all__ = [
     "BiEncoder",
     "BinaryCrossEntropy",
     "CrossEncoder",
+    "LateInteraction",
     "MonoT5",
+    "MultiVectorIndex",
     "LambdaLoss",
     "ListMLE",
     "LogitMSE",

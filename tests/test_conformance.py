@@ -43,6 +43,15 @@ def asymmetric(env):
     )
 
 
+def late_interaction(env):
+    return ptd.LateInteraction(env["tiny"], precision="fp32", device="cpu")
+
+
+def token_index(env):
+    index = ptd.MultiVectorIndex(env["path"] / "docs.mvi")
+    return index if index.built() else (late_interaction(env) >> index).index(env["records"])
+
+
 class FirstWins:
     """Generates for listwise teachers: the order as it is shown, reversed."""
 
@@ -75,6 +84,15 @@ TRANSFORMERS = {
     "CrossEncoder": (teacher(ptd.CrossEncoder, "tiny"), "R"),
     "CrossEncoder (decoder)": (teacher(ptd.CrossEncoder, "tiny_llm"), "R"),
     "MonoT5": (teacher(ptd.MonoT5, "tiny_t5"), "R"),
+    "LateInteraction on results": (late_interaction, "R"),
+    "LateInteraction on queries": (late_interaction, "Q"),
+    "LateInteraction on documents": (late_interaction, "D"),
+    "token query encoder": (lambda env: late_interaction(env).query_encoder(), "Q"),
+    "token document encoder": (lambda env: late_interaction(env).doc_encoder(), "D"),
+    "MaxSim scorer": (lambda env: late_interaction(env).text_scorer(), "R"),
+    "MultiVectorIndex": (token_index, "Q+tokens"),
+    "MultiVectorIndex retriever": (lambda env: token_index(env).retriever(num_results=5, device="cpu"), "Q+tokens"),
+    "MultiVectorIndex scorer": (lambda env: token_index(env).scorer(device="cpu"), "R+tokens"),
     "PointwiseTeacher (cross-encoder)": (teacher(ptd.PointwiseTeacher, "tiny_cross"), "R"),
     "PointwiseTeacher (monoT5)": (teacher(ptd.PointwiseTeacher, "tiny_t5"), "R"),
     "PointwiseTeacher (LLM)": (teacher(ptd.PointwiseTeacher, "tiny_llm"), "R"),
@@ -93,7 +111,10 @@ TRANSFORMERS = {
     "TextLoader": (lambda env: TextLoader(Documents(env["documents"])), "R-text"),
     "BM25 (bm25s)": (lambda env: ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s"), "Q"),
 }
-RE_RANKERS = ["BiEncoder on results", "asymmetric BiEncoder", "scorer", "Distiller"]
+RE_RANKERS = [
+    "BiEncoder on results", "asymmetric BiEncoder", "scorer", "Distiller", "LateInteraction on results",
+    "MaxSim scorer",
+]  # fmt: skip
 TEACHERS = [name for name in TRANSFORMERS if "Teacher" in name and "queries" not in name] + ["fuse_teachers"]
 #: Those whose score of a document depends on nothing but the query and the document.
 POINTWISE = RE_RANKERS + [name for name in TEACHERS if name.startswith("PointwiseTeacher")]
@@ -108,7 +129,11 @@ def env(tiny, tiny_cross, tiny_t5, tiny_llm, documents, results, tmp_path):
 
 @pytest.fixture
 def frames(results, documents):
+    queries = results[["qid", "query"]].drop_duplicates()
+    tokens = {qid: np.random.default_rng(n).normal(size=(n + 2, 128)) for n, qid in enumerate(queries["qid"])}
     return {
+        "Q+tokens": queries.assign(query_embs=queries["qid"].map(tokens)),
+        "R+tokens": results.assign(query_embs=results["qid"].map(tokens)),
         "R": results,
         "R-text": results.drop(columns="text"),
         "Q": results[["qid", "query"]].drop_duplicates().assign(qextra=1.5),
