@@ -7,7 +7,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,8 @@ from .. import checkpoints
 from ..frames import DOC_EMBS, QUERY_EMBS
 from .multi_vector_search import MultiVectorRetriever, MultiVectorScorer
 
-if TYPE_CHECKING:
-    from npids import Lookup
-
-_META, _VECTORS, _OFFSETS, _DOCNOS = "pt_meta.json", "vectors.f2", "offsets.npy", "docnos.npids"
+_META, _VECTORS, _OFFSETS = "pt_meta.json", "vectors.f2", "offsets.npy"
+_DOCNOS, _SORTED = "docnos.npy", "docnos_sorted.npy"
 
 
 class MultiVectorIndex(pt.Artifact, pt.Indexer):
@@ -34,7 +32,8 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
         verbose: whether indexing and searching show progress.
 
     Files: ``vectors.f2`` (all tokens' vectors, document by document), ``offsets.npy`` (where each document starts),
-    ``docnos.npids`` and ``pt_meta.json``. A token of 128 dimensions takes 256 bytes.
+    ``docnos.npy`` (UTF-8, of one width), ``docnos_sorted.npy`` (their alphabetical order) and ``pt_meta.json``. A token
+    of 128 dimensions takes 256 bytes.
 
     Example::
 
@@ -53,7 +52,7 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
     def __init__(self, path: str | os.PathLike, *, verbose: bool = False):
         super().__init__(os.fspath(path))
         self.verbose = verbose
-        self._opened: tuple[np.ndarray, np.ndarray, Lookup, dict[str, Any]] | None = None
+        self._opened: dict[str, Any] | None = None
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -79,45 +78,63 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
         """Whether there is an index at the path."""
         return (Path(self.path) / _META).is_file()
 
-    def payload(self) -> tuple[np.ndarray, np.ndarray, Lookup, dict[str, Any]]:
+    def payload(self) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         """What the index holds.
 
         Returns:
             float16 vectors ``[T, D]``, memory-mapped; int64 offsets ``[N + 1]``: document n has the tokens
-            ``offsets[n]:offsets[n + 1]``; docnos (``.fwd`` and ``.inv``); metadata.
+            ``offsets[n]:offsets[n + 1]``; metadata.
 
         Raises:
             FileNotFoundError: if there is no index at the path.
             ValueError: if it is something else, or not whole.
         """
-        if self._opened is None:
-            from npids import Lookup
+        files = self._files()
+        return files[_VECTORS], files[_OFFSETS], files[_META]
 
+    def _files(self) -> dict[str, Any]:
+        if self._opened is None:
             path = Path(self.path)
             if not (path / _META).is_file():
                 raise FileNotFoundError(f"no index at {path}: write one with (student >> index).index(documents).")
             meta = json.loads((path / _META).read_text(encoding="utf-8"))
             if (meta.get("type"), meta.get("format")) != (self.ARTIFACT_TYPE, self.ARTIFACT_FORMAT):
                 raise ValueError(f"{path} holds a {meta.get('type')}.{meta.get('format')}, not a multi-vector index.")
-            offsets = np.load(path / _OFFSETS)
-            shape = (meta["token_count"], meta["dimension"])
-            whole = (path / _VECTORS).stat().st_size == 2 * shape[0] * shape[1] and offsets[-1] == shape[0]
-            if not whole or len(offsets) != meta["doc_count"] + 1:
+            files = {name: np.load(path / name, mmap_mode="r") for name in (_OFFSETS, _DOCNOS, _SORTED)}
+            count, shape = meta["doc_count"], (meta["token_count"], meta["dimension"])
+            whole = (path / _VECTORS).stat().st_size == 2 * shape[0] * shape[1] and files[_OFFSETS][-1] == shape[0]
+            if not whole or [len(file) for file in files.values()] != [count + 1, count, count]:
                 raise ValueError(f"the index at {path} is damaged: its files do not agree. Write it again.")
-            vectors = np.memmap(path / _VECTORS, mode="r", dtype=np.float16, shape=shape)
-            self._opened = vectors, offsets, Lookup(path / _DOCNOS), meta
+            files[_OFFSETS] = np.array(files[_OFFSETS])
+            files[_VECTORS] = np.memmap(path / _VECTORS, mode="r", dtype=np.float16, shape=shape)
+            self._opened = {**files, _META: meta}
         return self._opened
+
+    def docnos(self, docids: np.ndarray) -> np.ndarray:
+        """Names ``[n]`` of the documents at n places of the index."""
+        names = [name.decode("utf-8") for name in self._files()[_DOCNOS][docids].tolist()]
+        return np.array(names, dtype=object)
+
+    def docids(self, docnos: Iterable[str]) -> np.ndarray:
+        """Places int64 ``[n]`` in the index of n documents; -1 for those that it does not hold."""
+        files = self._files()
+        known, order = files[_DOCNOS], files[_SORTED]
+        names = [name.encode("utf-8") if isinstance(name, str) else b"" for name in docnos]
+        short = np.array([name if len(name) <= known.itemsize else b"" for name in names], dtype=known.dtype)
+        places = np.searchsorted(known, short, sorter=order)
+        docids = order[np.minimum(places, len(order) - 1)]
+        return np.where(known[docids] == short, docids, -1)
 
     def __len__(self) -> int:
         """Number of documents."""
-        return self.payload()[3]["doc_count"]
+        return self.payload()[-1]["doc_count"]
 
     def get_corpus_iter(self) -> Iterator[dict[str, Any]]:
         """Documents as ``docno`` and ``doc_embs`` (float32[tokens, dim]), in the order in which they were indexed."""
-        vectors, offsets, docnos, _ = self.payload()
-        for number, docno in enumerate(docnos):
+        vectors, offsets, _ = self.payload()
+        for number in range(len(self)):
             tokens = vectors[offsets[number] : offsets[number + 1]]
-            yield {"docno": docno, DOC_EMBS: tokens.astype(np.float32)}
+            yield {"docno": self.docnos(np.array([number]))[0], DOC_EMBS: tokens.astype(np.float32)}
 
     # -- as transformers ----------------------------------------------------------------------------------------------
 
@@ -193,24 +210,25 @@ class MultiVectorIndexer(pt.Indexer):
             FileExistsError: if something stands at the path that may not be replaced.
             ValueError: for no documents, one that is there twice, or vectors that are none.
         """
-        from npids import Lookup
-
         if isinstance(iter, pd.DataFrame):
             iter = iter.to_dict("records")
-        ends, seen, dimension = array("q", [0]), set(), None
+        ends, dimension = array("q", [0]), None
+        seen: dict[str, None] = {}
         with checkpoints.written_whole(self.target.path, _META, overwrite=self.overwrite) as draft:
-            with open(draft / _VECTORS, "wb") as out, Lookup.builder(draft / _DOCNOS) as docnos:
+            with open(draft / _VECTORS, "wb") as out:
                 for record in pt.tqdm(iter, desc="Indexing", unit="d", disable=not self.target.verbose):
                     docno, vectors = _checked(record, dimension)
                     if docno in seen:
                         raise ValueError(f"docno {docno!r} occurs twice: a document must be indexed once.")
-                    seen.add(docno)
-                    docnos.add(docno)
+                    seen[docno] = None
                     out.write(vectors.tobytes())
                     dimension = vectors.shape[1]
                     ends.append(ends[-1] + len(vectors))
                 if dimension is None:
                     raise ValueError("there are no documents to index: the corpus is empty.")
+            docnos = np.array([docno.encode("utf-8") for docno in seen])
+            np.save(draft / _DOCNOS, docnos)
+            np.save(draft / _SORTED, np.argsort(docnos, kind="stable"))
             np.save(draft / _OFFSETS, np.frombuffer(ends, dtype=np.int64))
             meta = {
                 "type": self.target.ARTIFACT_TYPE,
@@ -237,8 +255,8 @@ def _checked(record: dict[str, Any], dimension: int | None) -> tuple[str, np.nda
             " the index."
         )
     docno = record["docno"]
-    if not isinstance(docno, str):
-        raise ValueError(f"docno must be a text, not {docno!r}.")
+    if not isinstance(docno, str) or not docno or "\0" in docno:
+        raise ValueError(f"docno must be a text of at least one character, none of them NUL, not {docno!r}.")
     given = np.asarray(record[DOC_EMBS])
     if given.ndim != 2 or 0 in given.shape or given.dtype.kind != "f":
         raise ValueError(

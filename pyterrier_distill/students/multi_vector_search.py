@@ -86,21 +86,30 @@ class MultiVectorRetriever(_OverIndex):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Results of every query, with ``docno``, ``docid`` (its place in the index), ``score`` and ``rank``."""
         pt.validate.query_frame(inp, [QUERY_EMBS], context=self)
-        out = pta.DataFrameBuilder(["docno", "docid", "score", "rank"])
-        kept = inp.drop(columns=QUERY_EMBS) if self.drop_query_embs else inp
+        kept = inp.drop(columns=[QUERY_EMBS] if self.drop_query_embs else [])
         if len(inp) == 0:
-            return out.to_df(kept)
-        vectors, offsets, docnos, _ = self.source.payload()
+            new = {"docno": object, "docid": int, "score": float, "rank": int}
+            return kept.assign(**{name: pd.Series(dtype=kind) for name, kind in new.items()})
+        vectors, offsets, _ = self.source.payload()
         queries = checked_queries(inp[QUERY_EMBS], vectors.shape[1], self.source)
+        found: list[tuple[np.ndarray, np.ndarray]] = []
         with pt.tqdm(total=len(queries), desc="Retrieving", unit="q", disable=not self.verbose) as bar:
             for start in range(0, len(queries), self.batch_size):
                 batch = queries[start : start + self.batch_size]
-                for docids, scores in search(batch, vectors, offsets, self.num_results, self.device):
-                    ranks = np.arange(len(docids))
-                    names = docnos.fwd[docids]
-                    out.extend({"docno": names, "docid": docids, "score": scores.astype(float), "rank": ranks})
+                found.extend(search(batch, vectors, offsets, self.num_results, self.device))
                 bar.update(len(batch))
-        return out.to_df(kept.reset_index(drop=True))
+        counts = [len(docids) for docids, _ in found]
+        docids = np.concatenate([docids for docids, _ in found])
+        return (
+            kept.iloc[np.repeat(np.arange(len(kept)), counts)]
+            .reset_index(drop=True)
+            .assign(
+                docno=self.source.docnos(docids),
+                docid=docids,
+                score=np.concatenate([scores for _, scores in found]).astype(float),
+                rank=np.concatenate([np.arange(count) for count in counts]),
+            )
+        )
 
 
 class MultiVectorScorer(_OverIndex):
@@ -129,13 +138,13 @@ class MultiVectorScorer(_OverIndex):
         scores = np.empty(len(inp))
         if len(inp) == 0:
             return rerank(inp, scores)
-        vectors, offsets, docnos, _ = self.source.payload()
+        vectors, offsets, _ = self.source.payload()
         names = inp["docno"].to_numpy(dtype=object)
-        docids = np.asarray(docnos.inv[names])
-        if (docids < 0).any():
+        docids = self.source.docids(names)
+        if (absent := docids < 0).any():
             raise ValueError(
-                f"{self.source} holds no vectors of docno {names[docids < 0][0]!r} ({int((docids < 0).sum())} such):"
-                " index these documents, or re-rank by texts."
+                f"{self.source} holds no vectors of docno {names[absent][0]!r} ({int(absent.sum())} such rows): index"
+                " these documents, or re-rank by texts."
             )
         queries = checked_queries(inp[QUERY_EMBS], vectors.shape[1], self.source)
         groups = inp.reset_index(drop=True).groupby("qid", sort=False).indices
