@@ -242,7 +242,8 @@ def _max_sim(tokens: torch.Tensor, counts: list[int], block: torch.Tensor, lengt
     import torch
 
     owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.from_numpy(lengths)).to(block.device)
-    similarities = tokens @ block.T
-    best = similarities.new_full((len(tokens), len(lengths)), -torch.inf)
-    best.scatter_reduce_(1, owner.expand(len(tokens), -1), similarities, "amax")
-    return torch.stack([rows.sum(dim=0) for rows in best.split(counts)])
+    similarities = block @ tokens.T
+    best = similarities.new_full((len(lengths), len(tokens)), -torch.inf)
+    # Down the rows: across them it takes nine times as long.
+    best.scatter_reduce_(0, owner[:, None].expand(-1, len(tokens)), similarities, "amax")
+    return torch.stack([columns.sum(dim=1) for columns in best.split(counts, dim=1)])
