@@ -304,7 +304,42 @@ def test_cut_to_layers(encoder, ten, tmp_path):
     pd.testing.assert_frame_equal(cut.save(tmp_path / "cut")(ten), cut(ten), atol=1e-5)
 
 
-def test_mistakes(encoder, tiny_t5, ten):
+def test_a_saved_students_settings_can_be_changed(student, encoder, tmp_path):
+    saved = student.save(tmp_path / "saved")
+    weight = student.model[1].linear.weight
+    assert_scores(ptd.LateInteraction(saved.path, query_length=16, **FP32), encoder, weight, query_length=16)
+    assert_scores(ptd.LateInteraction(saved.path, dimension=128, **FP32), encoder, weight)
+    bare = ptd.LateInteraction(saved.path, query_expansion=False, **FP32)
+    assert [len(vectors) for vectors in bare.encode(["red", "a " * 40], "query")] == [6, 32]
+    again = ptd.LateInteraction(bare.save(tmp_path / "bare").path, **FP32)
+    assert [len(vectors) for vectors in again.encode(["red", "a " * 40], "query")] == [6, 32]
+    filled = ptd.LateInteraction(again.name_or_path, query_expansion=True, **FP32)
+    assert_scores(filled, encoder, weight)
+    small = ptd.LateInteraction(saved.path, dimension=24, **FP32)
+    assert small.encode(["red"], "query")[0].shape == (32, 24)
+    pd.testing.assert_frame_equal(small.save(tmp_path / "small")(pairs()), small(pairs()), atol=1e-5)
+
+
+def test_other_models_are_refused(student, tmp_path):
+    from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+    from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    frame = pairs()
+    with pytest.raises(FileNotFoundError, match="hub did not give it"):
+        ptd.LateInteraction("nobody/no-such-model", **FP32)(frame)
+    words = StaticEmbedding(student.model.tokenizer.backend_tokenizer, embedding_dim=8)
+    SentenceTransformer(modules=[words], device="cpu").save_pretrained(str(tmp_path / "s"), create_model_card=False)
+    with pytest.raises(ValueError, match="no Transformer module"):
+        ptd.LateInteraction(tmp_path / "s", **FP32)(frame)
+    model = student.model
+    pooled = MultiVectorEncoder(modules=[*model, HierarchicalTokenPooling()], prompts=model.prompts, device="cpu")
+    pooled.save_pretrained(str(tmp_path / "p"), create_model_card=False)
+    with pytest.raises(ValueError, match="pools its token vectors"):
+        ptd.LateInteraction(tmp_path / "p", **FP32)(frame)
+
+
+def test_mistakes(encoder, ten):
     with pytest.raises(FileNotFoundError):
         ptd.LateInteraction("./nowhere")
     for wrong in ({"dimension": 0}, {"query_length": 1.5}, {"batch_size": True}, {"query_expansion": "mask"}):
