@@ -6,10 +6,8 @@ import string
 
 import numpy as np
 import pandas as pd
-import pyterrier as pt
 import pytest
 import torch
-from pyterrier.measures import nDCG
 from torch.nn.functional import normalize
 
 import pyterrier_distill as ptd
@@ -229,60 +227,6 @@ def test_vectors_in_the_frame_are_read_by_the_scorer_and_where_there_is_no_text(
     wrong = encoded.assign(doc_embs=encoded["doc_embs"].sample(frac=1, random_state=0).to_numpy())
     np.testing.assert_allclose(student(wrong)["score"], expected, atol=1e-5)
     assert not np.allclose(student.text_scorer()(wrong)["score"], expected)
-
-
-# -- training ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("loss", [ptd.RankNet(), ptd.InfoNCE()])
-def test_overfits_ten_queries_and_is_found_again(loss, tiny, ten, tmp_path):
-    student = ptd.LateInteraction(tiny, **FP32)
-    qrels = ten.assign(label=(2 - ten["teacher_rank"]).clip(lower=0))[["qid", "docno", "label"]]
-    if isinstance(loss, ptd.InfoNCE):
-        qrels["label"] = (qrels["label"] == 2).astype(int)
-    fitted(student, loss, ten, qrels if "label" in loss.columns() else None, epochs=150)
-    assert pt.Evaluate(student(ten), qrels, [nDCG @ 10])["nDCG@10"] == pytest.approx(1.0)
-    before = student(ten)
-    saved = student.save(tmp_path / "student")
-    for again in (saved, ptd.LateInteraction(tmp_path / "student"), pt.Artifact.load(str(tmp_path / "student"))):
-        again.precision = "fp32"
-        pd.testing.assert_frame_equal(again(ten), before, atol=1e-5)
-        assert again.manifest["loss"] == repr(loss) and again.manifest["queries"] == 10
-    with pytest.raises(FileExistsError):
-        student.save(tmp_path / "student")
-
-
-@pytest.mark.parametrize("loss", [ptd.RankNet(), ptd.InfoNCE()])
-def test_the_training_forward_pass_equals_ranking(loss, student, ten):
-    from pyterrier_distill.training.lists import Collator
-    from pyterrier_distill.training.reading import Reader
-
-    ragged = ten.drop(index=[1, 5, 6]).assign(label=lambda frame: (frame["teacher_rank"] == 0).astype(int))
-    ragged.loc[ragged["docno"] == ragged["docno"].iloc[0], "text"] = "a, long. " * 30
-    batch = Collator(student, loss)(Reader(student, loss, None, None, None).read(ragged))
-    outputs = student.forward(batch["batch"], batch["mask"], loss.needs)
-    assert len(batch["batch"]["documents"]["input_ids"]) == ragged["docno"].nunique()
-    scored = student(ragged)
-    for row, (_, rows) in enumerate(ragged.groupby("qid", sort=False)):
-        expected = scored.loc[rows.index, "score"].to_numpy()
-        np.testing.assert_allclose(outputs.scores[row, : len(rows)].detach(), expected, atol=1e-5)
-    if outputs.batch_scores is not None:
-        docs, queries = ragged.drop_duplicates("docno"), ragged.drop_duplicates("qid")
-        every = queries[["qid", "query"]].merge(docs[["docno", "text"]], how="cross")
-        expected = student(every)["score"].to_numpy().reshape(len(queries), len(docs))
-        np.testing.assert_allclose(outputs.batch_scores.detach(), expected, atol=1e-5)
-    student.model.zero_grad()
-    loss(outputs, batch["labels"]).backward()
-    assert all(p.grad is not None for name, p in student.model.named_parameters() if "pooler" not in name)
-
-
-def test_gradient_checkpointing_changes_no_weight(encoder, ten):
-    scores = []
-    for checkpointing in (False, True):
-        student = ptd.LateInteraction(encoder, **FP32)
-        fitted(student, ptd.RankNet(), ten, epochs=2, args={"gradient_checkpointing": checkpointing})
-        scores.append(student(ten)["score"].to_numpy())
-    np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
 
 
 def test_starts_the_same_and_is_another_when_trained(encoder, ten):

@@ -65,16 +65,17 @@ class LateInteractionTraining:
         documents, doc_mask = self.embed(batch["documents"], "document")
         mask, index = mask.to(queries.device), batch["index"].to(queries.device)
         outputs = losses.Outputs(mask=mask)
-        if losses.BATCH_SCORES in needs:
-            outputs.batch_scores = maxsim(queries, documents, query_mask, doc_mask)
-            outputs.batch_index = index
-            outputs.scores = outputs.batch_scores.gather(-1, index)
-            return outputs
-        rows = []
-        for row, places in enumerate(index):
-            own = slice(row, row + 1)
-            rows.append(maxsim(queries[own], documents[places], query_mask[own], doc_mask[places]))
-        outputs.scores = torch.cat(rows)
+        with torch.autocast(queries.device.type, enabled=False):  # in half precision close documents would tie
+            if losses.BATCH_SCORES in needs:
+                outputs.batch_scores = maxsim(queries, documents, query_mask, doc_mask)
+                outputs.batch_index = index
+                outputs.scores = outputs.batch_scores.gather(-1, index)
+                return outputs
+            rows = []
+            for row, places in enumerate(index):
+                own = slice(row, row + 1)
+                rows.append(maxsim(queries[own], documents[places], query_mask[own], doc_mask[places]))
+            outputs.scores = torch.cat(rows)
         return outputs
 
     def embed(self, features: dict[str, Any], task: str) -> tuple[Tensor, Tensor]:
