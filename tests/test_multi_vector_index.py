@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
+from pyterrier.measures import nDCG
 
 import pyterrier_distill as ptd
 from pyterrier_distill.students import multi_vector_search
@@ -110,12 +111,16 @@ def test_end_to_end_equals_re_ranking_with_rounded_vectors(student, documents, r
     pd.testing.assert_frame_equal(by_rank(alone), by_rank(found[found["qid"] == topics["qid"].iloc[1]]), atol=1e-5)
     again = (student.query_encoder() >> index.scorer(device="cpu"))(results.drop(columns="text"))
     assert len(again) == len(results) and "text" not in again.columns
-    ndcg = pt.Experiment(
-        [student.query_encoder() >> index.retriever(device="cpu")], topics,
-        pd.DataFrame([{"qid": topics["qid"].iloc[0], "docno": found["docno"].iloc[0], "label": 1}]), ["ndcg_cut_10"],
-        validate="error",
-    )  # fmt: skip
-    assert ndcg["ndcg_cut_10"].item() == pytest.approx(1.0)
+    first = pt.Transformer.from_df(results.drop(columns="text"))
+    best = pd.DataFrame(
+        [{"qid": row.qid, "docno": row.docno, "label": 1} for row in found[found["rank"] == 0].itertuples()]
+    )
+    searches = student.query_encoder() >> index.retriever(device="cpu")
+    reranks = first >> student.query_encoder() >> index.scorer(device="cpu")
+    table = pt.Experiment([searches, searches % 1, reranks], topics, best, [nDCG @ 10], validate="error", plan="tree")
+    assert table["nDCG@10"].iloc[:2].tolist() == pytest.approx([1.0, 1.0]) and table["nDCG@10"].iloc[2] <= 1
+    for pipeline in (searches, reranks, student >> index, student.doc_encoder() >> index.indexer()):
+        assert pt.schematic.draw(pipeline)
 
 
 def test_encoder_pipelines_and_frames_index_alike(student, documents, tmp_path):
