@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from .samplers import ListSampler
     from .students.bi_encoder import BiEncoder
     from .students.cross_encoder import CrossEncoder
+    from .students.late_interaction import LateInteraction
     from .students.mono_t5 import MonoT5
+    from .students.multi_vector_index import MultiVectorIndex
     from .students.ustad import USTAD
     from .teachers.base import LabellingError
     from .teachers.fusion import fuse_teachers
@@ -63,7 +65,9 @@ _LAZY = {
     "HF": ".backends.hf",
     "LabelStore": ".labels.store",
     "LabellingError": ".teachers.base",
+    "LateInteraction": ".students.late_interaction",
     "MonoT5": ".students.mono_t5",
+    "MultiVectorIndex": ".students.multi_vector_index",
     "ListwiseLLMTeacher": ".teachers.listwise",
     "OpenAI": ".backends.openai",
     "PairTraining": ".teachers.pair_training",
@@ -88,7 +92,9 @@ __all__ = [
     "BiEncoder",
     "BinaryCrossEntropy",
     "CrossEncoder",
+    "LateInteraction",
     "MonoT5",
+    "MultiVectorIndex",
     "LambdaLoss",
     "ListMLE",
     "ListSampler",

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
     from torch import nn
 
 
@@ -47,8 +46,13 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_sentence_transformer(name: str, **kwargs: Any) -> SentenceTransformer:
+def load_sentence_transformer(name: str, kind: Any = None, **kwargs: Any) -> Any:
     """Load a sentence-transformers or transformers checkpoint.
+
+    Args:
+        name: a directory or hub name.
+        kind: the class that loads it; None = ``SentenceTransformer``.
+        **kwargs: as for that class.
 
     Raises:
         FileNotFoundError: in one line, if ``name`` is neither a directory nor to be had from the hub.
@@ -59,7 +63,7 @@ def load_sentence_transformer(name: str, **kwargs: Any) -> SentenceTransformer:
     try:
         with quiet():
             # Also of half-precision checkpoints: `precision` says what is computed, and training needs float32.
-            return SentenceTransformer(name, model_kwargs={"dtype": torch.float32}, **kwargs)
+            return (kind or SentenceTransformer)(name, model_kwargs={"dtype": torch.float32}, **kwargs)
     except (OSError, ValueError) as error:
         if os.path.isdir(name):
             reason = str(error).strip().splitlines()[0]

@@ -23,6 +23,9 @@ TEACHER_PREFS = "teacher_prefs"
 QUERY_VEC = "query_vec"
 QUERY_STATES = "query_states"
 DOC_VEC = "doc_vec"
+#: Not labels: the token vectors, float32[tokens, dim], by which late-interaction models rank.
+QUERY_EMBS = "query_embs"
+DOC_EMBS = "doc_embs"
 LABEL = "label"
 
 

@@ -43,6 +43,15 @@ def asymmetric(env):
     )
 
 
+def late_interaction(env):
+    return ptd.LateInteraction(env["tiny"], precision="fp32", device="cpu")
+
+
+def token_index(env):
+    index = ptd.MultiVectorIndex(env["path"] / "docs.mvi")
+    return index if index.built() else (late_interaction(env) >> index).index(env["records"])
+
+
 class FirstWins:
     """Generates for listwise teachers: the order as it is shown, reversed."""
 
@@ -86,6 +95,15 @@ TRANSFORMERS = {
     "USTAD as bi-encoder on results": (ustad_bi_encoder, "R"),
     "USTAD as bi-encoder on queries": (ustad_bi_encoder, "Q"),
     "USTAD as bi-encoder on documents": (ustad_bi_encoder, "D"),
+    "LateInteraction on results": (late_interaction, "R"),
+    "LateInteraction on queries": (late_interaction, "Q"),
+    "LateInteraction on documents": (late_interaction, "D"),
+    "token query encoder": (lambda env: late_interaction(env).query_encoder(), "Q"),
+    "token document encoder": (lambda env: late_interaction(env).doc_encoder(), "D"),
+    "MaxSim scorer": (lambda env: late_interaction(env).text_scorer(), "R"),
+    "MultiVectorIndex": (token_index, "Q+tokens"),
+    "MultiVectorIndex retriever": (lambda env: token_index(env).retriever(num_results=5, device="cpu"), "Q+tokens"),
+    "MultiVectorIndex scorer": (lambda env: token_index(env).scorer(device="cpu"), "R+tokens"),
     "PointwiseTeacher (cross-encoder)": (teacher(ptd.PointwiseTeacher, "tiny_cross"), "R"),
     "PointwiseTeacher (monoT5)": (teacher(ptd.PointwiseTeacher, "tiny_t5"), "R"),
     "PointwiseTeacher (LLM)": (teacher(ptd.PointwiseTeacher, "tiny_llm"), "R"),
@@ -106,6 +124,10 @@ TRANSFORMERS = {
 }
 RE_RANKERS = ["BiEncoder on results", "asymmetric BiEncoder", "scorer", "Distiller"]
 RE_RANKERS += ["USTAD (cross)", "USTAD (dual)", "USTAD (late)", "USTAD as bi-encoder on results"]
+RE_RANKERS = [
+    "BiEncoder on results", "asymmetric BiEncoder", "scorer", "Distiller", "LateInteraction on results",
+    "MaxSim scorer",
+]  # fmt: skip
 TEACHERS = [name for name in TRANSFORMERS if "Teacher" in name and "queries" not in name] + ["fuse_teachers"]
 #: Those whose score of a document depends on nothing but the query and the document.
 POINTWISE = RE_RANKERS + [name for name in TEACHERS if name.startswith("PointwiseTeacher")]
@@ -120,7 +142,11 @@ def env(tiny, tiny_cross, tiny_t5, tiny_llm, documents, results, tmp_path):
 
 @pytest.fixture
 def frames(results, documents):
+    queries = results[["qid", "query"]].drop_duplicates()
+    tokens = {qid: np.random.default_rng(n).normal(size=(n + 2, 128)) for n, qid in enumerate(queries["qid"])}
     return {
+        "Q+tokens": queries.assign(query_embs=queries["qid"].map(tokens)),
+        "R+tokens": results.assign(query_embs=results["qid"].map(tokens)),
         "R": results,
         "R-text": results.drop(columns="text"),
         "Q": results[["qid", "query"]].drop_duplicates().assign(qextra=1.5),

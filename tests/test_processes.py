@@ -84,6 +84,8 @@ def trained(tmp_path, tiny, frame, loss, kind, processes, extra="{}"):
     [
         ("InfoNCE(temperature=0.1) + 0.5 * KLDivergence()", "BiEncoder", "{}"),
         ("RankNet() + PairwiseKL() + LocalizedContrastive()", "CrossEncoder", "{'gradient_cache': True}"),
+        ("InfoNCE(temperature=4.0)", "LateInteraction", "{'gradient_cache': True}"),
+        ("LocalizedContrastive() + ScoreMatch()", "USTAD", "{}"),
         ("InfoNCE()", "BiEncoder", "{'sampler': ptd.ListSampler(3), 'validation': True, 'eval_every': 2}"),
     ],
 )
