@@ -114,7 +114,7 @@ for folder in options.test:
     test = pt.get_dataset(f"folder:{folder}")
     first = pt.io.read_results(str(Path(folder) / "runs" / "bm25.txt.gz")).merge(test.get_topics(), on="qid")
     texts = pd.DataFrame(test.get_corpus_iter(verbose=False))[["docno", "text"]]
-    first = first[first["rank"] < options.depth].merge(texts, on="docno")
+    first = first.sort_values(["qid", "rank"]).groupby("qid").head(options.depth).merge(texts, on="docno")
     point = ptd.PointwiseTeacher(f"{work}/pointwise", verbose=True)
     both = ptd.PairwiseTeacher(
         f"{work}/pairwise", n_pairs=options.n_pairs, both_orders=True, max_length=options.max_length, verbose=True

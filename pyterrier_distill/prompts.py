@@ -6,11 +6,12 @@ and never read again, so a document that contains ``{query}`` or looks like a te
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 Prompt = str | list[dict[str, str]]
 
@@ -214,6 +215,19 @@ def level(lengths: Sequence[int], budget: int) -> int:
         spent += length
         left -= 1
     return max(lengths, default=0)
+
+
+def to_json(prompt: str | Template) -> Any:
+    """A prompt as JSON holds it: names and texts as they are."""
+    return prompt if isinstance(prompt, str) else dataclasses.asdict(prompt)
+
+
+def from_json(prompt: Any) -> str | Template:
+    """What :func:`to_json` gave, as it was."""
+    if isinstance(prompt, str):
+        return prompt
+    messages = tuple((role, text) for role, text in prompt["messages"])
+    return Template(**{**prompt, "messages": messages, "answers": tuple(prompt["answers"])})
 
 
 def named(prompt: str | Template, known: Mapping[str, Template], required: Sequence[str]) -> Template:

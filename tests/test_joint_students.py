@@ -145,6 +145,19 @@ def test_monot5_learns_its_teachers_logits(tiny_t5, ten):
     assert float(loss) < 0.1
 
 
+def test_a_saved_monot5_asks_as_it_was_trained(tiny_t5, ten, tmp_path):
+    texts = "Passage: {document} Query: {query} Relevant:"
+    template = ptd.Template((("user", texts),), answers=("no", "yes"))
+    for n, prompt in enumerate((texts, template)):
+        student = ptd.MonoT5(tiny_t5, prompt=prompt, answers=("no", "yes"), max_length=24, **FP32)
+        again = student.save(tmp_path / str(n))
+        again.precision = "fp32"
+        assert np.ptp(student(ten)["score"]) > 0
+        pd.testing.assert_frame_equal(again(ten), student(ten), atol=1e-6)
+        other = ptd.MonoT5(tmp_path / str(n), prompt="monot5", **FP32)
+        assert not np.allclose(other(ten)["score"], student(ten)["score"], atol=1e-4)
+
+
 def test_cut_to_layers(tiny, tiny_llm, ten, tmp_path):
     for name in (tiny, tiny_llm):
         whole, cut = ptd.CrossEncoder(name, **FP32), ptd.CrossEncoder(name, layers=[0], **FP32)

@@ -94,9 +94,7 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
 
     def _reading_length(self) -> int | None:
         """``max_length``, or that of the student whose adapter this is: an adapter's base knows nothing of it."""
-        if self.max_length is None and self._adapted is not None:
-            return adapters.told(self.name_or_path, "pt_meta.json").get("max_length")
-        return self.max_length
+        return self._metadata().get("max_length") if self.max_length is None else self.max_length
 
     def _inner(self, model: nn.Module) -> nn.Module:
         """The transformers model inside."""
@@ -183,7 +181,7 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
         self._inner(self.model).disable_input_require_grads()
 
     def _told(self) -> dict[str, Any]:
-        return {} if self._weights.adapter is None else {"max_length": self._reading_length()}
+        return {"max_length": self._reading_length()}
 
     def prepare_lists(self, lists: list[QueryList], needs: frozenset[str]) -> None:
         """Nothing to prepare."""

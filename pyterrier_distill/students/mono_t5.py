@@ -26,7 +26,8 @@ class MonoT5(JointStudent):
 
     Args:
         name_or_path: a directory or hub name of a T5-style checkpoint.
-        prompt: ``"monot5"`` (InRanker's, too), a text with ``{query}`` and ``{document}``, or a ``Template``.
+        prompt: ``"monot5"`` (InRanker's, too), a text with ``{query}`` and ``{document}``, or a ``Template``;
+            None = what the checkpoint was saved with, else ``"monot5"``.
         answers: the two words, (false, true), each one token; None = the prompt's own.
         lora: train a low-rank adapter instead of all weights; as for :class:`~pyterrier_distill.CrossEncoder`.
         max_length: tokens of a prompt; None = the checkpoint's own.
@@ -65,7 +66,7 @@ class MonoT5(JointStudent):
         self,
         name_or_path: str | os.PathLike,
         *,
-        prompt: str | prompts.Template = "monot5",
+        prompt: str | prompts.Template | None = None,
         answers: tuple[str, str] | None = None,
         lora: Mapping[str, Any] | None = None,
         max_length: int | None = None,
@@ -76,7 +77,8 @@ class MonoT5(JointStudent):
         verbose: bool = False,
         trust_remote_code: bool = False,
     ):
-        checked_template(prompt, templates.POINTWISE, ("document",))
+        if prompt is not None:
+            checked_template(prompt, templates.POINTWISE, ("document",))
         self.prompt = prompt
         self.answers = None if answers is None else tuple(answers)
         super().__init__(
@@ -93,7 +95,19 @@ class MonoT5(JointStudent):
             self.base, kind="seq2seq", precision="fp32", max_length=self._reading_length(), device=self.device,
             trust_remote_code=self.trust_remote_code,
         )  # fmt: skip
-        return PointAsker(backend, self.prompt, self.answers)
+        prompt, answers = self._question()
+        return PointAsker(backend, prompt, answers)
+
+    def _question(self) -> tuple[str | prompts.Template, tuple[str, str] | None]:
+        """Prompt and answers: as asked for, else as the checkpoint was saved with."""
+        saved = self._metadata()
+        prompt = self.prompt or prompts.from_json(saved.get("prompt", "monot5"))
+        answers = self.answers or (saved.get("answers") if self.prompt is None else None)
+        return prompt, None if answers is None else tuple(answers)
+
+    def _told(self) -> dict[str, Any]:
+        prompt, answers = self._question()
+        return {**super()._told(), "prompt": prompts.to_json(prompt), "answers": answers}
 
     @property
     def _asker(self) -> PointAsker:
