@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .distiller import Distiller
     from .generation.queries import explode_queries
     from .generation.spans import SpanQueries
+    from .iteration.adapting import adapt
+    from .iteration.iterative import IterativeDistiller
     from .labels.store import LabelStore
     from .prompts import Template
     from .samplers import ListSampler
@@ -63,7 +65,9 @@ _LAZY = {
     "Distiller": ".distiller",
     "ListSampler": ".samplers",
     "HF": ".backends.hf",
+    "IterativeDistiller": ".iteration.iterative",
     "LabelStore": ".labels.store",
+    "adapt": ".iteration.adapting",
     "LabellingError": ".teachers.base",
     "LateInteraction": ".students.late_interaction",
     "MonoT5": ".students.mono_t5",
@@ -121,7 +125,9 @@ __all__ = [
     "USTAD",
     "VLLM",
     "Template",
+    "IterativeDistiller",
     "LabelStore",
+    "adapt",
     "LabellingError",
     "fuse_teachers",
     "ListwiseLLMTeacher",

@@ -32,6 +32,7 @@ ROOMS = [
     "generation",
     "corpora",
     "distiller",
+    "iteration",
     "demo",
     "cli",
 ]

@@ -68,6 +68,29 @@ def load_collection(name: str) -> Collection:
     return Collection(name, documents, topics, qrels[["qid", "docno", "label"]])
 
 
+def read_documents(dataset: Any) -> pd.DataFrame:
+    """The documents of a collection, title and text joined; no judgements needed.
+
+    Args:
+        dataset: a PyTerrier dataset, its name, or a D frame.
+
+    Returns:
+        D frame: ``docno``, ``text``.
+
+    Raises:
+        ValueError: if there are none, or a frame lacks a column.
+    """
+    if isinstance(dataset, pd.DataFrame):
+        pt.validate.document_frame(dataset, ["text"])
+        documents = dataset.drop_duplicates("docno")
+    else:
+        dataset = pt.get_dataset(dataset) if isinstance(dataset, str) else dataset
+        documents = pd.DataFrame(_texts(dataset), columns=["docno", "text"])
+    if len(documents) == 0:
+        raise ValueError(f"{dataset!r} has no documents.")
+    return documents.reset_index(drop=True)
+
+
 def _texts(dataset: Any) -> list[tuple[str, str]]:
     if hasattr(dataset, "irds_ref"):
         reference = dataset.irds_ref()

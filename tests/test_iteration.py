@@ -1,0 +1,175 @@
+"""Rounds of retrieving, labelling and training; the adaptation to a collection in one call."""
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pyterrier_dr
+import pytest
+import torch
+
+import pyterrier_distill as ptd
+
+FP32 = {"precision": "fp32", "device": "cpu"}
+SETTINGS = {"precision": "fp32", "verbose": False, "dropout": 0.0, "learning_rate": 2e-3, "queries_per_batch": 8}
+
+
+class Counting(pt.Transformer):
+    """A teacher that likes documents which share letters with the query, and counts what it is asked."""
+
+    schematic = {"label": "Counting"}
+
+    def __init__(self):
+        self.asked = []
+
+    def transform(self, inp):
+        self.asked += list(zip(inp["query"], inp["docno"]))
+        shared = [len(set(q) & set(t)) / len(set(q) | set(t)) for q, t in zip(inp["query"], inp["text"])]
+        return pt.model.add_ranks(inp.assign(score=np.array(shared)))
+
+    def __repr__(self):
+        return "Counting()"
+
+
+@pytest.fixture
+def topics(documents):
+    words = " ".join(documents["text"]).split()
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {"qid": [f"q{n}" for n in range(16)], "query": [" ".join(rng.choice(words, 2)) for _ in range(16)]}
+    )
+
+
+@pytest.fixture
+def judged(topics, documents):
+    rows = [
+        (topic.qid, document.docno, 1)
+        for topic in topics.itertuples()
+        for document in documents.itertuples()
+        if set(topic.query.split()) <= set(document.text.split())
+    ]
+    return pd.DataFrame(rows, columns=["qid", "docno", "label"])
+
+
+@pytest.fixture
+def search(documents, tmp_path):
+    """A function that makes a pipeline of a student; ``search.students`` are those it was called with."""
+
+    def made(student):
+        made.students.append(str(student))
+        index = pyterrier_dr.FlexIndex(str(tmp_path / f"index-{len(made.students)}"))
+        (student >> index).index(documents.to_dict("records"))
+        texts = pt.apply.generic(lambda found: found.merge(documents, on="docno"))
+        return student.query_encoder() >> index.np_retriever(num_results=5) >> texts
+
+    made.students = []
+    return made
+
+
+def test_rounds_retrieve_anew_and_ask_only_what_is_new(tiny, topics, judged, search, tmp_path):
+    student, teacher = ptd.BiEncoder(tiny, **FP32), Counting()
+    distiller = ptd.Distiller(student, ptd.KLDivergence(temperature=0.1), epochs=4, **SETTINGS)
+    rounds = ptd.IterativeDistiller(search, teacher, distiller, tmp_path / "rounds", rounds=2, verbose=False)
+    rounds.fit(topics)
+    assert len(search.students) == 2 and search.students[0] != search.students[1]
+    assert len(teacher.asked) == len(set(teacher.asked))  # nothing twice
+    assert [entry["round"] for entry in rounds.rounds_] == [0, 1, 2]
+    assert rounds.rounds_[1]["asked"] == 16 * 5 and 0 < rounds.rounds_[2]["asked"] < 16 * 5
+    assert sum(entry["asked"] for entry in rounds.rounds_) == len(teacher.asked)
+    for number in (1, 2):
+        assert len(ptd.LabelStore(tmp_path / "rounds" / f"round-{number}" / "labels")) == 16
+
+
+def test_a_round_that_does_not_help_is_undone(tiny, topics, judged, search, tmp_path):
+    student = ptd.BiEncoder(tiny, **FP32)
+    settings = {**SETTINGS, "learning_rate": 5.0}  # ruins the student
+    distiller = ptd.Distiller(student, ptd.KLDivergence(), epochs=2, **settings)
+    before = student.encode_queries(topics["query"])
+    rounds = ptd.IterativeDistiller(search, Counting(), distiller, tmp_path / "rounds", rounds=3, verbose=False)
+    rounds.fit(topics, None, topics, judged)
+    if rounds.rounds_[-1]["kept"]:
+        pytest.skip("chance made the ruined student better")
+    assert len(rounds.rounds_) < 5
+    best = max(entry["nDCG@10"] for entry in rounds.rounds_)
+    found = pt.Evaluate(search(student)(topics), judged, ["ndcg_cut_10"])["ndcg_cut_10"]
+    assert found == pytest.approx(best, abs=1e-6)
+    if len(rounds.rounds_) == 2:
+        np.testing.assert_allclose(student.encode_queries(topics["query"]), before, atol=1e-6)
+
+
+def test_run_again_after_an_interruption_nothing_is_asked_twice(tiny, topics, judged, search, tmp_path):
+    class Stop(Exception):
+        pass
+
+    class Failing(Counting):
+        left = 100
+
+        def transform(self, inp):
+            type(self).left -= len(inp)
+            if type(self).left < 0:
+                type(self).left = 10**9
+                raise Stop
+            return super().transform(inp)
+
+    def run(teacher, path):
+        student = ptd.BiEncoder(tiny, **FP32)
+        distiller = ptd.Distiller(student, ptd.KLDivergence(temperature=0.1), epochs=3, **SETTINGS)
+        ptd.IterativeDistiller(search, teacher, distiller, path, rounds=2, verbose=False).fit(topics)
+        return student
+
+    teacher = Failing()
+    with pytest.raises(Stop):
+        run(teacher, tmp_path / "stopped")
+    again = run(teacher, tmp_path / "stopped")
+    assert len(teacher.asked) == len(set(teacher.asked))
+    whole = run(Counting(), tmp_path / "whole")
+    queries = topics["query"]
+    np.testing.assert_allclose(again.encode_queries(queries), whole.encode_queries(queries), atol=1e-6)
+
+
+def test_a_re_ranking_student_keeps_its_candidates(tiny, topics, judged, documents, tmp_path):
+    student, teacher = ptd.CrossEncoder(tiny, **FP32), Counting()
+    everything = pt.Transformer.from_df(topics.merge(documents, how="cross").assign(score=0.0, rank=0))
+    distiller = ptd.Distiller(student, ptd.RankNet(), epochs=2, **SETTINGS)
+    rounds = ptd.IterativeDistiller(everything, teacher, distiller, tmp_path / "r", rounds=2, verbose=False)
+    rounds.fit(topics, None, topics, judged)
+    assert len(teacher.asked) == 16 * 12
+    assert all("nDCG@10" in entry for entry in rounds.rounds_)
+
+
+def test_mistakes(tiny, topics, judged, tmp_path):
+    distiller = ptd.Distiller(ptd.BiEncoder(tiny, **FP32), ptd.KLDivergence(), **SETTINGS)
+    with pytest.raises(TypeError, match="make_candidates"):
+        ptd.IterativeDistiller(3, Counting(), distiller, tmp_path)
+    with pytest.raises(TypeError, match="Distiller"):
+        ptd.IterativeDistiller(lambda s: s, Counting(), ptd.KLDivergence(), tmp_path)
+    with pytest.raises(ValueError, match="rounds"):
+        ptd.IterativeDistiller(lambda s: s, Counting(), distiller, tmp_path, rounds=0)
+    with pytest.raises(TypeError, match="pipeline"):
+        ptd.IterativeDistiller(lambda s: 3, Counting(), distiller, tmp_path, verbose=False).fit(topics)
+    with pytest.raises(ValueError, match="both"):
+        ptd.IterativeDistiller(lambda s: s, Counting(), distiller, tmp_path).fit(topics, None, topics)
+
+
+def test_adapting_needs_no_query_and_no_judgement(tiny, documents, tmp_path):
+    student, teacher = ptd.BiEncoder(tiny, **FP32), Counting()
+    before = student.encode_docs(documents["text"])
+    adapted = ptd.adapt(
+        student, teacher, documents, tmp_path / "adapted", loss=ptd.KLDivergence(temperature=0.1), depth=5, **SETTINGS
+    )
+    assert adapted is student and len(teacher.asked) > 0
+    assert not np.allclose(student.encode_docs(documents["text"]), before, atol=1e-3)
+    asked, again = len(teacher.asked), ptd.BiEncoder(tiny, **FP32)
+    ptd.adapt(
+        again, teacher, documents, tmp_path / "adapted", loss=ptd.KLDivergence(temperature=0.1), depth=5, **SETTINGS
+    )
+    assert len(teacher.asked) == asked
+    assert torch.equal(
+        torch.from_numpy(again.encode_docs(documents["text"])), torch.from_numpy(student.encode_docs(documents["text"]))
+    )
+
+
+def test_adapting_to_given_queries_and_candidates(tiny, documents, topics, tmp_path):
+    everything = pt.Transformer.from_df(topics.merge(documents, how="cross").assign(score=0.0, rank=0))
+    student = ptd.CrossEncoder(tiny, **FP32)
+    ptd.adapt(student, Counting(), documents, tmp_path / "a", topics=topics, candidates=everything, **SETTINGS)
+    assert student.manifest["queries"] == 16 and student.manifest["loss"].startswith("RankNet(")
