@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,28 @@ def quiet() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def told(name: str, file: str) -> dict[str, Any]:
+    """A JSON file of a directory or of a model on the hub; empty where there is none."""
+    if os.path.isdir(name):
+        path: str | None = os.path.join(name, file)
+        path = path if os.path.isfile(path) else None
+    else:
+        path = _on_hub(name, file)
+    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=256)
+def _on_hub(name: str, file: str) -> str | None:
+    """Where a file of a model on the hub lies on this machine; None where there is none."""
+    from transformers.utils import cached_file
+
+    quietly = ("gated_repo", "missing_entries", "connection_errors")
+    try:
+        return cached_file(name, file, **{f"_raise_exceptions_for_{what}": False for what in quietly})
+    except (OSError, ValueError):  # no name of the hub: whoever loads the model says so
+        return None
 
 
 def load_sentence_transformer(name: str, kind: Any = None, **kwargs: Any) -> Any:

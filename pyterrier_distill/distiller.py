@@ -13,7 +13,7 @@ import pyterrier as pt
 from . import frames
 from .labels import identity
 from .losses import Loss
-from .losses.base import lacking
+from .losses.base import QUERY_SIDE, lacking
 from .samplers import ListSampler
 from .texts import text_source
 from .training import lists as training_lists
@@ -116,6 +116,10 @@ class Distiller(pt.Estimator):
             raise ValueError(lacking(loss, student))
         if sampler is not None and not isinstance(sampler, ListSampler):
             raise TypeError(f"sampler must be a ListSampler, such as ListSampler(8, depth=200), not {sampler!r}.")
+        if sampler is not None and not loss.needs - QUERY_SIDE:
+            raise ValueError(f"{loss!r} reads queries alone: there is nothing to sample; leave sampler= out.")
+        if sampler is not None and sampler.size < loss.min_documents:
+            raise ValueError(f"{loss!r} compares documents: sampler={sampler!r} must leave it {loss.min_documents}.")
         check_settings(locals())
         self.student = student
         self.loss = loss
@@ -221,7 +225,7 @@ class Distiller(pt.Estimator):
             frames.check_text(res_va, [c for c in ("query", self.student.text_field) if c in res_va.columns])
             validation = res_va
         elif res_va is not None:
-            validation = self._read(res_va, None, text)
+            validation = self._read(res_va, None, text, sampled=False)
         elif qrels_va is not None:
             raise ValueError("qrels_va without res_va: pass the validation candidates too.")
         elif self.early_stopping is not None:
@@ -252,18 +256,20 @@ class Distiller(pt.Estimator):
         columns = [column for column in dict.fromkeys(read) if column in frame.columns]
         return training_lists.fingerprint(frame, columns, self.loss.query_columns())
 
-    def _read(self, res: pd.DataFrame | LabelStore, qrels: pd.DataFrame | None, text: Any) -> Any:
+    def _read(
+        self, res: pd.DataFrame | LabelStore, qrels: pd.DataFrame | None, text: Any, *, sampled: bool = True
+    ) -> Any:
         """Lists of a frame, all in memory; or of a store, a block at a time."""
         from .training.reading import Reader
 
-        reader = Reader(self.student, self.loss, qrels, text, self, self.sampler)
+        reader = Reader(self.student, self.loss, qrels, text, self, self.sampler if sampled else None)
         if isinstance(res, pd.DataFrame):
             lists = reader.read(res)
             training_lists.check_lists(lists, self.loss, len(lists))
             return lists
         from .training.streaming import StoredLists
 
-        stored = StoredLists(res, reader, self.queries_per_batch)
+        stored = StoredLists(res, reader)
         if not len(stored):
             raise ValueError(f"{res!r} holds no labelled documents: build it first.")
         stored.check()

@@ -128,6 +128,12 @@ def test_the_python_of_a_card_runs(tiny_cross, results, tmp_path, monkeypatch):
     assert CrossEncoder(json.loads(elsewhere[2])).predict([("red", "dog")], show_progress_bar=False).shape == (1,)
 
 
+def test_what_opens_doors_is_left_out():
+    told = publishable({"wandb_key": "abc", "api_key": "x", "key": "d5e4", "hub_token": "t", "n": "my_key='s'"})
+    assert told == {n: "(left out)" for n in ("wandb_key", "api_key", "hub_token")} | {"key": "d5e4", "n": told["n"]}
+    assert "'s'" not in told["n"]
+
+
 def test_a_store_tells_its_teacher(tiny_cross, results, tmp_path):
     teacher = ptd.PointwiseTeacher(tiny_cross, **FP32)
     import pyterrier as pt

@@ -1,6 +1,7 @@
 """Cross-encoder and monoT5 students: they learn, they rank as their libraries do, they are saved and found again."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,36 @@ def test_a_saved_monot5_asks_as_it_was_trained(tiny_t5, ten, tmp_path):
         pd.testing.assert_frame_equal(again(ten), student(ten), atol=1e-6)
         other = ptd.MonoT5(tmp_path / str(n), prompt="monot5", **FP32)
         assert not np.allclose(other(ten)["score"], student(ten)["score"], atol=1e-4)
+
+
+CHAT_ROLES_ONLY = (
+    "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}{% elif m.role == 'assistant' %}"
+    "<|assistant|>{{ m.content }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [None, CHAT_ROLES_ONLY, "{{ raise_exception('user and assistant only') }}"])
+def test_decoders_whose_chat_template_knows_no_pair_read_two_named_texts(template, tiny_llm, ten, tmp_path):
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoTokenizer
+
+    shutil.copytree(tiny_llm, tmp_path / "llm")
+    (tmp_path / "llm" / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "llm")
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(tmp_path / "llm")
+    for n, lora in enumerate((None, {"r": 2})):
+        student = ptd.CrossEncoder(tmp_path / "llm", lora=lora, **FP32)
+        ids = student.features([("red dog", "green tree")])["input_ids"][0]
+        assert "query: red dog document: green tree" in student.tokenizer.decode(ids)
+        fitted(student, ptd.RankNet(), ten, epochs=2)
+        again = student.save(tmp_path / f"saved-{n}")
+        again.precision = "fp32"
+        pd.testing.assert_frame_equal(again(ten), student(ten), atol=1e-5)
+        student.save(tmp_path / f"whole-{n}", merge=True)
+        model = CrossEncoder(str(tmp_path / f"whole-{n}"), device="cpu")
+        pairs = list(zip(ten["query"], ten["text"]))
+        np.testing.assert_allclose(model.predict(pairs, show_progress_bar=False), student(ten)["score"], atol=1e-5)
 
 
 def test_cut_to_layers(tiny, tiny_llm, ten, tmp_path):

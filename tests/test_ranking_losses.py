@@ -106,7 +106,7 @@ JUDGED = {
     "lambda k": (functional.lambda_loss, lambda S, T: lambda_loss(S, T, 2), {"k": 2}),
     "lambda mu": (functional.lambda_loss, lambda S, T: lambda_loss(S, T, mu=0.5), {"mu": 0.5}),
     "approx": (functional.approx_ndcg, approx_ndcg, {}),
-    "approx alpha": (functional.approx_ndcg, lambda S, T: approx_ndcg(S, T, 4.0, 2), {"alpha": 4.0, "k": 2}),
+    "approx alpha": (functional.approx_ndcg, lambda S, T: approx_ndcg(S, T, 4.0), {"alpha": 4.0}),
     "bce": (functional.binary_cross_entropy, bce, {}),
 }
 ALL = {**ORDER, **JUDGED}

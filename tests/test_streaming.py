@@ -117,7 +117,7 @@ def test_only_a_few_blocks_are_in_memory_and_each_is_read_once_an_epoch(tiny, st
 
     monkeypatch.setattr(streaming, "BUFFER", 2)
     reader = Reader(ptd.BiEncoder(tiny), ptd.KLDivergence(), None, store, None)
-    lists = streaming.StoredLists(store, reader, batch_size=4)
+    lists = streaming.StoredLists(store, reader)
     reads = []
 
     def read(block, columns):
@@ -132,15 +132,11 @@ def test_only_a_few_blocks_are_in_memory_and_each_is_read_once_an_epoch(tiny, st
     assert len(seen) == 70 == len(lists) and sorted(reads) == sorted(set(reads)) and len(reads) == 4
 
 
-def test_orders_are_seeded_and_processes_read_blocks_of_their_own():
+def test_orders_are_seeded_and_mix_near_blocks():
     ends = np.cumsum([10] * 40)
-    order = lambda epoch, world=1: list(_at(streaming.BlockSampler(ends, 7, 5, world), epoch))  # noqa: E731
+    order = lambda epoch: list(_at(streaming.BlockSampler(ends, 7), epoch))  # noqa: E731
     assert sorted(order(0)) == list(range(400)) and order(0) == order(0) != order(1)
-    for world in (2, 3):
-        batches = [order(0, world)[n : n + 5] for n in range(0, 400, 5)]
-        assert sorted(sum(batches, [])) == list(range(400))
-        blocks = [{n // 10 for batch in batches[r : 60 * world // world : world] for n in batch} for r in range(world)]
-        assert not set.intersection(*blocks)
+    assert len({n // 10 for n in order(0)[: 10 * streaming.BUFFER]}) == streaming.BUFFER
 
 
 def _at(sampler, epoch):

@@ -143,7 +143,7 @@ def test_a_store_is_sampled_as_its_frame(tiny, results, path):
     reader = Reader(student, loss, None, store.text_loader("text"), None, sampler)
     from pyterrier_distill.training.streaming import StoredLists
 
-    lists = StoredLists(store, reader, 2)
+    lists = StoredLists(store, reader)
     labelled = store.frame()
     for n in range(len(lists)):
         one = sampled.SampledLists(lists, sampler, loss)[0, n]

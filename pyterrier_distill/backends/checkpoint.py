@@ -83,6 +83,37 @@ def as_classifier(name: str, hub: dict[str, Any]) -> dict[str, Any]:
     return {"architectures": [kinds[0].replace("ForCausalLM", "ForSequenceClassification")]} if kinds else {}
 
 
+#: How decoders read a pair if their own chat template cannot: two named texts.
+PAIR_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] if m['content'] is string else m['content'][0]['text'] }}"
+    "{% if not loop.last %} {% endif %}{% endfor %}"
+)
+
+
+def pair_template(tokenizer: Any) -> str:
+    """The chat template by which a decoder reads messages of the roles ``query`` and ``document``.
+
+    Args:
+        tokenizer: of the decoder.
+
+    Returns:
+        Its own, if what it renders changes with both; else :data:`PAIR_TEMPLATE`.
+    """
+
+    def rendered(query: str, document: str) -> str:
+        messages = [{"role": "query", "content": query}, {"role": "document", "content": document}]
+        return str(tokenizer.apply_chat_template(messages, tokenize=False))
+
+    if not isinstance(tokenizer.chat_template, str):
+        return PAIR_TEMPLATE
+    try:
+        base = rendered("one", "two")
+        carries = base not in (rendered("three", "two"), rendered("one", "three"))
+    except Exception:  # a template may raise whatever it likes; chat roles alone are what most of them know
+        carries = False
+    return tokenizer.chat_template if carries else PAIR_TEMPLATE
+
+
 def weights_dtype(precision: str, device: torch.device) -> torch.dtype:
     """How weights are kept: on a GPU as they are computed with, on a CPU in float32, as autocast wants them."""
     import torch

@@ -58,7 +58,6 @@ class ApproxNDCG(base.Loss):
 
     Args:
         alpha: steepness of the smooth ranks 1 + Σ σ(α (s_j − s_i)).
-        k: the ideal ranking counts its first k; None = all.
         label: the judgements, graded; negative ones count as 0.
 
     References:
@@ -75,18 +74,16 @@ class ApproxNDCG(base.Loss):
         ApproxNDCG(alpha=10.0)
     """
 
-    def __init__(self, alpha: float = 1.0, k: int | None = None, label: str = LABEL):
-        _check_k(k)
+    def __init__(self, alpha: float = 1.0, label: str = LABEL):
         if not alpha > 0:
             raise ValueError(f"alpha must be positive, not {alpha!r}.")
         self.alpha = alpha
-        self.k = k
         self.label = label
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
 
-        return functional.approx_ndcg(outputs.scores, labels[self.label], outputs.mask, self.alpha, self.k)
+        return functional.approx_ndcg(outputs.scores, labels[self.label], outputs.mask, self.alpha)
 
 
 def _check_k(k: int | None) -> None:

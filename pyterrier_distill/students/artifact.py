@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ class Weights:
     reader: Any = None
     adapter: Any = None
     trained: str | None = None
-    manifest: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] | None = None
 
 
 class StudentArtifact:
@@ -49,6 +48,8 @@ class StudentArtifact:
     @property
     def manifest(self) -> dict[str, Any]:
         """How the weights came to be: what the Distiller recorded; empty for an untrained student."""
+        if self._weights.manifest is None:  # not in the constructor, which may only have to draw a schematic
+            self._weights.manifest = self._metadata().get("manifest", {})
         return self._weights.manifest
 
     def _is_directory(self) -> bool:
@@ -56,8 +57,7 @@ class StudentArtifact:
 
     def _metadata(self) -> dict[str, Any]:
         """What :meth:`save` wrote beside the checkpoint; empty for others' checkpoints."""
-        path = os.path.join(self.name_or_path, "pt_meta.json") if self._is_directory() else ""
-        return json.loads(Path(path).read_text(encoding="utf-8")) if os.path.isfile(path) else {}
+        return checkpoints.told(self.name_or_path, "pt_meta.json") if isinstance(self.name_or_path, str) else {}
 
     def _write(self, draft: Path) -> None:
         """Write the checkpoint into an empty directory."""
@@ -94,11 +94,19 @@ class StudentArtifact:
             ValueError, TypeError: for an ``about`` that no card can show.
         """
         about = card.checked(about)
+        if not merge and self.writes_over_base(path):
+            raise ValueError(
+                f"{path} holds the base that this adapter needs: save it elsewhere, or the whole model with merge=True."
+            )
         with checkpoints.written_whole(path, "pt_meta.json", overwrite=overwrite) as draft:
             meta = self._write_all(draft, merge, about)
             checkpoints.write_json(draft / "pt_meta.json", meta)
             (draft / "README.md").write_text(card.card(self, meta, Path(path).absolute().name), encoding="utf-8")
         return type(self)(path, **{name: getattr(self, name) for name in self._RUNTIME}, device=self.device)
+
+    def writes_over_base(self, path: str | os.PathLike) -> bool:
+        """Whether saving to ``path`` would replace what the saved student needs."""
+        return False
 
     def push_to_hub(
         self,

@@ -124,7 +124,7 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         self.device = device
         self.trust_remote_code = trust_remote_code
         pt.Artifact.__init__(self, self.name_or_path if self._is_directory() else pt.Artifact.NO_PATH)
-        self._weights = Weights(manifest=self._metadata().get("manifest", {}))
+        self._weights = Weights()
 
     @classmethod
     def truncated(

@@ -71,12 +71,14 @@ class BiEncoderTraining:
         columns = {"docno": [docno for one in lists for docno in one.docnos]}
         if all(one.texts is not None for one in lists):
             columns[self.text_field] = [text for one in lists for text in one.texts]
-        frame = pd.DataFrame(columns).drop_duplicates("docno")
+        told = list(columns)  # a document may have another text in another list
+        frame = pd.DataFrame(columns).drop_duplicates()
         matrix = np.stack(list(self.doc_encoder()(frame)[DOC_VEC]))
-        place = {docno: row for row, docno in enumerate(frame["docno"])}
+        place = {key: row for row, key in enumerate(frame[told].itertuples(index=False, name=None))}
         for one in lists:
             one.doc_matrix = matrix
-            one.doc_rows = np.array([place[docno] for docno in one.docnos])
+            keys = zip(one.docnos, one.texts, strict=True) if len(told) > 1 else ((docno,) for docno in one.docnos)
+            one.doc_rows = np.array([place[key] for key in keys])
 
     def prepare_frame(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A validation frame with the vectors of its documents, computed once, where documents are frozen."""
@@ -95,21 +97,22 @@ class BiEncoderTraining:
         batch: dict[str, Any] = {"queries": self.tokenise([one.query for one in lists], "query")}
         if not needs - losses.QUERY_SIDE:
             return batch
-        column: dict[str, int] = {}
+        column: dict[Any, int] = {}
         width = max(len(one.docnos) for one in lists)
         index = torch.zeros(len(lists), width, dtype=torch.long)
         texts, vectors = [], []
         for row, one in enumerate(lists):
             for slot, docno in enumerate(one.docnos):
-                if docno not in column:
-                    column[docno] = len(column)
+                document = (docno, None if one.texts is None else one.texts[slot])
+                if document not in column:
+                    column[document] = len(column)
                     if one.doc_rows is not None:
                         vectors.append(one.doc_matrix[one.doc_rows[slot]])
                     else:
                         texts.append(one.texts[slot])
-                index[row, slot] = column[docno]
+                index[row, slot] = column[document]
         batch["index"] = index
-        batch["keys"] = torch.tensor([parallel.key(docno) for docno in column])
+        batch["keys"] = torch.tensor([parallel.key(document) for document in column])
         if vectors:
             batch["documents"] = torch.from_numpy(np.stack(vectors))
         else:

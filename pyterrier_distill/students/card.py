@@ -16,10 +16,12 @@ _KINDS = {
     "cross_encoder": "a cross-encoder: its score of a query and a document is a raw logit",
     "mono_t5": "a monoT5: its score of a query and a document is log p(true)",
     "bi_encoder": "a bi-encoder: its score of a query and a document is the product of their vectors",
+    "late_interaction": "a late-interaction model: each query token's best product with a document token, summed",
+    "ustad": "a USTAD: one encoder that reads query and document together or apart",
 }
 _SETTINGS = (
-    "learning_rate", "warmup", "schedule", "epochs", "steps", "queries_per_batch", "accumulation", "precision",
-    "dropout", "seed", "metric", "eval_every", "early_stopping", "args", "device",
+    "sampler", "learning_rate", "warmup", "schedule", "epochs", "steps", "queries_per_batch", "processes",
+    "accumulation", "precision", "dropout", "seed", "metric", "eval_every", "early_stopping", "args", "device",
 )  # fmt: skip
 _SPECIAL = ("teacher", "data", "measures", "license", "language", "datasets")
 
@@ -28,8 +30,9 @@ _PATHS = (
     re.compile(rf"(?P<quote>['\"`])(?P<path>{_ROOT}[^'\"`\n]+)(?P=quote)"),
     re.compile(rf"(?<![\w:/.~\\])(?P<path>{_ROOT}[^\s'\"`,;()\[\]{{}}<>|]+)"),
 )
+_QUOTED = re.compile(r"(?P<quote>['\"`])(?P<path>[^'\"`\n]+/[^'\"`\n]+)(?P=quote)")
 _SECRET = re.compile(
-    r"""((?:token|secret|password|api_?key)['"]?\s*[:=]\s*)(?:'[^'\n]*'|"[^"\n]*"|[^\s,'"})]+)""", re.IGNORECASE
+    r"""((?:token|secret|password|\w+_key|apikey)['"]?\s*[:=]\s*)(?:'[^'\n]*'|"[^"\n]*"|[^\s,'"})]+)""", re.IGNORECASE
 )
 _TOKEN = re.compile(r"\b(?:hf|sk)[_-][A-Za-z0-9_-]{16,}")
 
@@ -77,6 +80,7 @@ def publishable(value: Any) -> Any:
         return value
     for pattern in _PATHS:
         value = pattern.sub(_last_part, value)
+    value = _QUOTED.sub(lambda match: _last_part(match) if os.path.exists(match["path"]) else match[0], value)
     return _TOKEN.sub("(left out)", _SECRET.sub(r"\1(left out)", value))
 
 
@@ -160,13 +164,16 @@ def _body(student: Any, meta: Mapping[str, Any], name: str) -> Iterator[str]:
         yield f"Without PyTerrier: `{loader.format(name=json.dumps(name, ensure_ascii=False))}`.\n"
     yield "## How it came to be\n"
     yield from _points({"Started from": ", ".join(meta["started_from"])})
+    if meta.get("prompt"):
+        yield from _points({"Asked": f"`{_line(meta['prompt'])}`", "Answers": meta.get("answers")})
     yield from _lineage(manifest, about)
     if about.get("measures"):
         yield "\n## Measures\n"
         yield from _table("measure", "value", {n: f"{v:.4f}" for n, v in about["measures"].items()})
     if manifest:
         yield "\n## Settings\n"
-        told = {n: manifest[n] for n in _SETTINGS if manifest.get(n) not in (None, "None")}
+        idle = {"epochs" if manifest.get("steps") != "None" else "steps", *([] if manifest.get("best") else ["metric"])}
+        told = {n: manifest[n] for n in _SETTINGS if n not in idle and manifest.get(n) not in (None, "None")}
         yield from _table("setting", "value", told)
     while manifest.get("earlier"):
         manifest = manifest["earlier"]

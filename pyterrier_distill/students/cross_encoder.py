@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 class CrossEncoder(JointStudent):
     """R → R: a sentence-transformers cross-encoder with one output; its raw logit is the score.
 
-    Any encoder makes one, or any decoder LM, read at its last token; a head that the checkpoint lacks starts at random,
-    always the same. There is no activation, in training as in ranking, and the saved checkpoint says so.
+    Any encoder makes one, or any decoder LM, read at its last token. A decoder reads what its chat template makes of
+    messages of the roles ``query`` and ``document``; if it knows none of these, ``query: … document: …``, which is
+    saved with it. A head that the checkpoint lacks starts at random, always the same. There is no activation, in
+    training as in ranking, and the saved checkpoint says so.
 
     Args:
         name_or_path: a directory or hub name of a transformers or sentence-transformers checkpoint.
@@ -95,6 +97,11 @@ class CrossEncoder(JointStudent):
         outputs = checkpoint.num_labels(self.base, hub)
         if outputs != 1:
             raise ValueError(f"{self.base!r} has {outputs} outputs: a cross-encoder student has one.")
+        decoder = checkpoint.as_classifier(self.base, hub)
+        reading = {}
+        if decoder:
+            told = self.name_or_path if checkpoints.told(self.name_or_path, "tokenizer_config.json") else self.base
+            reading = {"chat_template": checkpoint.pair_template(checkpoint.load_tokenizer(told, hub))}
         model = checkpoint.read(
             self.base,
             "cross-encoder",
@@ -106,7 +113,8 @@ class CrossEncoder(JointStudent):
                 activation_fn=torch.nn.Identity(),
                 trust_remote_code=self.trust_remote_code,
                 model_kwargs={"dtype": torch.float32},
-                config_kwargs=checkpoint.as_classifier(self.base, hub),
+                config_kwargs=decoder,
+                processor_kwargs=reading,
             ),
         )
         if model.tokenizer.pad_token_id is None:

@@ -57,10 +57,10 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
         self.verbose = verbose
         self.trust_remote_code = trust_remote_code
         self.lora = adapters.checked(lora)
-        if self.lora is not None and self._is_directory() and adapters.told(self.name_or_path):
+        if self.lora is not None and self._is_directory() and checkpoints.told(self.name_or_path, adapters.CONFIG):
             raise ValueError(adapters.TWO_ADAPTERS.format(self.name_or_path))
         pt.Artifact.__init__(self, self.name_or_path if self._is_directory() else pt.Artifact.NO_PATH)
-        self._weights = Weights(manifest=self._metadata().get("manifest", {}))
+        self._weights = Weights()
 
     # -- the model ----------------------------------------------------------------------------------------------------
 
@@ -172,6 +172,12 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
         self._inner(model).disable_input_require_grads()
         self._inner(model).enable_input_require_grads()
         return adapters.only_trained(model)
+
+    def writes_over_base(self, path: str | os.PathLike) -> bool:
+        """Whether ``path`` is the base of this student's adapter."""
+        self.model  # noqa: B018 - loaded, it is known whether there is an adapter
+        adapted = self._weights.adapter is not None and os.path.isdir(self.base)
+        return adapted and os.path.exists(path) and os.path.samefile(path, self.base)
 
     def settle(self) -> None:
         """Rank again; what is frozen stays frozen."""

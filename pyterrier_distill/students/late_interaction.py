@@ -74,6 +74,7 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
     """
 
     ARTIFACT_TYPE = "late_interaction"
+    LOADED_BY = "sentence_transformers.MultiVectorEncoder({name})"
     ARTIFACT_FORMAT = "sentence_transformers"
     schematic = {"label": "LateInteraction"}
 
@@ -112,7 +113,7 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
         self.verbose = verbose
         self.trust_remote_code = trust_remote_code
         pt.Artifact.__init__(self, self.name_or_path if self._is_directory() else pt.Artifact.NO_PATH)
-        self._weights = Weights(manifest=self._metadata().get("manifest", {}))
+        self._weights = Weights()
 
     # -- the model ----------------------------------------------------------------------------------------------------
 

@@ -45,18 +45,18 @@ class LateInteractionTraining:
 
         from ..training import parallel
 
-        column: dict[str, int] = {}
+        column: dict[tuple, int] = {}
         texts: list[str] = []
         index = torch.zeros(len(lists), max(len(one.docnos) for one in lists), dtype=torch.long)
         for row, one in enumerate(lists):
             for slot, (docno, text) in enumerate(zip(one.docnos, one.texts, strict=True)):
-                if docno not in column:
-                    column[docno] = len(column)
+                if (docno, text) not in column:
+                    column[docno, text] = len(column)
                     texts.append(text)
-                index[row, slot] = column[docno]
+                index[row, slot] = column[docno, text]
         queries = self.tokenise([one.query for one in lists], "query")
         documents = self.tokenise(texts, "document")
-        keys = torch.tensor([parallel.key(docno) for docno in column])
+        keys = torch.tensor([parallel.key(document) for document in column])
         return {"queries": queries, "documents": documents, "index": index, "keys": keys}
 
     def forward(self, batch: dict[str, Any], mask: Tensor, needs: frozenset[str]) -> losses.Outputs:

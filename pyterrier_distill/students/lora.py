@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints import told
 from ..training.state import keep_what_trains
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _OURS = {"r": 16, "alpha": None, "dropout": 0.0, "target_modules": None}
 #: What the student itself knows.
 _SETTLED = {"task_type", "peft_type", "inference_mode", "base_model_name_or_path", "lora_alpha", "lora_dropout"}
-_CONFIG = "adapter_config.json"
+CONFIG = "adapter_config.json"
 TWO_ADAPTERS = (
     "{!r} has an adapter already, which further training trains: leave lora= out, or save it with merge=True and put a"
     " new adapter on that."
@@ -76,22 +76,6 @@ def checked(lora: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return dict(lora)
 
 
-def told(name: str, file: str = _CONFIG) -> dict[str, Any]:
-    """A JSON file of a directory or of a model on the hub; empty where there is none."""
-    if os.path.isdir(name):
-        found: str | None = os.path.join(name, file)
-        found = found if os.path.isfile(found) else None
-    else:
-        from transformers.utils import cached_file
-
-        quietly = ("gated_repo", "missing_entries", "connection_errors")
-        try:
-            found = cached_file(name, file, **{f"_raise_exceptions_for_{what}": False for what in quietly})
-        except (OSError, ValueError):  # no name of the hub: whoever loads the model says so
-            found = None
-    return {} if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
-
-
 def base_of(name: str) -> str | None:
     """The base of an adapter; None for a checkpoint that is none.
 
@@ -99,18 +83,16 @@ def base_of(name: str) -> str | None:
         FileNotFoundError: if the base is a directory that is not here.
         ValueError: if the adapter does not say what it was made for.
     """
-    config = told(name)
+    config = told(name, CONFIG)
     if not config:
         return None
     base = config.get("base_model_name_or_path")
     if not base:
-        raise ValueError(
-            f"{name!r} is an adapter that does not say its base: add base_model_name_or_path to {_CONFIG}."
-        )
+        raise ValueError(f"{name!r} is an adapter that does not say its base: add base_model_name_or_path to {CONFIG}.")
     if (os.path.isabs(base) or base.startswith(".")) and not os.path.isdir(base):
         raise FileNotFoundError(
             f"{name!r} is an adapter of {base!r}, which is not here: put the base there, or set base_model_name_or_path"
-            f" in {os.path.join(name, _CONFIG)}."
+            f" in {os.path.join(name, CONFIG)}."
         )
     return base
 

@@ -92,6 +92,7 @@ class USTAD(USTADTraining, JointStudent):
     """
 
     ARTIFACT_TYPE = "ustad"
+    LOADED_BY = "transformers.AutoModel.from_pretrained({name})"
     ARTIFACT_FORMAT = "transformers"
     schematic = {"label": "USTAD"}
 

@@ -37,6 +37,20 @@ class USTADTraining:
             gives.add(losses.BATCH_SCORES)
         return frozenset(gives)
 
+    def check_training(self, needs: frozenset[str], vectors: dict[str, int]) -> None:
+        """Check what training would trip over.
+
+        Raises:
+            ValueError: for in-batch negatives in several processes.
+        """
+        from ..training import parallel
+
+        if losses.BATCH_SCORES in needs and parallel.planned() > 1:
+            raise ValueError(
+                "USTAD takes in-batch negatives from one process: train it with LocalizedContrastive() in several, or"
+                " with InfoNCE() in one, where gradient_cache=True makes room for a large batch."
+            )
+
     def encode(self, features: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """The model's last states, with gradients.
 
@@ -81,13 +95,6 @@ class USTADTraining:
         Queries and documents are encoded once for the dual and the late mode. The result holds the outputs of each mode
         under ``modes`` where there are several, and those of the mode that ranks (or the first trained one) besides.
         """
-        from ..training import parallel
-
-        if losses.BATCH_SCORES in needs and parallel.sharing():
-            raise ValueError(
-                "USTAD takes in-batch negatives from one process: train it with LocalizedContrastive() in several, or"
-                " with InfoNCE() in one, where gradient_cache=True makes room for a large batch."
-            )
         mask = mask.to(self._where())
         outputs = {}
         if ustad_modes.CROSS in self.modes:

@@ -22,8 +22,15 @@ def training_arguments(distiller: Any, queries: int, precision: str, metric: str
     Raises:
         ValueError: if checkpoints cannot be had when asked for, or transformers refuses an argument.
     """
-    batches = math.ceil(queries / (distiller.queries_per_batch * parallel.world()))
-    total = distiller.steps or max(1, math.ceil(batches / distiller.accumulation * distiller.epochs))
+    given = dict(distiller.args or {})
+    if "output_dir" in given:
+        raise ValueError("args: output_dir is where training writes itself: name it as checkpoints=.")
+    per_batch = given.get("per_device_train_batch_size", distiller.queries_per_batch)
+    accumulation = given.get("gradient_accumulation_steps", distiller.accumulation)
+    epochs = given.get("num_train_epochs", distiller.epochs)
+    steps = given.get("max_steps", distiller.steps or -1)
+    batches = math.ceil(queries / (per_batch * parallel.world()))
+    total = steps if steps > 0 else max(1, math.ceil(batches / accumulation * epochs))
     every = distiller.eval_every or max(1, math.ceil(total / 10))
     save = distiller.save_every or every
     if metric is not None and save % every:
@@ -60,5 +67,5 @@ def training_arguments(distiller: Any, queries: int, precision: str, metric: str
         "remove_unused_columns": False,
         "dataloader_pin_memory": device == "cuda",
     }
-    given = {name: value for name, value in (distiller.args or {}).items() if not name.startswith("torch_compile")}
+    given = {name: value for name, value in given.items() if not name.startswith("torch_compile")}
     return TrainingArguments(**{**arguments, **given})  # compiling is ours: see trainer.compiled

@@ -48,7 +48,12 @@ def train(
     precision = scoring.resolve_precision(distiller.precision, device)
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("training in fp16 needs a GPU: take precision='bf16' or 'fp32' on this CPU.")
-    settings = {**distiller.settings(), "data": data, "weights": checkpoints.fingerprint(student.model)}
+    settings = {
+        **distiller.settings(),
+        "processes": str(parallel.world()),
+        "data": data,
+        "weights": checkpoints.fingerprint(student.model),
+    }
     torch.manual_seed(distiller.seed)
     module = trainer.TrainingModule(student, loss)
     evaluate = None
@@ -57,13 +62,14 @@ def train(
     elif validation is not None:
         student.prepare_lists(validation, needs)
         evaluate = evaluation.by_loss(
-            module, student, loss, validation, distiller.queries_per_batch,
+            module, student, loss, validation, distiller.queries_per_batch * parallel.world(),
             lambda: scoring.autocast(precision, device),
         )  # fmt: skip
     name = f"eval_{measure}" if measure is not None else "eval_loss"
     told = arguments.training_arguments(distiller, len(lists), precision, name if evaluate else None)
     directory, resume = parallel.from_main(lambda: resuming.open_directory(distiller.checkpoints, settings))
     told.output_dir = str(directory)
+    told.eval_on_start = evaluate is not None and resume is None  # what the training starts from
     finished = resuming.finished(directory, module)
     if finished is not None:
         student.mark_trained(finished["manifest"])
@@ -100,6 +106,7 @@ def train(
             run.train(resume_from_checkpoint=None if resume is None else str(resume))
             parallel.wait()
     finally:
+        module.gradient_checkpointing_disable()
         if distiller.checkpoints is None and parallel.rank() == 0:
             shutil.rmtree(directory, ignore_errors=True)
     history = list(run.state.log_history)
@@ -107,7 +114,6 @@ def train(
         **settings,
         "precision": precision,
         "device": str(device),
-        "processes": parallel.world(),
         "queries": len(lists),
         "documents": sum(len(one.docnos) for one in lists) if isinstance(lists, list) else lists.documents,
         "steps_taken": run.state.global_step,

@@ -32,6 +32,8 @@ class QueryList:
         doc_matrix: ``[M, D]`` vectors of all lists' documents, each once.
         ranking: int ``[N]``, its documents from the first rank to the last; None = as they stand.
         relevant: bool ``[N]``, or None where nobody judged.
+        qid: the query's id.
+        guest: whether it is computed for company only, in a process that has no list of a batch.
     """
 
     query: str
@@ -42,6 +44,8 @@ class QueryList:
     doc_matrix: np.ndarray | None = None
     ranking: np.ndarray | None = None
     relevant: np.ndarray | None = None
+    qid: str = ""
+    guest: bool = False
 
     def part(self, positions: Sequence[int], loss: losses.Loss) -> QueryList:
         """The list with some of its documents only; its ranking is not kept.
@@ -74,13 +78,14 @@ class QueryList:
         )
 
 
-def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[QueryList]:
+def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str, *, judged: bool = False) -> list[QueryList]:
     """Group a checked frame into lists, in the order in which its queries first appear.
 
     Args:
         frame: an R frame; for losses on queries alone a Q frame will do, and documents are left aside.
         loss: which columns become labels.
         text_field: the column of document text; may be absent.
+        judged: whether to note which documents are relevant (``label`` > 0).
     """
     if not loss.needs - losses.QUERY_SIDE:
         frame = frame.drop_duplicates("qid")
@@ -104,7 +109,7 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[
     docnos = frame["docno"].to_numpy(dtype=object)
     texts = frame[text_field].to_numpy(dtype=object) if text_field in frame.columns else None
     ranks = frame["rank"].to_numpy() if "rank" in frame.columns else None
-    relevant = frame[frames.LABEL].to_numpy() > 0 if frames.LABEL in frame.columns else None
+    relevant = frame[frames.LABEL].to_numpy() > 0 if judged else None
     lists = []
     for n, rows in enumerate(rows_of):
         labels = {column: cells[n] for column, cells in per_query.items()}
@@ -119,6 +124,7 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str) -> list[
                 labels,
                 ranking=None if ranks is None else np.argsort(ranks[rows], kind="stable"),
                 relevant=None if relevant is None else relevant[rows],
+                qid=str(qids[n]),
             )
         )
     return lists
@@ -157,6 +163,13 @@ def check_lists(lists: list[QueryList], loss: losses.Loss, total: int) -> None:
             f"{loss!r} compares the documents of a query, but no query of the training frame has more than {longest}:"
             " take more candidates (retriever % 100)."
         )
+    aside = {*loss.query_columns(), *loss.vector_columns(), *loss.logit_columns(), *loss.pair_columns()}
+    for _, term in loss.terms():
+        for column in (c for c in term.columns() if c not in aside and term.min_documents > 1):
+            if all(np.ptp(one.labels[column]) == 0 for one in lists if len(one.docnos) > 1):
+                raise ValueError(
+                    f"{column!r} is the same for all documents of each query: {term!r} has nothing to learn from it."
+                )
     for column in loss.pair_columns():
         if not any(len(one.labels[column]) for one in lists):
             raise ValueError(
@@ -199,7 +212,8 @@ class Collator:
         batch = self.student.collate(lists, self.loss.needs)
         for column in self.ragged:
             _check_tokens(batch["queries"]["attention_mask"], lists, column)
-        return {"batch": batch, "mask": mask.to(torch.bool), "labels": labels}
+        told = {"batch": batch, "mask": mask.to(torch.bool), "labels": labels}
+        return {**told, "guest": True} if lists[0].guest else told
 
     def _tensor(self, cells: list[np.ndarray], column: str) -> Tensor:
         import torch

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..losses import base as losses
 
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+_GUEST: ContextVar[bool] = ContextVar("guest", default=False)
 
 
 def world() -> int:
@@ -50,9 +51,14 @@ def alone() -> Iterator[None]:
         _ALONE.reset(token)
 
 
+def planned() -> int:
+    """How many processes torchrun or accelerate started, whether they have met or not."""
+    return max(world(), int(os.environ.get("WORLD_SIZE", 1)))
+
+
 def start(device: torch.device) -> None:
-    """Join the other processes, if torchrun or accelerate started this one among several."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not (dist.is_available() and dist.is_initialized()):
+    """Join the other processes, if there are any."""
+    if planned() > 1 and not (dist.is_available() and dist.is_initialized()):
         from accelerate import PartialState
 
         PartialState(cpu=device.type == "cpu")
@@ -62,6 +68,16 @@ def wait() -> None:
     """Until all processes are here."""
     if world() > 1:
         dist.barrier()
+
+
+@contextmanager
+def guest(really: bool) -> Iterator[None]:
+    """Within, what this process computes goes with the others' batch but is no part of it."""
+    token = _GUEST.set(really)
+    try:
+        yield
+    finally:
+        _GUEST.reset(token)
 
 
 def from_main(compute: Callable[[], Any]) -> Any:
@@ -124,9 +140,9 @@ def gather(tensor: Tensor) -> Tensor:
     return _Gather.apply(tensor)
 
 
-def key(docno: str) -> int:
-    """A number by which processes recognise a document."""
-    return int.from_bytes(hashlib.blake2b(docno.encode(), digest_size=8).digest(), "big", signed=True)
+def key(document: object) -> int:
+    """A number by which processes recognise a document: its docno, or docno and text."""
+    return int.from_bytes(hashlib.blake2b(repr(document).encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def gather_documents(index: Tensor, keys: Tensor, *documents: Tensor) -> tuple[Tensor, ...]:
@@ -140,6 +156,8 @@ def gather_documents(index: Tensor, keys: Tensor, *documents: Tensor) -> tuple[T
     Returns:
         ``index`` into all documents, then each of ``documents`` as ``[M, ...]``, every document once.
     """
+    if _GUEST.get():
+        index, keys, documents = torch.zeros_like(index), keys[:0], tuple(part[:0] for part in documents)
     everyone = gather(keys)
     start = int(gather(torch.tensor([len(keys)], device=keys.device))[: rank()].sum())
     place: dict[int, int] = {}
@@ -163,12 +181,13 @@ def gather_batch(
         labels: of its lists.
         pair_columns: those whose first entry counts the lists.
     """
-    start = int(gather(torch.tensor([len(outputs.mask)], device=outputs.mask.device))[: rank()].sum())
+    count = 0 if _GUEST.get() else len(outputs.mask)
+    start = int(gather(torch.tensor([count], device=outputs.mask.device))[: rank()].sum())
     gathered = {}
     for name, tensor in sorted(labels.items()):
         if name in pair_columns:
             tensor = torch.cat([tensor[:, :1] + start, tensor[:, 1:]], dim=1)
-        gathered[name] = gather(tensor)
+        gathered[name] = gather(tensor[:0] if _GUEST.get() else tensor)
     return _gathered(outputs), gathered
 
 
@@ -177,7 +196,7 @@ def _gathered(outputs: losses.Outputs) -> losses.Outputs:
     for field in dataclasses.fields(outputs):
         value = getattr(outputs, field.name)
         if isinstance(value, Tensor):
-            changes[field.name] = gather(value)
+            changes[field.name] = gather(value[:0] if _GUEST.get() else value)
         elif isinstance(value, dict):  # the modes of a student that has several
             changes[field.name] = {mode: _gathered(one) for mode, one in value.items()}
     return dataclasses.replace(outputs, **changes)

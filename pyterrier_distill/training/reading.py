@@ -61,7 +61,9 @@ class Reader:
 
     def ranking_columns(self, columns: Iterable[str]) -> list[str]:
         """Those of ``columns`` that a sampler wants to see besides."""
-        wanted = () if self.sampler is None else ("rank", frames.LABEL)
+        wanted: tuple[str, ...] = () if self.sampler is None else ("rank",)
+        if self.sampler is not None and self.sampler.reads_judgements:
+            wanted += (frames.LABEL,)
         return [c for c in wanted if c in columns and not (c == frames.LABEL and self.judged is not None)]
 
     def read(self, res: pd.DataFrame, *, whole: bool = True) -> list[training_lists.QueryList]:
@@ -107,4 +109,10 @@ class Reader:
                 frames.check_numbers(cells, column)
         if whole and frames.LABEL in loss.columns() and not (res[frames.LABEL] > 0).any():
             raise ValueError("no document of the training frame is relevant (label > 0): nothing to contrast.")
-        return training_lists.read_lists(res, loss, self.text_field)
+        judged = self.sampler is not None and self.sampler.reads_judgements
+        for column in (
+            *(["rank"] if self.sampler is not None and "rank" in res.columns else []),
+            *([frames.LABEL] * judged),
+        ):
+            frames.check_numbers(res, column)
+        return training_lists.read_lists(res, loss, self.text_field, judged=judged)

@@ -25,13 +25,11 @@ class StoredLists(Dataset):
     Args:
         store: the labels.
         reader: what is read of them.
-        batch_size: lists of one forward pass.
     """
 
-    def __init__(self, store: LabelStore, reader: Reader, batch_size: int):
+    def __init__(self, store: LabelStore, reader: Reader):
         self.store = store
         self.reader = reader
-        self.batch_size = batch_size
         self.blocks = store.blocks()
         self.ends = np.cumsum([len(block.rows) for block in self.blocks], dtype=int)
         self._prepare: Callable[[list[QueryList]], None] | None = None
@@ -90,9 +88,9 @@ class StoredLists(Dataset):
         self._prepare = prepare
         self._kept.clear()
 
-    def sampler(self, seed: int, world: int = 1) -> BlockSampler:
+    def sampler(self, seed: int) -> BlockSampler:
         """The training order."""
-        return BlockSampler(self.ends, seed, self.batch_size, world)
+        return BlockSampler(self.ends, seed)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict()}
@@ -104,15 +102,11 @@ class BlockSampler(Sampler[int]):
     Args:
         ends: ``[n]`` where each block ends among all lists.
         seed: with the epoch, it decides the order.
-        batch_size: lists of one forward pass of one process.
-        world: processes that take turns at batches; each gets its batches from blocks of its own, but for the last.
     """
 
-    def __init__(self, ends: np.ndarray, seed: int, batch_size: int, world: int):
+    def __init__(self, ends: np.ndarray, seed: int):
         self.ends = ends
         self.seed = seed
-        self.batch_size = batch_size
-        self.world = world
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -126,18 +120,6 @@ class BlockSampler(Sampler[int]):
         rng = np.random.default_rng([self.seed, self.epoch])
         starts = np.concatenate([[0], self.ends[:-1]])
         blocks = rng.permutation(len(self.ends))
-        orders = []
-        for rank in range(self.world):
-            mine = blocks[rank :: self.world]
-            parts = [
-                rng.permutation(np.concatenate([np.arange(starts[b], self.ends[b]) for b in mine[n : n + BUFFER]]))
-                for n in range(0, len(mine), BUFFER)
-            ]
-            orders.append(np.concatenate(parts) if parts else np.empty(0, dtype=int))
-        size = self.batch_size
-        turns = min(len(order) for order in orders) // size
-        for turn in range(turns):
-            for order in orders:
-                yield from order[turn * size : (turn + 1) * size].tolist()
-        for order in orders:
-            yield from order[turns * size :].tolist()
+        for n in range(0, len(blocks), BUFFER):
+            near = [np.arange(starts[b], self.ends[b]) for b in blocks[n : n + BUFFER]]
+            yield from rng.permutation(np.concatenate(near)).tolist()

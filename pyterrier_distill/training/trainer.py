@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor, nn
 
 from ..losses import Loss
-from . import parallel, watching
+from . import parallel, sampled, watching
 from .state import keep_what_trains
 
 
@@ -27,21 +27,45 @@ class TrainingModule(nn.Module):
         keep_what_trains(self)
         self.student = student
         self.loss = loss
-        self.spread: Tensor | None = None
+        self.checkpointed: list[Any] = []
+        self.last: tuple[dict[str, Any], Tensor] | None = None
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
         """Recompute activations in the backward pass; the Trainer calls it where its arguments ask for it."""
         for module in self.trained.modules():
-            if isinstance(module, transformers.PreTrainedModel):
+            if isinstance(module, transformers.PreTrainedModel) and not module.is_gradient_checkpointing:
                 module.gradient_checkpointing_enable(**kwargs)
+                self.checkpointed.append(module)
 
-    def forward(self, batch: dict[str, Any], mask: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def gradient_checkpointing_disable(self) -> None:
+        """Leave the model as it was."""
+        for module in self.checkpointed:
+            module.gradient_checkpointing_disable()
+        self.checkpointed = []
+
+    def forward(
+        self, batch: dict[str, Any], mask: Tensor, labels: Mapping[str, Tensor], guest: bool = False
+    ) -> dict[str, Tensor]:
         """The loss of one batch; of the batch that all processes hold together, where there are several."""
-        outputs = self.student.forward(batch, mask, self.loss.needs)
-        if parallel.sharing():
-            outputs, labels = parallel.gather_batch(outputs, labels, self.loss.pair_columns())
-        self.spread = watching.spread(outputs)
+        self.last = (batch, mask)
+        with parallel.guest(guest):
+            outputs = self.student.forward(batch, mask, self.loss.needs)
+            if parallel.sharing():
+                outputs, labels = parallel.gather_batch(outputs, labels, self.loss.pair_columns())
         return {"loss": self.loss.total(outputs, labels)}
+
+    def spread(self) -> float | None:
+        """How far apart the student's scores of a query's documents are in the last batch; see ``watching.spread``."""
+        if self.last is None:
+            return None
+        batch, mask = self.last
+        training = self.training
+        self.eval()  # dropout alone would tell any two documents apart
+        device = next(self.parameters()).device.type
+        with torch.no_grad(), parallel.alone(), torch.autocast(device, enabled=False):
+            found = watching.spread(self.student.forward(batch, mask, self.loss.needs))
+        self.train(training)
+        return found
 
 
 class Progress(transformers.TrainerCallback):
@@ -54,7 +78,11 @@ class Progress(transformers.TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.bar = pt.tqdm(
-            total=state.max_steps, initial=state.global_step, desc="Distilling", unit="step", disable=not self.show
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="Distilling",
+            unit="step",
+            disable=not self.show or parallel.rank() > 0,
         )
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -106,9 +134,26 @@ class Trainer(transformers.Trainer):
         if own is None:
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        order = own(seed, self.args.world_size)
+        order = own(seed)
         self.add_callback(Epochs(order))
         return order
+
+    def get_train_dataloader(self) -> Any:
+        """This process's part of each batch: the same batches that one process would have."""
+        if parallel.world() == 1:
+            return super().get_train_dataloader()
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        own = getattr(self.train_dataset, "sampler", None)
+        order = sampled.order_of(self.train_dataset, seed) if own is None else own(seed)
+        batches = sampled.SharedBatches(order, self._train_batch_size, parallel.rank(), parallel.world())
+        self.add_callback(Epochs(batches))
+        return torch.utils.data.DataLoader(
+            sampled.SharedLists(self.train_dataset),
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Evaluate, log, and tell the callbacks."""
@@ -144,19 +189,24 @@ def compiled(module: nn.Module, args: Mapping[str, Any]) -> Iterator[None]:
 
 
 class dropout:
-    """Sets the probability of every dropout layer of ``module`` for a while; None leaves them alone."""
+    """Sets every dropout probability of ``module`` for a while; None leaves them alone.
+
+    Layers hold one as ``p``; attention that calls a function holds one as a number (T5, ModernBERT, Llama).
+    """
 
     def __init__(self, module: Any, probability: float | None):
-        from torch import nn
-
-        self.layers = [] if probability is None else [m for m in module.modules() if isinstance(m, nn.Dropout)]
-        self.before = [layer.p for layer in self.layers]
         self.probability = probability
+        self.before: list[tuple[Any, str, float]] = []
+        if probability is None:
+            return
+        for part in module.modules():
+            names = ["p"] if isinstance(part, nn.Dropout) else [n for n in vars(part) if n.endswith("dropout")]
+            self.before += [(part, name, vars(part)[name]) for name in names if isinstance(vars(part)[name], float)]
 
     def __enter__(self) -> None:
-        for layer in self.layers:
-            layer.p = self.probability
+        for part, name, _ in self.before:
+            setattr(part, name, self.probability)
 
     def __exit__(self, *_: object) -> None:
-        for layer, p in zip(self.layers, self.before, strict=True):
-            layer.p = p
+        for part, name, value in self.before:
+            setattr(part, name, value)

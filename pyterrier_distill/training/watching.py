@@ -13,37 +13,44 @@ from ..losses import base as losses
 
 logger = logging.getLogger(__name__)
 
-#: Logs in a row before a student counts as collapsed, and evaluations before one counts as not improving.
-PATIENCE = 3
+#: Logs in a row before a student counts as collapsed, and the relative spread of scores below which it may.
+PATIENCE, FLAT = 3, 1e-4
 
 
-def spread(outputs: losses.Outputs) -> torch.Tensor | None:
-    """How far apart the student's scores of one query are at most, relative to their size; of vectors likewise.
+def spread(outputs: losses.Outputs) -> float | None:
+    """How far apart the scores of a query's documents are at most, relative to their size; of vectors likewise.
 
     Returns:
-        A scalar, 0 = the student says the same of everything; None where one row tells nothing.
+        0 = the student says the same of everything; None where one row tells nothing.
     """
-    with torch.no_grad():
-        if outputs.scores is not None:
-            scores, mask = outputs.scores.detach().float(), outputs.mask
-            if not (mask.sum(dim=1) > 1).any():
-                return None
-            high = scores.masked_fill(~mask, -math.inf).amax(dim=1)
-            low = scores.masked_fill(~mask, math.inf).amin(dim=1)
-            apart = torch.where(mask.sum(dim=1) > 1, high - low, torch.zeros_like(high)).max()
-            return apart / scores[mask].abs().max().clamp_min(1e-12)
-        if outputs.query_vectors is not None and len(outputs.query_vectors) > 1:
-            vectors = outputs.query_vectors.detach().float()
-            apart = (vectors.amax(dim=0) - vectors.amin(dim=0)).max()
-            return apart / vectors.abs().max().clamp_min(1e-12)
-        return None
+    if outputs.modes is not None:
+        found = [value for value in map(spread, outputs.modes.values()) if value is not None]
+        return min(found, default=None)
+    scores, mask = outputs.scores, outputs.mask
+    if scores is None and outputs.logits is not None:
+        scores = outputs.logits[..., 1] - outputs.logits[..., 0]
+    if outputs.batch_scores is not None and outputs.batch_scores.shape[1] > 1:
+        scores, mask = outputs.batch_scores, torch.isfinite(outputs.batch_scores)
+    if scores is not None:
+        several = mask.sum(dim=1) > 1
+        if not several.any():
+            return None
+        scores, mask = scores.float()[several], mask[several]
+        high = scores.masked_fill(~mask, -math.inf).amax(dim=1)
+        low = scores.masked_fill(~mask, math.inf).amin(dim=1)
+        return float((high - low).max() / scores[mask].abs().max().clamp_min(1e-12))
+    if outputs.query_vectors is not None and len(outputs.query_vectors) > 1:
+        vectors = outputs.query_vectors.float()
+        apart = (vectors.amax(dim=0) - vectors.amin(dim=0)).max()
+        return float(apart / vectors.abs().max().clamp_min(1e-12))
+    return None
 
 
 class Watcher(transformers.TrainerCallback):
     """Stops a training whose loss is no number any more; warns of a collapsed student and of one that never improves.
 
     Args:
-        module: the training module, whose ``spread`` is that of its last batch.
+        module: the training module, whose ``spread()`` is that of its last batch.
         metric: what decides which checkpoint is best, such as ``eval_nDCG@10``; None = there is no evaluation.
     """
 
@@ -51,19 +58,21 @@ class Watcher(transformers.TrainerCallback):
         self.module = module
         self.metric = metric
         self.flat = 0
-        self.evaluations: list[float] = []
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        loss = (logs or {}).get("loss")
+        logs = logs or {}
+        loss = logs.get("loss", logs.get("train_loss"))  # the last one tells of steps after the last log
         if loss is None:
             return
         if not math.isfinite(float(loss)):
             raise FloatingPointError(
-                f"the loss became {float(loss)} at step {state.global_step}: lower the learning rate, lengthen the"
-                " warm-up, or train with precision='fp32'."
+                f"the loss became {float(loss)} at step {state.global_step} or shortly before: lower the learning rate,"
+                " lengthen the warm-up, or train with precision='fp32'."
             )
-        seen = getattr(self.module, "spread", None)
-        self.flat = self.flat + 1 if seen is not None and float(seen) < 1e-6 else 0
+        if "loss" not in logs or not hasattr(self.module, "spread"):
+            return
+        seen = self.module.spread()
+        self.flat = self.flat + 1 if seen is not None and seen < FLAT else 0
         if self.flat == PATIENCE:
             logger.warning(
                 "step %d: the student gives every document of a query the same score; it has collapsed. Lower the"
@@ -71,20 +80,21 @@ class Watcher(transformers.TrainerCallback):
                 state.global_step,
             )
 
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        if self.metric in (metrics or {}):
-            self.evaluations.append(float(metrics[self.metric]))
-
     def on_train_end(self, args, state, control, **kwargs):
-        sign = -1 if self.metric == "eval_loss" else 1
-        if len(self.evaluations) < PATIENCE or max(sign * value for value in self.evaluations[1:]) > (
-            sign * self.evaluations[0]
-        ):
+        entries = [entry for entry in state.log_history if self.metric in entry]  # those before a resumption, too
+        if len(entries) < 2:
             return
+        sign = -1 if self.metric == "eval_loss" else 1
+        first, *others = (sign * entry[self.metric] for entry in entries)
+        name = self.metric.removeprefix("eval_")
+        if max(others) > first or (name != "loss" and first >= 1):
+            return
+        begun = entries[0]["step"] == 0
         logger.warning(
-            "%s never rose above that of the first evaluation (%s). The first checkpoint is kept. Try a lower learning"
-            " rate, more or other training data, a loss nearer to the measure, or check that training and validation"
-            " texts look alike.".replace("rose above", "fell below" if sign < 0 else "rose above"),
-            self.metric.removeprefix("eval_"),
-            ", ".join(f"{value:.4f}" for value in self.evaluations[:10]),
+            "%s never %s that of %s (%s). Try a lower learning rate, more or other training data, a loss nearer to the"
+            " measure, or check that training and validation texts look alike.",
+            name,
+            "rose above" if sign > 0 else "fell below",
+            "the student before training" if begun else "the first evaluation",
+            ", ".join(f"{entry[self.metric]:.4f}" for entry in entries[:10]),
         )

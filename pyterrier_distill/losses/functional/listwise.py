@@ -110,9 +110,7 @@ def adr_mse(
     return masked_mean(errors / torch.log2(1 + ranks) if discount else errors, mask)
 
 
-def approx_ndcg(
-    student: Tensor, labels: Tensor, mask: Tensor | None = None, alpha: float = 1.0, k: int | None = None
-) -> Tensor:
+def approx_ndcg(student: Tensor, labels: Tensor, mask: Tensor | None = None, alpha: float = 1.0) -> Tensor:
     """1 − nDCG at the student's smooth ranks, mean over queries whose labels differ (Qin et al. 2010).
 
     Gains are 2^label − 1, discounts log2(1 + rank).
@@ -122,7 +120,6 @@ def approx_ndcg(
         labels: judgements ``[B, N]``, ≥ 0 (negative ones count as 0).
         mask: ``[B, N]``.
         alpha: steepness of the smooth ranks 1 + Σ_{j≠i} σ(α (s_j − s_i)).
-        k: the ideal ranking counts its first k; None = all.
 
     Returns:
         Scalar < 1; 0 where no list has two different labels.
@@ -133,7 +130,7 @@ def approx_ndcg(
     student, labels, mask = prepared(student, labels.clamp_min(0), mask)
     gains = (2**labels - 1) * mask
     places = torch.arange(2, student.shape[-1] + 2, device=student.device)
-    ideal = (gains.sort(dim=-1, descending=True).values / torch.log2(places))[:, :k].sum(dim=-1)
+    ideal = (gains.sort(dim=-1, descending=True).values / torch.log2(places)).sum(dim=-1)
     found = (gains / torch.log2(1 + smooth_ranks(student, mask, alpha))).sum(dim=-1)
     least = labels.masked_fill(~mask, float("inf")).amin(dim=-1)
     return masked_mean(1 - found / ideal.clamp_min(1e-10), (labels.amax(dim=-1) > least) & mask.any(dim=-1))
