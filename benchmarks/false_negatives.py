@@ -68,7 +68,8 @@ def measured(candidates: pd.DataFrame, removed: pd.Series, target: int) -> dict[
         result[name] = None if not total else round(hit.sum() / total, 3)
         sums = of[drawn].sum(axis=1)
         shares = hit[drawn].sum(axis=1)[sums > 0] / sums[sums > 0]
-        result[f"{name} 95%"] = None if not total else [round(x, 3) for x in np.quantile(shares, [0.025, 0.975])]
+        low, high = np.quantile(shares, [0.025, 0.975]) if total else (np.nan, np.nan)
+        result[f"{name} 95%"] = f"{low:.3f} to {high:.3f}" if total else None
     return result
 
 
@@ -81,8 +82,8 @@ def area(scores: np.ndarray, false: np.ndarray) -> float | None:
     return round((ranks - positives * (positives + 1) / 2) / (positives * (len(false) - positives)), 3)
 
 
-def summary(rows: pd.DataFrame) -> dict[str, object]:
-    """Counts, rates, areas, and the sweep."""
+def summary(rows: pd.DataFrame, rules: list[tuple[str, float]]) -> dict[str, object]:
+    """Counts, rates, areas, and what each rule removes."""
     candidates = rows[rows["label"] == 0]
     best = rows[rows["label"] == 1].groupby("qid")["teacher_score"].max()
     reference = candidates["qid"].map(best).to_numpy()
@@ -97,8 +98,6 @@ def summary(rows: pd.DataFrame) -> dict[str, object]:
             "prevalence": round(float(false.mean()), 4),
             "area": {kind: area(values, false) for kind, values in kinds.items()},
         }
-    rules = [("max_ratio", value) for value in options.max_ratios]
-    rules += [("margin", value) for value in options.margins] + [("threshold", value) for value in options.thresholds]
     for rule, value in rules:
         kept = ptd.FalseNegativeFilter(**{rule: value})(rows)
         removed = pd.Series(~candidates.index.isin(kept.index), index=candidates.index)
@@ -130,13 +129,16 @@ started = time.perf_counter()
 labelled = ptd.PointwiseTeacher(encoder)(frame)
 seconds = round(time.perf_counter() - started, 1)
 parts = {path.name.removesuffix(".jsonl.gz"): judged(path)["qid"].unique() for path in paths}
+ratios = [("max_ratio", value) for value in options.max_ratios]
+rules = [*ratios, *(("margin", value) for value in options.margins)]
+rules += [("threshold", value) for value in options.thresholds]
 report(
     {
         "teacher": Path(options.model).name if options.model else "all-MiniLM-L6-v2",
         "max_length": options.max_length,
         "seconds of scoring": seconds,
-        "all": summary(labelled),
-        "files": {name: summary(labelled[labelled["qid"].isin(qids)]) for name, qids in parts.items()},
+        "all": summary(labelled, rules),
+        "files": {name: summary(labelled[labelled["qid"].isin(qids)], ratios) for name, qids in parts.items()},
         "gpt-4o-mini against gpt-4o": second_opinion(labelled),
     },
     options.out,

@@ -98,17 +98,29 @@ class Batches:
             rng = random.Random(hashlib.sha256(f"{miner.seed}\0{qid}".encode()).digest())
             orders[qid] = drawing_order(pool, miner.strategy, miner.mix, rng)
         positives, negatives = self._drawn(orders, topics, positives, tells_text)
-        out = _joined([positives, *negatives])
-        if len(out):
-            place = {qid: n for n, qid in enumerate(topics.index)}
-            among = {(q, c.docno): n for q, pool in pools.items() for n, c in enumerate(interleaved(pool))}
-            rows = zip(out["qid"], out["docno"], out[LABEL], strict=True)
-            behind = [-1 if label > 0 else among[qid, docno] for qid, docno, label in rows]
-            keys = pd.DataFrame({"query": out["qid"].map(place).to_numpy(), "behind": behind})
-            out = out.iloc[keys.sort_values(["query", "behind"], kind="stable").index].reset_index(drop=True)
         counts.queries += len(pools)
         counts.negatives += sum(map(len, negatives))
-        return _ranked(out)
+        return _ranked(self._ordered(_joined([positives, *negatives]), topics.index, pools))
+
+    @staticmethod
+    def _ordered(
+        rows: pd.DataFrame, qids: Sequence[str], pools: Mapping[str, Sequence[Sequence[Candidate]]]
+    ) -> pd.DataFrame:
+        """Queries as given; positives first, as they stand, then negatives as retrieved, retrievers in turns."""
+        if not len(rows):
+            return rows
+        place = {qid: n for n, qid in enumerate(qids)}
+        drawn = set(zip(rows["qid"], rows["docno"], strict=True))
+        among = {
+            (qid, candidate.docno): n
+            for qid, pool in pools.items()
+            for n, candidate in enumerate(interleaved(pool))
+            if (qid, candidate.docno) in drawn
+        }
+        cells = zip(rows["qid"], rows["docno"], rows[LABEL], strict=True)
+        behind = [-1 if label > 0 else among[qid, docno] for qid, docno, label in cells]
+        keys = pd.DataFrame({"query": rows["qid"].map(place).to_numpy(), "behind": behind})
+        return rows.iloc[keys.sort_values(["query", "behind"], kind="stable").index].reset_index(drop=True)
 
     # -- candidates ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyterrier as pt
 
@@ -126,15 +127,19 @@ def retrieve(
     if not len(found):
         return {}, text_field in found.columns
     frames.check_numbers(found, "score")
+    tells = text_field in found.columns
     place = incoming_order(found)
-    texts = found[text_field] if text_field in found.columns else itertools.repeat(None, len(found))
-    rows = sorted(zip(place, found["qid"], found["docno"], found["score"], texts, strict=True), key=lambda row: row[0])
+    order = np.argsort(place, kind="stable")
+    order = order[place[order] < depth]
+    best = found.iloc[order]
+    texts = best[text_field].tolist() if tells else [None] * len(best)
+    columns = (best["docno"].astype(str), best["score"].astype(float), pd.Series(place[order]))
     lists: dict[str, dict[str, Candidate]] = {}
-    for rank, qid, docno, score, text in rows:
-        if rank < depth:
-            one = Candidate(str(docno), source, float(score), int(rank), text)
-            lists.setdefault(str(qid), {}).setdefault(one.docno, one)
-    return {qid: list(found.values()) for qid, found in lists.items()}, text_field in found.columns
+    for qid, docno, score, rank, text in zip(
+        best["qid"].astype(str).tolist(), *(column.tolist() for column in columns), texts, strict=True
+    ):
+        lists.setdefault(qid, {}).setdefault(docno, Candidate(docno, source, score, rank, text))
+    return {qid: list(listed.values()) for qid, listed in lists.items()}, tells
 
 
 def interleaved(lists: Sequence[Sequence[Candidate]]) -> list[Candidate]:
