@@ -190,6 +190,16 @@ def test_a_real_pairwise_teacher(tiny_t5, results, qrels):
     assert asked.removed == stored.removed
 
 
+def test_labels_of_an_earlier_teacher_are_replaced(tiny_t5, results, qrels):
+    """Scores of one model beside logits of another would teach nonsense."""
+    inp = ptd.frames.join_qrels(results, qrels).assign(teacher_score=5.0)
+    inp["teacher_logits"] = [np.zeros(2, dtype=np.float32)] * len(inp)
+    out = ptd.FalseNegativeFilter(ptd.PointwiseTeacher(tiny_t5, device="cpu", precision="fp32"), margin=-99.0)(inp)
+    assert len(out) == len(inp)
+    for score, logits in zip(out["teacher_score"], out["teacher_logits"]):
+        assert score == pytest.approx(-np.logaddexp(0, logits[0] - logits[1]), abs=1e-5)
+
+
 # -- real verdicts ----------------------------------------------------------------------------------------------------
 
 

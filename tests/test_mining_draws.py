@@ -97,7 +97,8 @@ class Judge(pt.Transformer):
         pt.validate.result_frame(inp, ["query"])
         self.asked += len(inp)
         likes = [1.0 if docno == "x" or int(docno[1:]) % 2 == 0 else 0.1 for docno in inp["docno"]]
-        return inp.assign(teacher_score=np.array(likes, dtype=float))
+        logits = pd.Series([np.array([0.0, like]) for like in likes], index=inp.index, dtype=object)
+        return inp.assign(teacher_score=np.array(likes, dtype=float), teacher_logits=logits)
 
     def __repr__(self):
         return "Judge()"
@@ -116,6 +117,7 @@ def test_false_negatives_are_replaced(strategy):
         assert sorted(negatives(out, qid)) == sorted(odd[qid])
     assert mine.counts.false_negatives == mine.false_negatives.removed > 0 and judge.asked < 100
     assert (out.loc[out["label"] == 0, "teacher_score"] == 0.1).all() and out["teacher_score"].notna().all()
+    assert [cell[1] for cell in out["teacher_logits"]] == out["teacher_score"].tolist()  # of later draws, too
 
 
 def _in_drawing_order(miner, qid, strategy):

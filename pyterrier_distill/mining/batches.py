@@ -188,6 +188,7 @@ class Batches:
         miner, counts = self.miner, self.miner.counts
         have, at = dict.fromkeys(orders, 0), dict.fromkeys(orders, 0)
         negatives: list[pd.DataFrame] = []
+        labelled = positives
         while True:
             some = {qid: order[at[qid] : at[qid] + miner.n - have[qid]] for qid, order in orders.items()}
             rows = self._rows([(qid, c) for qid, chosen in some.items() for c in chosen], topics, tells_text)
@@ -200,7 +201,7 @@ class Batches:
                 both = self._filtered(both, beside)
             kept = both[both[LABEL] <= 0]
             if not negatives:
-                positives = both[both[LABEL] > 0]
+                labelled = both[both[LABEL] > 0]
             negatives.append(kept)
             counts.false_negatives += len(rows) - len(kept)
             for qid, chosen in some.items():
@@ -208,7 +209,7 @@ class Batches:
             for qid, more in kept["qid"].value_counts().items():
                 have[qid] += more
         counts.short += sum(number < miner.n for number in have.values())
-        return positives, negatives
+        return labelled, negatives
 
     def _filtered(self, both: pd.DataFrame, positives: pd.DataFrame) -> pd.DataFrame:
         filtered = self.miner.false_negatives(both)

@@ -161,7 +161,7 @@ class FalseNegativeFilter(pt.Transformer):
     # -- labels -------------------------------------------------------------------------------------------------------
 
     def _labelled(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """``inp`` with what the teacher wrote: new columns only, cells of rows that it dropped missing."""
+        """``inp`` with what the teacher wrote: new columns and labels; those of rows that it dropped are missing."""
         bare = inp.drop(columns=[self.label_column], errors="ignore")
         if self.preference is not None and len(inp):
             return bare.assign(**{self.label_column: pd.Series(self._verdicts(bare), index=bare.index, dtype=object)})
@@ -172,7 +172,8 @@ class FalseNegativeFilter(pt.Transformer):
             frames.check_numbers(given, self.label_column)
         new = [self.label_column]
         if self.preference is None:
-            new += [c for c in given.columns if c not in (*bare.columns, *new, "score", "rank")]
+            theirs = [c for c in given.columns if c not in bare.columns or c.startswith("teacher_")]
+            new += [c for c in theirs if c not in (*new, "score", "rank")]
         places = _keys(given).get_indexer(_keys(bare)) if len(bare) else np.empty(0, dtype=int)
         cells = given[new].reset_index(drop=True).reindex(places).set_axis(bare.index)
         return bare.assign(**{column: cells[column] for column in new})
