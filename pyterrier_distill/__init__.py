@@ -41,8 +41,10 @@ if TYPE_CHECKING:
     from .iteration.adapting import adapt
     from .iteration.iterative import IterativeDistiller
     from .labels.store import LabelStore
+    from .mining.false_negatives import FalseNegativeFilter
+    from .mining.negatives import NegativeMiner, mine_negatives
     from .prompts import Template
-    from .samplers import ListSampler
+    from .samplers import ListSampler, PairSampler
     from .students.bi_encoder import BiEncoder
     from .students.cross_encoder import CrossEncoder
     from .students.late_interaction import LateInteraction
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from .students.multi_vector_index import MultiVectorIndex
     from .students.ustad import USTAD
     from .teachers.base import LabellingError
+    from .teachers.disagreement import disagreement, pair_disagreement
     from .teachers.fusion import fuse_teachers
     from .teachers.listwise import ListwiseLLMTeacher
     from .teachers.pair_training import PairTraining
@@ -64,6 +67,7 @@ _LAZY = {
     "CrossEncoder": ".students.cross_encoder",
     "Distiller": ".distiller",
     "ListSampler": ".samplers",
+    "FalseNegativeFilter": ".mining.false_negatives",
     "HF": ".backends.hf",
     "IterativeDistiller": ".iteration.iterative",
     "LabelStore": ".labels.store",
@@ -73,7 +77,9 @@ _LAZY = {
     "MonoT5": ".students.mono_t5",
     "MultiVectorIndex": ".students.multi_vector_index",
     "ListwiseLLMTeacher": ".teachers.listwise",
+    "NegativeMiner": ".mining.negatives",
     "OpenAI": ".backends.openai",
+    "PairSampler": ".samplers",
     "PairTraining": ".teachers.pair_training",
     "PairwiseTeacher": ".teachers.pairwise",
     "PointwiseTeacher": ".teachers.pointwise",
@@ -84,8 +90,11 @@ _LAZY = {
     "USTAD": ".students.ustad",
     "VLLM": ".backends.vllm",
     "bm25": ".corpora.first_stage",
+    "disagreement": ".teachers.disagreement",
     "explode_queries": ".generation.queries",
     "fuse_teachers": ".teachers.fusion",
+    "mine_negatives": ".mining.negatives",
+    "pair_disagreement": ".teachers.disagreement",
 }
 
 __all__ = [
@@ -136,6 +145,12 @@ __all__ = [
     "PointwiseTeacher",
     "RunTeacher",
     "SetwiseTeacher",
+    "FalseNegativeFilter",
+    "NegativeMiner",
+    "PairSampler",
+    "disagreement",
+    "mine_negatives",
+    "pair_disagreement",
 ]
 
 

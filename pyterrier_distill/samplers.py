@@ -19,7 +19,9 @@ class ListSampler:
             or the order of its rows where it has none.
         strategy: ``"top"`` the first; ``"random"`` uniformly; ``"log_random"`` with weights 1 / log2(1 + rank), rank
             from 1, so early ranks come more often; ``"with_positive"`` one relevant document (label > 0, at any
-            depth) and others that are not relevant, uniformly; without a relevant one, as ``"random"``.
+            depth) and others that are not relevant, uniformly; without a relevant one, as ``"random"``;
+            ``"disagreement"`` with weights that :meth:`draw` is given, such as those of
+            :func:`~pyterrier_distill.disagreement`: documents that student and teacher place apart come more often.
         seed: with the epoch and the query, it decides the draw.
 
     References:
@@ -50,8 +52,18 @@ class ListSampler:
         """Whether relevance decides the draw."""
         return self.strategy == "with_positive"
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether :meth:`draw` needs weights."""
+        return self.strategy == "disagreement"
+
     def draw(
-        self, query: str, ranking: Sequence[int], relevant: Sequence[int] | None = None, epoch: int = 0
+        self,
+        query: str,
+        ranking: Sequence[int],
+        relevant: Sequence[int] | None = None,
+        epoch: int = 0,
+        weights: Sequence[float] | None = None,
     ) -> list[int]:
         """Which documents of a list an epoch sees.
 
@@ -60,15 +72,19 @@ class ListSampler:
             ranking: positions of the list's documents, best first.
             relevant: positions of relevant documents.
             epoch: from 0.
+            weights: by position, for ``"disagreement"``: at least 0. Documents of weight 0 are drawn when no others
+                are left, uniformly.
 
         Returns:
             Positions, ascending.
 
         Raises:
-            ValueError: if the strategy needs to know the relevant documents.
+            ValueError: if the strategy needs to know the relevant documents, or weights; if one is negative or NaN.
         """
         if self.reads_judgements and relevant is None:
             raise ValueError('strategy="with_positive" needs judgements: pass qrels, or a frame with "label".')
+        if self.reads_weights and weights is None:
+            raise ValueError('strategy="disagreement" needs weights: pass those of ptd.disagreement(frame, ...).')
         rng = random.Random(hashlib.sha256(f"{self.seed}\0{epoch}\0{query}".encode()).digest())
         first = list(ranking[: self.depth])
         chosen: list[int] = []
@@ -79,32 +95,60 @@ class ListSampler:
         most = self.size - len(chosen)
         if self.strategy == "top" or len(first) <= most:
             chosen += first[:most]
-        elif self.strategy == "log_random":  # Efraimidis and Spirakis: the largest of u^(1/w)
-            keys = {n: math.log(rng.random() or 1e-300) * math.log2(2 + rank) for rank, n in enumerate(first)}
-            chosen += sorted(first, key=keys.__getitem__, reverse=True)[:most]
+        elif self.strategy == "log_random":
+            chosen += [first[n] for n in weighted_order(log_weights(len(first)), rng)[:most]]
+        elif self.reads_weights and weights is not None:
+            chosen += [first[n] for n in weighted_order([weights[n] for n in first], rng)[:most]]
         else:
             chosen += rng.sample(first, most)
         return sorted(chosen)
 
 
-_STRATEGIES = ("top", "random", "log_random", "with_positive")
+_STRATEGIES = ("top", "random", "log_random", "with_positive", "disagreement")
+
+
+def log_weights(depth: int) -> list[float]:
+    """1 / log2(1 + rank) for the ranks from 1 to ``depth``."""
+    return [1 / math.log2(2 + rank) for rank in range(depth)]
+
+
+def weighted_order(weights: Sequence[float], rng: random.Random) -> list[int]:
+    """Positions in an order drawn without repetition, each next one with probability proportional to its weight.
+
+    Its first k are a weighted sample of k (Efraimidis and Spirakis 2006: the largest of u^(1/w)). Positions of weight 0
+    come last, in a uniform order.
+
+    Raises:
+        ValueError: if a weight is negative, infinite or NaN.
+    """
+    keys = []
+    for position, weight in enumerate(weights):
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"weights must be finite and at least 0, not {weight!r}.")
+        log = math.log(rng.random() or 1e-300)
+        keys.append((weight > 0, log / weight if weight > 0 else log, -position))
+    return sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
 
 
 @dataclass(frozen=True)
 class PairSampler:
-    """Pairs drawn uniformly, without repetition, from {(i, j): i ≠ j, |i − j| < delta} (PairDistill §4.2, D_pair).
+    """Pairs drawn without repetition from {(i, j): i ≠ j, |i − j| < delta} (PairDistill §4.2, D_pair).
 
     Attributes:
         n: pairs of a list; None = all. Where there are fewer, all of them.
         delta: ranks apart, exclusive; None = any.
         both_orders: draw unordered pairs, and give each in both orders.
         seed: with the query id, it decides the draw.
+        strategy: ``"random"`` uniformly; ``"disagreement"`` with weights that :meth:`draw` is given, such as those of
+            :func:`~pyterrier_distill.pair_disagreement`: pairs that student and teacher order differently come more
+            often.
     """
 
     n: int | None = None
     delta: int | None = None
     both_orders: bool = False
     seed: int = 42
+    strategy: str = "random"
 
     def __post_init__(self) -> None:
         for name, least in (("n", 1), ("delta", 2)):
@@ -112,13 +156,36 @@ class PairSampler:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 given = {"n": "n_pairs"}.get(name, name)
                 raise ValueError(f"{given} must be None or a whole number of at least {least}, not {value!r}.")
+        if self.strategy not in ("random", "disagreement"):
+            raise ValueError(f"strategy must be 'random' or 'disagreement', not {self.strategy!r}.")
 
-    def draw(self, qid: str, depth: int) -> list[tuple[int, int]]:
-        """The pairs of a list of ``depth`` documents: (i, j), ranks from 0, in a random order of their own."""
+    def draw(self, qid: str, depth: int, weights: Sequence[Sequence[float]] | None = None) -> list[tuple[int, int]]:
+        """The pairs of a list of ``depth`` documents: (i, j), ranks from 0, in a random order of their own.
+
+        Args:
+            qid: lists of other queries are drawn independently.
+            depth: documents of the list.
+            weights: ``[depth, depth]`` by the ranks of i and j, for ``"disagreement"``: at least 0; with
+                ``both_orders`` the one above the diagonal counts. Pairs of weight 0 are drawn when no others are left,
+                uniformly.
+
+        Raises:
+            ValueError: if the strategy needs weights and has none, or of another shape; if one is negative or NaN.
+        """
         reach = depth if self.delta is None else self.delta
         pairs = [(i, j) for i in range(depth) for j in range(i + 1, min(depth, i + reach))]
         if not self.both_orders:
             pairs += [(j, i) for i, j in pairs]
         rng = random.Random(hashlib.sha256(f"{self.seed}\0{qid}".encode()).digest())
-        drawn = rng.sample(pairs, len(pairs) if self.n is None else min(self.n, len(pairs)))
+        most = len(pairs) if self.n is None else min(self.n, len(pairs))
+        if self.strategy == "random":
+            drawn = rng.sample(pairs, most)
+        else:
+            if weights is None or len(weights) != depth or any(len(row) != depth for row in weights):
+                raise ValueError(
+                    f'strategy="disagreement" needs weights, {depth} x {depth} for query {qid!r}: pass those of'
+                    " ptd.pair_disagreement(frame, ...)."
+                )
+            order = weighted_order([float(weights[i][j]) for i, j in pairs], rng)
+            drawn = [pairs[n] for n in order[:most]]
         return drawn if not self.both_orders else [pair for i, j in drawn for pair in ((i, j), (j, i))]

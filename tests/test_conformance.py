@@ -11,6 +11,7 @@ from pyterrier.measures import nDCG
 
 import pyterrier_distill as ptd
 from pyterrier_distill.corpora.text_loader import InMemoryDataset, TextLoader
+from pyterrier_distill.frames import join_qrels
 
 
 class Documents(InMemoryDataset):
@@ -74,6 +75,25 @@ def stored(env):
     return ptd.RunTeacher(env["results"].assign(teacher_score=env["results"]["teacher_score"]))
 
 
+def miner(**settings):
+    def make(env):
+        bm25 = ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s")
+        return ptd.mine_negatives(bm25, 10, 2, exclude=env["qrels"], text=env["documents"], **settings)
+
+    return make
+
+
+def several(env):
+    bm25 = ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s")
+    judge = ptd.FalseNegativeFilter(teacher(ptd.PointwiseTeacher, "tiny_cross")(env), margin=0.0)
+    settings = {"mix": "equal", "text": TextLoader(Documents(env["documents"])), "false_negatives": judge}
+    return ptd.mine_negatives({"whole": bm25, "top": bm25 % 3}, n=4, **settings)
+
+
+def judged_by(kind, model, **rule):
+    return lambda env: ptd.FalseNegativeFilter(kind(env[model], precision="fp32", device="cpu"), **rule)
+
+
 #: name → (how to make one, the kind of frame it takes, how many input modes it has at least)
 TRANSFORMERS = {
     "BiEncoder on results": (bi_encoder, "R"),
@@ -110,6 +130,7 @@ TRANSFORMERS = {
     "PointwiseTeacher (re-ranker)": (lambda env: ptd.PointwiseTeacher(bi_encoder(env)), "R"),
     "PairwiseTeacher (duoT5)": (teacher(ptd.PairwiseTeacher, "tiny_t5", n_pairs=6), "R"),
     "PairwiseTeacher (LLM)": (teacher(ptd.PairwiseTeacher, "tiny_llm", both_orders=True), "R"),
+    "pairs of disagreement": (teacher(ptd.PairwiseTeacher, "tiny_t5", n_pairs=2, disagreement={}), "R"),
     "PairwiseTeacher (classifier)": (teacher(ptd.PairwiseTeacher, "tiny_cross"), "R"),
     "ListwiseLLMTeacher": (teacher(ptd.ListwiseLLMTeacher, "tiny_llm", window_size=3, stride=2, max_words=5), "R"),
     "ListwiseLLMTeacher (any)": (lambda env: ptd.ListwiseLLMTeacher(FirstWins(), n_permutations=2), "R"),
@@ -117,6 +138,12 @@ TRANSFORMERS = {
     "RunTeacher": (stored, "R"),
     "RunTeacher on queries": (stored, "Q"),
     "fuse_teachers": (lambda env: ptd.fuse_teachers("score", "teacher_score"), "R"),
+    "NegativeMiner on positives": (miner(), "R"),
+    "NegativeMiner on queries": (miner(strategy="top", max_score=9.0), "Q"),
+    "NegativeMiner of several": (lambda env: several(env), "R"),
+    "FalseNegativeFilter": (lambda env: ptd.FalseNegativeFilter(margin=0.0), "R+label"),
+    "FalseNegativeFilter (scores)": (judged_by(ptd.PointwiseTeacher, "tiny_cross", margin=0.0), "R+label"),
+    "FalseNegativeFilter (verdicts)": (judged_by(ptd.PairwiseTeacher, "tiny_t5", preference=0.5), "R+label"),
     "SpanQueries": (lambda env: ptd.SpanQueries(n=3), "D"),
     "explode_queries": (lambda env: ptd.explode_queries(), "D+querygen"),
     "TextLoader": (lambda env: TextLoader(Documents(env["documents"])), "R-text"),
@@ -134,20 +161,21 @@ POINTWISE = RE_RANKERS + [name for name in TEACHERS if name.startswith("Pointwis
 
 
 @pytest.fixture
-def env(tiny, tiny_cross, tiny_t5, tiny_llm, documents, results, tmp_path):
+def env(tiny, tiny_cross, tiny_t5, tiny_llm, documents, results, qrels, tmp_path):
     models = {"tiny": tiny, "tiny_cross": tiny_cross, "tiny_t5": tiny_t5, "tiny_llm": tiny_llm}
     records = documents.to_dict("records")
-    return {**models, "documents": documents, "results": results, "records": records, "path": tmp_path}
+    return {**models, "documents": documents, "results": results, "qrels": qrels, "records": records, "path": tmp_path}
 
 
 @pytest.fixture
-def frames(results, documents):
+def frames(results, qrels, documents):
     queries = results[["qid", "query"]].drop_duplicates()
     tokens = {qid: np.random.default_rng(n).normal(size=(n + 2, 128)) for n, qid in enumerate(queries["qid"])}
     return {
         "Q+tokens": queries.assign(query_embs=queries["qid"].map(tokens)),
         "R+tokens": results.assign(query_embs=results["qid"].map(tokens)),
         "R": results,
+        "R+label": join_qrels(results, qrels),
         "R-text": results.drop(columns="text"),
         "Q": results[["qid", "query"]].drop_duplicates().assign(qextra=1.5),
         "D": documents.assign(url="u"),

@@ -30,6 +30,7 @@ ROOMS = [
     "labels",
     "students",
     "generation",
+    "mining",
     "corpora",
     "distiller",
     "iteration",

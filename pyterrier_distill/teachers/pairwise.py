@@ -17,6 +17,7 @@ from ..frames import TEACHER_PREFS
 from ..samplers import PairSampler
 from .asking import Asker, Question, checked_template
 from .base import PromptTeacher, checked_backend, incoming_order, mean_preferences, rerank
+from .disagreement import disagreement_columns, pair_disagreement
 from .pair_classifier import PairClassifier
 from .pair_training import PairTraining
 
@@ -41,6 +42,10 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         both_orders: ask about each pair in both orders (twice the calls) and average, p = (p_ij + 1 − p_ji) / 2, which
             takes out a model's liking for one position. :attr:`inconsistency` says how often the two disagreed.
         seed: of the pairs; they depend on it and on the query id alone.
+        disagreement: draw pairs that a student and an earlier teacher order differently more often, instead of
+            uniformly: what :func:`~pyterrier_distill.pair_disagreement` is told besides the frame, such as
+            ``{"student": "score_student", "teacher": "teacher_score", "how": "inversion"}``. The frame must hold those
+            columns.
         kind: ``"classifier"`` over (query, document, document) in one sequence, ``"seq2seq"`` (duoT5) or ``"causal"``;
             None = read from the checkpoint's configuration.
         prompt: ``"duot5"``, ``"ab"``, a text with ``{query}``, ``{document_a}`` and ``{document_b}``, or a
@@ -81,6 +86,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         both_orders: bool = False,
         seed: int = 42,
         *,
+        disagreement: Mapping[str, Any] | None = None,
         kind: str | None = None,
         prompt: str | prompts.Template | None = None,
         answers: tuple[str, str] | None = None,
@@ -100,6 +106,10 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         if answers is not None and (isinstance(answers, str) or len(set(answers)) != 2):
             raise ValueError(f"answers must be two different words, not {answers!r}.")
         PairSampler(n_pairs, delta, both_orders, seed)  # checks its settings
+        if disagreement is not None:  # checks its settings
+            pair_disagreement(
+                pd.DataFrame(columns=["qid", "docno", *disagreement_columns(**disagreement)]), **disagreement
+            )
         if training is not None and not isinstance(training, PairTraining):
             raise TypeError(f"training must be a PairTraining, not {training!r}.")
         self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
@@ -107,6 +117,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         self.delta = delta
         self.both_orders = both_orders
         self.seed = seed
+        self.disagreement = None if disagreement is None else dict(disagreement)
         self.kind = kind
         self.prompt = prompt
         self.answers = None if answers is None else tuple(answers)
@@ -166,8 +177,19 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
 
     def pairs(self, inp: pd.DataFrame) -> dict[str, list[tuple[int, int]]]:
         """qid → the pairs (i, j) of incoming ranks, from 0, that :meth:`transform` compares, i shown first."""
-        sampler = PairSampler(self.n_pairs, self.delta, self.both_orders, self.seed)
-        return {str(qid): sampler.draw(str(qid), len(rows)) for qid, rows in inp.groupby("qid", sort=False)}
+        strategy = "random" if self.disagreement is None else "disagreement"
+        sampler = PairSampler(self.n_pairs, self.delta, self.both_orders, self.seed, strategy)
+        weights = {} if self.disagreement is None else pair_disagreement(inp, **self.disagreement)
+        return {
+            str(qid): sampler.draw(str(qid), len(rows), weights.get(str(qid)))
+            for qid, rows in inp.groupby("qid", sort=False)
+        }
+
+    def _check(self, inp: pd.DataFrame) -> None:
+        if self.disagreement is not None:
+            read = [*disagreement_columns(**self.disagreement), "query", self.text_field]
+            pt.validate.result_frame(inp, list(dict.fromkeys(read)), context=self)
+        super()._check(inp)
 
     def _questions(self, inp: pd.DataFrame) -> dict[str, list[Hashable]]:
         asked: dict[str, list[Hashable]] = {}

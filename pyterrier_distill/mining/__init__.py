@@ -1,0 +1,1 @@
+"""Which documents make good negatives, and which only look like negatives."""

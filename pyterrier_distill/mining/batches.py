@@ -1,0 +1,276 @@
+"""A batch of queries from their positives to their lists of positives and negatives."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from .. import frames
+from ..frames import LABEL
+from ..texts import text_source
+from .candidates import Candidate, Limits, drawing_order, interleaved, retrieve
+
+if TYPE_CHECKING:
+    from .negatives import NegativeMiner
+
+#: What stands in each list anew.
+WRITTEN = ("score", "rank", "source", "source_score", "source_rank")
+
+
+def named_retrievers(retriever: Any) -> dict[str, pt.Transformer]:
+    """Name → retriever; those of a list are called by their numbers.
+
+    Raises:
+        TypeError: if one is no transformer.
+        ValueError: if there is none.
+    """
+    if isinstance(retriever, Mapping):
+        named = {str(name): one for name, one in retriever.items()}
+    else:
+        several = list(retriever) if isinstance(retriever, Sequence) else [retriever]
+        named = {str(number): one for number, one in enumerate(several)}
+    if not named:
+        raise ValueError("name at least one retriever.")
+    for one in named.values():
+        if not isinstance(one, pt.Transformer):
+            raise TypeError(f"a retriever must be a transformer Q -> R, not {one!r}.")
+    return named
+
+
+def scorers_of(scorer: Any, retrievers: int) -> list[pt.Transformer | None]:
+    """One a retriever.
+
+    Raises:
+        TypeError: if one is no transformer.
+        ValueError: if there are not as many as retrievers.
+    """
+    scorers = list(scorer) if isinstance(scorer, Sequence) else [scorer] * (retrievers if scorer is None else 1)
+    if len(scorers) != retrievers:
+        raise ValueError(
+            f"{retrievers} retrievers need a list of {retrievers} scorers, None where there is none: scores of one"
+            f" retriever mean nothing to another; got {scorer!r}."
+        )
+    for one in scorers:
+        if one is not None and not isinstance(one, pt.Transformer):
+            raise TypeError(f"a scorer must be a re-ranker R -> R, or None, not {one!r}.")
+    return scorers
+
+
+class Batches:
+    """Mines batch by batch.
+
+    Args:
+        miner: its settings, and the counts that go up.
+        query_columns: columns of the query.
+        relevant: qid → docnos that are never negatives.
+    """
+
+    def __init__(self, miner: NegativeMiner, query_columns: Sequence[str], relevant: Mapping[str, set[str]]):
+        self.miner = miner
+        self.query_columns = query_columns
+        self.relevant = relevant
+        self.retrievers = named_retrievers(miner.retriever)
+        self.scorers = scorers_of(miner.scorer, len(self.retrievers))
+        self.limits = Limits(miner.max_score_ratio, miner.margin, miner.max_score)
+
+    def mine(self, topics: pd.DataFrame, positives: pd.DataFrame) -> pd.DataFrame:
+        """The lists of some queries, in the order of ``topics``.
+
+        Args:
+            topics: a Q frame, with ids as the user gave them.
+            positives: their positives, ids as strings, in the order in which they shall stand.
+        """
+        miner, counts = self.miner, self.miner.counts
+        found = [retrieve(one, topics, miner.depth, name, miner.text_field) for name, one in self.retrievers.items()]
+        tells_text = miner.text is None and any(tells for _, tells in found)
+        positives = self._with_text(positives.assign(source="", source_score=np.nan, source_rank=np.nan))
+        topics = topics.assign(qid=topics["qid"].astype(str)).set_index("qid", drop=False)
+        pools = self._pools([lists for lists, _ in found], topics.index, positives)
+        orders = {}
+        for qid, pool in pools.items():
+            rng = random.Random(hashlib.sha256(f"{miner.seed}\0{qid}".encode()).digest())
+            orders[qid] = drawing_order(pool, miner.strategy, miner.mix, rng)
+        positives, negatives = self._drawn(orders, topics, positives, tells_text)
+        counts.queries += len(pools)
+        counts.negatives += sum(map(len, negatives))
+        return _ranked(self._ordered(_joined([positives, *negatives]), topics.index, pools))
+
+    @staticmethod
+    def _ordered(
+        rows: pd.DataFrame, qids: Sequence[str], pools: Mapping[str, Sequence[Sequence[Candidate]]]
+    ) -> pd.DataFrame:
+        """Queries as given; positives first, as they stand, then negatives as retrieved, retrievers in turns."""
+        if not len(rows):
+            return rows
+        place = {qid: n for n, qid in enumerate(qids)}
+        drawn = set(zip(rows["qid"], rows["docno"], strict=True))
+        among = {
+            (qid, candidate.docno): n
+            for qid, pool in pools.items()
+            for n, candidate in enumerate(interleaved(pool))
+            if (qid, candidate.docno) in drawn
+        }
+        cells = zip(rows["qid"], rows["docno"], rows[LABEL], strict=True)
+        behind = [-1 if label > 0 else among[qid, docno] for qid, docno, label in cells]
+        keys = pd.DataFrame({"query": rows["qid"].map(place).to_numpy(), "behind": behind})
+        return rows.iloc[keys.sort_values(["query", "behind"], kind="stable").index].reset_index(drop=True)
+
+    # -- candidates ---------------------------------------------------------------------------------------------------
+
+    def _pools(
+        self, lists: Sequence[Mapping[str, list[Candidate]]], qids: Sequence[str], positives: pd.DataFrame
+    ) -> dict[str, list[list[Candidate]]]:
+        """qid → the candidates of each retriever that may become negatives, best first."""
+        miner, counts = self.miner, self.miner.counts
+        best = self._best_scores(lists, positives) if self.limits.relative else {}
+        pools = {}
+        for qid in qids:
+            relevant, near = self.relevant.get(qid, set()), set()
+            own = [one.get(qid, []) for one in lists]
+            counts.nothing_retrieved += not any(own)
+            first = {c.docno for c in itertools.chain(*own) if c.rank < miner.skip}
+            for number, candidates in enumerate(own):
+                held = best.get((qid, number))
+                if self.limits.relative and held is None and candidates:
+                    counts.unscored += 1
+                    own[number] = candidates = self._unscored(qid, number, candidates)
+                limit = self.limits.limit(held, qid, "max_score_ratio")
+                near.update(c.docno for c in candidates if c.score > limit)
+            counts.relevant += len({c.docno for c in itertools.chain(*own)} & relevant)
+            counts.near_positive += len(near - relevant - first)
+            out = relevant | near | first
+            pools[qid] = [[c for c in candidates if c.docno not in out] for candidates in own]
+        return pools
+
+    def _best_scores(
+        self, lists: Sequence[Mapping[str, list[Candidate]]], positives: pd.DataFrame
+    ) -> dict[tuple[str, int], float]:
+        """(qid, number of the retriever) → the highest score of a positive, from its list, else from its scorer."""
+        best: dict[tuple[str, int], float] = {}
+        for number, (one, scorer) in enumerate(zip(lists, self.scorers, strict=True)):
+            for qid, candidates in one.items():
+                known = [c.score for c in candidates if c.docno in self.relevant.get(qid, ())]
+                if known:
+                    best[qid, number] = max(known)
+            lacking = positives[[qid in one and (qid, number) not in best for qid in positives["qid"]]]
+            if scorer is None or not len(lacking):
+                continue
+            scored = scorer(_ranked(lacking))
+            frames.require_columns(scored, ["qid", "docno", "score"], reader="the scorer of the positives")
+            frames.check_numbers(scored, "score")
+            for qid, score in scored.groupby("qid")["score"].max().items():
+                best[str(qid), number] = float(score)
+        return best
+
+    def _unscored(self, qid: str, number: int, candidates: list[Candidate]) -> list[Candidate]:
+        """What is left of a list whose positive has no score."""
+        if self.miner.unscored == "error":
+            name = list(self.retrievers)[number]
+            raise ValueError(
+                f"the retriever {name!r} does not find a positive of query {qid!r} among its first {self.miner.depth},"
+                " and no scorer says its score: pass scorer=, or unscored='keep' or 'drop'."
+            )
+        return [] if self.miner.unscored == "drop" else candidates
+
+    # -- drawing ------------------------------------------------------------------------------------------------------
+
+    def _drawn(
+        self, orders: Mapping[str, list[Candidate]], topics: pd.DataFrame, positives: pd.DataFrame, tells_text: bool
+    ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+        """Positives, and negatives: n a query, those that the filter removes replaced by the next ones."""
+        miner, counts = self.miner, self.miner.counts
+        have, at = dict.fromkeys(orders, 0), dict.fromkeys(orders, 0)
+        negatives: list[pd.DataFrame] = []
+        labelled = positives
+        while True:
+            some = {qid: order[at[qid] : at[qid] + miner.n - have[qid]] for qid, order in orders.items()}
+            rows = self._rows([(qid, c) for qid, chosen in some.items() for c in chosen], topics, tells_text)
+            if negatives and not len(rows):
+                break
+            beside = positives[positives["qid"].isin(rows["qid"])] if negatives else positives
+            both = _ranked(_joined([beside, rows]))
+            self._check_text(both)
+            if miner.false_negatives is not None:
+                both = self._filtered(both, beside)
+            kept = both[both[LABEL] <= 0]
+            if not negatives:
+                labelled = both[both[LABEL] > 0]
+            negatives.append(kept)
+            counts.false_negatives += len(rows) - len(kept)
+            for qid, chosen in some.items():
+                at[qid] += len(chosen)
+            for qid, more in kept["qid"].value_counts().items():
+                have[qid] += more
+        counts.short += sum(number < miner.n for number in have.values())
+        return labelled, negatives
+
+    def _filtered(self, both: pd.DataFrame, positives: pd.DataFrame) -> pd.DataFrame:
+        filtered = self.miner.false_negatives(both)
+        frames.require_columns(filtered, ["qid", "docno", LABEL], reader="NegativeMiner", context=self.miner)
+        if int((filtered[LABEL] > 0).sum()) != len(positives):
+            raise ValueError(
+                f"{self.miner.false_negatives!r} must remove negatives only, but of {len(positives)} positives"
+                f" {int((filtered[LABEL] > 0).sum())} came back."
+            )
+        return filtered
+
+    def _rows(self, chosen: Sequence[tuple[str, Candidate]], topics: pd.DataFrame, tells_text: bool) -> pd.DataFrame:
+        """An R frame of candidates, with the columns of their queries."""
+        places = topics.index.get_indexer([qid for qid, _ in chosen]) if chosen else np.empty(0, dtype=int)
+        rows = topics.iloc[places][list(self.query_columns)].reset_index(drop=True)
+        columns: dict[str, Any] = {
+            "docno": [c.docno for _, c in chosen],
+            LABEL: np.zeros(len(chosen), dtype=int),
+            "source": [c.source for _, c in chosen],
+            "source_score": np.array([c.score for _, c in chosen], dtype=float),
+            "source_rank": np.array([c.rank for _, c in chosen], dtype=float),
+        }
+        if tells_text:
+            columns[self.miner.text_field] = [c.text for _, c in chosen]
+        return self._with_text(rows.assign(**columns))
+
+    # -- texts --------------------------------------------------------------------------------------------------------
+
+    def _with_text(self, rows: pd.DataFrame) -> pd.DataFrame:
+        field, text = self.miner.text_field, self.miner.text
+        if text is None:
+            return rows
+        given = text_source(text, field)(rows.drop(columns=[field], errors="ignore").reset_index(drop=True))
+        if len(given) != len(rows) or list(given["docno"].astype(str)) != rows["docno"].tolist():
+            raise ValueError("text= must give every row its text and keep the rows' order; it gave other rows.")
+        frames.require_columns(given, [field], reader="NegativeMiner", context=self.miner)
+        return given
+
+    def _check_text(self, rows: pd.DataFrame) -> None:
+        field = self.miner.text_field
+        if field in rows.columns and rows[field].isna().any():
+            row = rows[rows[field].isna()].iloc[0]
+            kind = "positive" if row[LABEL] > 0 else "negative"
+            raise ValueError(
+                f"some documents have {field!r}, others do not, such as the {kind} {row['docno']!r} of query"
+                f" {row['qid']!r}: pass text=, such as text=dataset."
+            )
+
+
+def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All rows, and all columns, even those of frames without rows; what is new in a list stands last."""
+    columns = list(dict.fromkeys(column for part in parts for column in part.columns))
+    columns = [c for c in columns if c not in WRITTEN] + [c for c in WRITTEN if c in columns]
+    full = [part for part in parts if len(part)]
+    return (pd.concat(full, ignore_index=True) if full else parts[0]).reindex(columns=columns)
+
+
+def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Ranks as the rows stand in each query, from 0; scores that say the same."""
+    ranks = rows.groupby("qid", sort=False).cumcount().to_numpy(dtype=int)
+    kept = [c for c in rows.columns if c not in WRITTEN]
+    return rows.assign(rank=ranks, score=-ranks.astype(float))[
+        [*kept, *(c for c in WRITTEN if c in rows.columns or c in ("score", "rank"))]
+    ]
