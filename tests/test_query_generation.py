@@ -296,9 +296,18 @@ def test_an_answer_ends_with_its_query():
 
 
 def test_generation_stops_at_the_end_of_the_line(plain_llm, documents):
-    generator = ptd.SyntheticQueryGen(plain_llm, max_new_tokens=40, temperature=1.5, **FP32)
-    generator(documents)
-    assert generator.usage.calls == 12 and generator.usage.output_tokens < 12 * 40
+    import torch
+
+    generator = ptd.SyntheticQueryGen(plain_llm, "doc2query", max_new_tokens=40, temperature=1.0, **FP32)
+    with torch.no_grad():  # half of the states make a line end likely
+        generator.llm.model.lm_head.weight[generator.llm.tokenizer.encode("\n")[0]] *= 2
+    answers = generator.llm.complete(
+        generator.prompts(documents["text"]), max_new_tokens=40, sampling=Sampling(), seeds=range(12), until=has_ended
+    )
+    ended = [answer for answer in answers if has_ended(answer.text)]
+    assert len(ended) >= 4 and all(not has_ended(answer.text[:-1]) for answer in ended)
+    assert all(len(answer.logprobs) == 40 for answer in answers if not has_ended(answer.text))
+    assert generator.usage.output_tokens == sum(len(answer.logprobs) for answer in answers) < 12 * 40
 
 
 def test_estimate_is_what_is_spent(plain_llm, documents):

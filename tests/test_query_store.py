@@ -161,3 +161,30 @@ def test_killed_at_any_moment_no_finished_document_is_asked_about_again(tmp_path
     out = pd.read_pickle(result)
     expected = ["" if i % 10 == 7 else f"what about thing{i}" for i in range(1000)]
     assert out["querygen"].tolist() == expected and out["docno"].tolist() == [f"d{i}" for i in range(1000)]
+
+
+def test_two_processes_share_the_work(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(textwrap.dedent(RUN).replace("0.0005", "0.002"))
+    store = tmp_path / "q"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(ptd.__file__).parents[1]), *sys.path[1:]])}
+    command = [sys.executable, str(script), str(store)]
+    both = [
+        subprocess.Popen([*command, str(tmp_path / f"log{i}"), str(tmp_path / f"out{i}")], env=env) for i in range(2)
+    ]
+    assert [process.wait(timeout=240) for process in both] == [0, 0]
+    asked = [
+        name for i in range(2) if (tmp_path / f"log{i}").exists() for name in (tmp_path / f"log{i}").read_text().split()
+    ]
+    assert len(asked) == len(set(asked)) == 1000
+    one, other = (pd.read_pickle(tmp_path / f"out{i}") for i in range(2))
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_store_may_lie_on_another_file_system():
+    pytest.importorskip("fsspec")
+    frame = docs("red", "blue")
+    out = ptd.QueryStore("memory://generated").cache(ptd.SyntheticQueryGen(Telling()))(frame)
+    pd.testing.assert_frame_equal(out, ptd.SyntheticQueryGen(Telling())(frame))
+    again = ptd.QueryStore("memory://generated")
+    assert len(again) == 2 and again.frame()["querygen"].tolist() == out["querygen"].tolist()

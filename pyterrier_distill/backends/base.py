@@ -129,8 +129,8 @@ class Backend:
             max_new_tokens: most tokens of one answer.
             sampling: how tokens are drawn; None = the likeliest one each time.
             seeds: one a prompt; None = 0 for all. The same prompt with the same seed gives the same answer.
-            until: whether a text so far is complete, so that the rest need not be written. Where it cannot be asked
-                token by token, plain texts end with their first line and chat answers by themselves.
+            until: asked at the end of each line whether the text so far is complete, so that the rest need not be
+                written. A backend that cannot ask ends plain texts with their first line; chat answers end themselves.
 
         Returns:
             n completions, without the prompts. Log-probabilities are those of the model's own distribution.

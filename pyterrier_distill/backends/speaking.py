@@ -69,23 +69,26 @@ def drawn(logs: torch.Tensor, sampling: Sampling, draws: torch.Tensor) -> torch.
     import torch
 
     # CPUs and CUDA have float64; where there is none (mps), float32 must do.
-    wide = logs.double() if logs.device.type != "mps" else logs
-    values, tokens = (wide / sampling.temperature).sort(dim=-1, descending=True, stable=True)
-    if sampling.top_k:
-        values[:, sampling.top_k :] = float("-inf")
+    values = (logs.double() if logs.device.type != "mps" else logs) / sampling.temperature
+    tokens = None
+    if sampling.top_k or sampling.top_p < 1:
+        values, tokens = values.sort(dim=-1, descending=True, stable=True)
+        if sampling.top_k:
+            values[:, sampling.top_k :] = float("-inf")
     probabilities = values.softmax(dim=-1)
     if sampling.top_p < 1:
         before = probabilities.cumsum(dim=-1) - probabilities
         probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
     cumulated = probabilities.cumsum(dim=-1)
-    wanted = draws.to(cumulated.dtype) * cumulated[:, -1:]
-    places = torch.searchsorted(cumulated, wanted, right=True)
-    possible = (probabilities > 0).sum(dim=-1, keepdim=True)
-    return tokens.gather(-1, torch.minimum(places, possible - 1))
+    places = torch.searchsorted(cumulated, draws.to(cumulated.dtype) * cumulated[:, -1:], right=True)
+    # Rounding may put a draw behind the last token that is possible.
+    last = (probabilities > 0).int().cumsum(dim=-1).argmax(dim=-1, keepdim=True)
+    chosen = torch.minimum(places, last)
+    return chosen if tokens is None else tokens.gather(-1, chosen)
 
 
 class Until(StoppingCriteria):
-    """Ends each row where ``ended`` says that its text is complete.
+    """Ends each row where, at the end of a line, ``ended`` says that its text is complete.
 
     Args:
         tokenizer: that of the model.
@@ -95,13 +98,29 @@ class Until(StoppingCriteria):
 
     def __init__(self, tokenizer: Any, start: int, ended: Callable[[str], bool]):
         self.tokenizer, self.start, self.ended = tokenizer, start, ended
+        self.breaks: dict[int, bool] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         """Which rows are complete: bool ``[rows]``."""
         import torch
 
-        texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
-        return torch.tensor([self.ended(text) for text in texts], device=input_ids.device)
+        done = [self._breaks(token) for token in input_ids[:, -1].tolist()]
+        rows = [row for row, at_end in enumerate(done) if at_end]
+        texts = self.tokenizer.batch_decode(input_ids[rows, self.start :], skip_special_tokens=True) if rows else []
+        for row, text in zip(rows, texts, strict=True):
+            done[row] = self.ended(text)
+        return torch.tensor(done, device=input_ids.device)
+
+    def _breaks(self, token: int) -> bool:
+        """Whether a token ends a line."""
+        if token not in self.breaks:
+            self.breaks[token] = breaks_line(self.tokenizer.decode([token]))
+        return self.breaks[token]
+
+
+def breaks_line(text: str) -> bool:
+    """Whether a line ends in ``text``."""
+    return "\n" in text or "\r" in text
 
 
 def complete(
@@ -191,7 +210,9 @@ def _cut(answer: Completion, until: Callable[[str], bool] | None) -> Completion:
     """Without the padding of a row that was complete before the others of its batch."""
     if until is None or answer.text is None:
         return answer
+    before = 0
     for count, end in enumerate(answer.ends, 1):
-        if until(answer.text[:end]):
+        if breaks_line(answer.text[before:end]) and until(answer.text[:end]):
             return Completion(answer.text[:end], answer.ends[:count], answer.logprobs[:count])
+        before = end
     return answer

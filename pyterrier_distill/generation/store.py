@@ -8,27 +8,25 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyterrier as pt
-import pyterrier_alpha as pta
 
 from ..backends.base import Usage
 from ..checkpoints import versions
 from ..labels.identity import difference, identity
 from ..labels.storage import CLAIMS, is_remote, storage
-from .queries import QUERYGEN, QUERYGEN_SCORE, document_texts, lines_of, with_queries
-from .synthetic import GenerationError
+from .queries import QUERYGEN_SCORE, lines_of, with_queries
+
+if TYPE_CHECKING:
+    from .caching import CachedQueryGen
 
 META = "pt_meta.json"
 MANIFEST = "manifest.json"
 QUERIES = "queries"
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{32})\.jsonl")
-#: Batches under way at once are told apart by this many locks.
-_LOCKS = 64
-
 #: The text's digest, the queries, and their scores (None where not known).
 _Entry = tuple[str, list[str], list[float | None]]
 
@@ -118,7 +116,7 @@ class QueryStore(pt.Artifact):
         """All that is in: ``docno``, ``querygen``, ``querygen_score``, in the order in which they were made."""
         entries = self.entries()
         inp = pd.DataFrame({"docno": pd.Series(list(entries), dtype=object)})
-        return _written(inp, [entry[1:] for entry in entries.values()])
+        return written(inp, [entry[1:] for entry in entries.values()])
 
     def cache(self, generator: pt.Transformer, batch_size: int = 64) -> CachedQueryGen:
         """``generator``, asked only about documents that are not in; each batch is kept when it is done.
@@ -130,6 +128,8 @@ class QueryStore(pt.Artifact):
         Raises:
             ValueError: if the store's queries were made by another one, naming the setting; or for an impossible size.
         """
+        from .caching import CachedQueryGen
+
         return CachedQueryGen(self, generator, batch_size)
 
     def agree(self, generator: pt.Transformer) -> None:
@@ -196,111 +196,8 @@ class QueryStore(pt.Artifact):
         return f"QueryStore({str(self.files)!r})"
 
 
-class CachedQueryGen(pt.Transformer):
-    """D → D with ``querygen`` and ``querygen_score``: from the store what is in it, the rest from ``generator``.
-
-    A document whose text has changed is asked about again. Several processes may fill one store at once; batches of the
-    same documents wait for one another. Made by :meth:`QueryStore.cache`.
-
-    Args:
-        store: where queries are kept.
-        generator: who makes them.
-        batch_size: documents of one commit.
-    """
-
-    schematic = {"label": "CachedQueryGen"}
-
-    def __init__(self, store: QueryStore, generator: pt.Transformer, batch_size: int = 64):
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
-        self.store = store
-        self.generator = generator
-        self.batch_size = batch_size
-        self.store.agree(generator)
-
-    @property
-    def usage(self) -> Usage:
-        """What was really asked."""
-        return getattr(self.generator, "usage", Usage())
-
-    def estimate(self, inp: pd.DataFrame) -> Usage:
-        """The cost of what is not known yet."""
-        digests = self._digests(inp)
-        todo = self._unknown(inp, digests)
-        return self.generator.estimate(inp.iloc[todo]) if todo else Usage()
-
-    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Add ``querygen`` and ``querygen_score``; every other column, the rows' order and the index stay."""
-        digests = self._digests(inp)
-        if len(inp) == 0:
-            return _written(inp, [])
-        self.store.agree(self.generator)
-        todo = self._unknown(inp, digests)
-        verbose = bool(getattr(self.generator, "verbose", False)) and bool(todo)
-        with pt.tqdm(total=len(todo), desc="Generating queries", unit="d", disable=not verbose) as bar:
-            for at in range(0, len(todo), self.batch_size):
-                rows = todo[at : at + self.batch_size]
-                lock = int(hashlib.sha256("\0".join(digests[row] for row in rows).encode()).hexdigest(), 16) % _LOCKS
-                with self.store.files.claimed(f"batch-{lock}", wait=True):
-                    self._generate(inp.iloc[rows], [digests[row] for row in rows])
-                bar.update(len(rows))
-        entries = self.store.entries()
-        return _written(inp, [entries[str(docno)][1:] for docno in inp["docno"]])
-
-    def _digests(self, inp: pd.DataFrame) -> list[str]:
-        texts = document_texts(inp, getattr(self.generator, "text_field", "text"), self)
-        return [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
-
-    def _unknown(self, inp: pd.DataFrame, digests: Sequence[str]) -> list[int]:
-        """Rows of documents that are not in, each document once.
-
-        Raises:
-            ValueError: if a document stands in the frame with two texts.
-        """
-        entries = self.store.entries()
-        first: dict[str, int] = {}
-        for row, docno in enumerate(inp["docno"].astype(str)):
-            before = first.setdefault(docno, row)
-            if digests[before] != digests[row]:
-                raise ValueError(f"document {docno!r} has two texts in this frame: a store keeps one a document.")
-        return [row for docno, row in first.items() if docno not in entries or entries[docno][0] != digests[row]]
-
-    def _generate(self, batch: pd.DataFrame, digests: list[str]) -> None:
-        todo = self._unknown(batch, digests)  # another process may have been here
-        if not todo:
-            return
-        asked = batch.iloc[todo]
-        before = Usage() + self.usage
-        try:
-            made = self.generator(asked)
-        except GenerationError as error:
-            if len(error.generated):
-                self._keep(asked, error.generated, digests, todo, before)
-            raise
-        self._keep(asked, made, digests, todo, before)
-
-    def _keep(
-        self, asked: pd.DataFrame, made: pd.DataFrame, digests: list[str], todo: list[int], before: Usage
-    ) -> None:
-        digest_of = dict(zip(asked["docno"].astype(str), (digests[row] for row in todo), strict=True))
-        docnos = made["docno"].astype(str)
-        if docnos.duplicated().any() or not set(docnos) <= set(digest_of) or QUERYGEN not in made.columns:
-            raise ValueError(
-                f"{self.generator!r} was asked for the {QUERYGEN!r} of {len(asked)} documents and returned others: it"
-                " must return the rows that it is given."
-            )
-        self.store.commit(self.generator, made, [digest_of[docno] for docno in docnos], self.usage - before)
-
-    __repr__ = pta.transformer_repr
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and repr(other) == repr(self)
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
-
-
-def _written(inp: pd.DataFrame, cells: Sequence[tuple[list[str], list[float | None]]]) -> pd.DataFrame:
+def written(inp: pd.DataFrame, cells: Sequence[tuple[list[str], list[float | None]]]) -> pd.DataFrame:
+    """``inp`` with the queries and scores of its documents, as :meth:`QueryStore.entries` has them."""
     scores = [[math.nan if score is None else score for score in values] for _, values in cells]
     return with_queries(inp.drop(columns=QUERYGEN_SCORE, errors="ignore"), [queries for queries, _ in cells], scores)
 

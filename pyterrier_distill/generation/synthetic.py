@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,17 +15,16 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import prompts, scoring, templates
+from .. import prompts, scoring
 from ..backends.base import Backend, BackendError, Usage
 from ..backends.completions import Completion, Sampling
 from ..teachers.base import check_engine, checked_backend
 from .answers import OUTCOMES, Reader, has_ended, key_of
-from .examples import Example, FewShot, checked_examples
+from .examples import Example, FewShot
+from .prompting import check_examples, query_prompts, query_template, shown_document, shown_examples
 from .queries import check_text_field, document_texts, with_queries
 
 logger = logging.getLogger(__name__)
-
-_LINE = "Document: {document}\nQuery: {query}"
 
 
 class GenerationError(RuntimeError):
@@ -160,76 +157,29 @@ class SyntheticQueryGen(pt.Transformer):
         self.trust_remote_code = trust_remote_code
         self.responses: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self._sampling()
-        self._check_prompt()
+        check_examples(prompt, examples)
 
     # -- what is asked ------------------------------------------------------------------------------------------------
 
     @property
     def template(self) -> prompts.Template:
         """The prompt as data."""
-        template = prompts.named(self.prompt, templates.QUERIES, ("document",))
-        if template.line == prompts.Template.line:
-            template = dataclasses.replace(template, line=_LINE)
-        return template.check(("document",), ("examples", "next"))
-
-    def _check_prompt(self) -> None:
-        """A wrong prompt, or wrong examples, fail when they are given."""
-        template = self.template
-        fields = set(re.findall(r"\{(\w+)\}", template.line))
-        if "examples" not in template.fields:
-            if self.examples is not None:
-                raise ValueError("this prompt has no {examples}: leave examples out, or take a prompt that shows them.")
-            return
-        if not {"document", "query"} <= fields <= {"id", "document", "query", "bad"}:
-            raise ValueError(f"a line of examples holds {{document}} and {{query}}, unlike {template.line!r}.")
-        if self.prompt == "promptagator" and self.examples is None:
-            raise ValueError(
-                "promptagator shows examples of the task at hand: pass examples=[(document, query), ...], or"
-                " examples=ptd.FewShot(topics, qrels, docs, n=8)."
-            )
-        if not isinstance(self.examples, FewShot):  # those are drawn when they are needed
-            checked_examples(self.examples, fields)
-        elif "bad" in fields:
-            raise ValueError("a labelled set has no bad questions: give this prompt (document, good, bad) triples.")
+        return query_template(self.prompt)
 
     @cached_property
     def _shown(self) -> list[Example]:
-        """The examples, their documents as they are shown."""
-        template = self.template
-        if "examples" not in template.fields:
-            return []
-        examples = checked_examples(self.examples, set(re.findall(r"\{(\w+)\}", template.line)))
-        return [Example(self._document(one.document), *map(self._disarmed, one[1:])) for one in examples]
+        """The examples, as the prompt shows them."""
+        return shown_examples(self.template, self.examples, self.document_words, self.llm)
 
     @property
     def example_qids(self) -> list[str]:
         """The queries whose examples a :class:`FewShot` has drawn: to be left out of an evaluation."""
         return list(self.examples.example_qids) if isinstance(self.examples, FewShot) else []
 
-    def _disarmed(self, text: str) -> str:
-        """One line, so that no text can begin an example of its own, and no control tokens."""
-        return prompts.disarm(" ".join(text.split()), self.llm.specials)
-
-    def _document(self, text: str) -> str:
-        text = self._disarmed(text)
-        return text if self.document_words is None else prompts.first_words(text, self.document_words)
-
     def prompts(self, texts: Sequence[str]) -> list[prompts.Prompt]:
         """The prompt for each document: only documents are cut, longest first, until it fits."""
-        template, examples = self.template, self._shown
-
-        def render(_: str, documents: list[str]) -> prompts.Prompt:
-            lines = [
-                prompts.fill(
-                    template.line, {"id": str(i), "document": document, "query": example.query, "bad": example.bad}
-                )
-                for i, (document, example) in enumerate(zip(documents[1:], examples, strict=True), 1)
-            ]
-            values = {"document": documents[0], "examples": "\n\n".join(lines), "next": str(len(lines) + 1)}
-            return template.render(values)
-
-        items = [("", [self._document(text), *(example.document for example in examples)]) for text in texts]
-        return prompts.fit(render, items, self.llm.room(self.max_new_tokens), self.llm)
+        documents = [shown_document(text, self.document_words, self.llm) for text in texts]
+        return query_prompts(self.template, self._shown, documents, self.llm, self.max_new_tokens)
 
     # -- who answers --------------------------------------------------------------------------------------------------
 
