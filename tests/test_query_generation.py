@@ -179,8 +179,12 @@ def test_wrong_settings_are_told(tiny_llm):
         ptd.SyntheticQueryGen(tiny_llm, "no {place}")
     with pytest.raises(ValueError, match="no prompt 'inpar'"):
         ptd.SyntheticQueryGen(tiny_llm, "inpar")
-    with pytest.raises(ValueError, match="all be the same"):
-        ptd.SyntheticQueryGen(tiny_llm, n=2, temperature=0)
+    for more in ({"n": 2}, {"top_k": 5}, {"top_p": 0.9}):
+        with pytest.raises(ValueError, match="temperature=0"):
+            ptd.SyntheticQueryGen(tiny_llm, temperature=0, **more)
+    for wrong in ({"temperature": -1}, {"top_p": 2}, {"top_k": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            ptd.SyntheticQueryGen(tiny_llm, **wrong)
     with pytest.raises(ValueError, match="name a model"):
         ptd.SyntheticQueryGen()
     for name in ("n", "max_new_tokens", "max_words", "document_words"):

@@ -57,6 +57,7 @@ class CachedQueryGen(pt.Transformer):
         if len(inp) == 0:
             return written(inp, [])
         self.store.agree(self.generator)
+        self.store.sweep()
         todo = set(self._unknown(inp, digests))
         verbose = bool(getattr(self.generator, "verbose", False)) and bool(todo)
         # The same batches in every process, whatever is known already: they are claimed as such.

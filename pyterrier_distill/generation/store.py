@@ -132,6 +132,11 @@ class QueryStore(pt.Artifact):
 
         return CachedQueryGen(self, generator, batch_size)
 
+    def sweep(self) -> None:
+        """Remove drafts of processes that are gone."""
+        for folder in ("", QUERIES):
+            self.files.sweep(folder)
+
     def agree(self, generator: pt.Transformer) -> None:
         """Check that the store's queries come from ``generator``, or may.
 

@@ -64,7 +64,8 @@ class SyntheticQueryGen(pt.Transformer):
         examples: ``(document, query)`` pairs, ``(document, good, bad)`` triples, or a :class:`FewShot`; None = ours.
         n: answers of a document.
         backend: what runs ``model`` when it is a name: ``"hf"`` or ``"vllm"``; or a backend, with ``model`` None.
-        temperature: 0 = always the likeliest token; None = 0 for one query, 1 for several, which need to be drawn.
+        temperature: 0 = always the likeliest token; None = 1 where tokens are drawn, for several queries or with
+            ``top_p`` or ``top_k``, else 0.
         top_p: only the likeliest tokens whose probabilities reach this sum are drawn.
         top_k: only so many of the likeliest tokens are drawn; 0 = all. doc2query's authors take 10.
         seed: another seed, other draws.
@@ -201,10 +202,13 @@ class SyntheticQueryGen(pt.Transformer):
         return self.llm.usage
 
     def _sampling(self) -> Sampling | None:
-        temperature = (0.0 if self.n == 1 else 1.0) if self.temperature is None else self.temperature
+        drawn = self.n > 1 or self.top_k != 0 or self.top_p != 1
+        temperature = float(drawn) if self.temperature is None else self.temperature
         if temperature == 0:
-            if self.n > 1:
-                raise ValueError(f"n={self.n} queries would all be the same with temperature=0: leave it out.")
+            if drawn:
+                raise ValueError(
+                    "with temperature=0 nothing is drawn and all n queries would be the same: leave it out."
+                )
             return None
         return Sampling(temperature, self.top_p, self.top_k)
 
