@@ -261,6 +261,18 @@ def served(tiny_llm):
     process.wait()
 
 
+@pytest.mark.parametrize("settings", [{}, {"n": 2, "top_p": 0.9}])
+def test_queries_through_http(served, tiny_llm, settings):
+    _, url = served
+    llm = ptd.OpenAI(tiny_llm, base_url=url, logprobs=False, concurrency=2, retries=0, timeout=60)
+    frame = pd.DataFrame([("a", "red dog"), ("b", ""), ("c", "blue cat")], columns=["docno", "text"])
+    generator = ptd.SyntheticQueryGen(llm, "doc2query", max_new_tokens=8, **settings)
+    out = generator(frame)
+    asked = 2 * settings.get("n", 1)
+    assert out["docno"].tolist() == ["a", "b", "c"] and out["querygen"][1] == ""
+    assert llm.usage.calls == sum(generator.responses.values()) == generator.estimate(frame).calls == asked
+
+
 def test_labels_through_http_and_a_server_killed_in_the_middle(served, tiny_llm):
     process, url = served
     frame = lists(4, queries=3)

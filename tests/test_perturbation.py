@@ -123,6 +123,20 @@ def test_so_many_tokens_are_masked(tiny_bart, tiny_t5):
         assert abs(masked / total - 0.25) < 0.03
 
 
+def test_a_model_without_head_or_with_beams_of_its_own(tiny_bart, topics, tmp_path):
+    """As facebook/bart-base lies on the hub: a BartModel, and a configuration that asks for beams."""
+    from transformers import AutoTokenizer, BartForConditionalGeneration
+
+    whole = BartForConditionalGeneration.from_pretrained(tiny_bart)
+    whole.model.save_pretrained(tmp_path / "bare")
+    whole.generation_config.num_beams, whole.generation_config.no_repeat_ngram_size = 4, 1
+    whole.save_pretrained(tmp_path / "beams")
+    expected = ptd.QueryPerturbation(tiny_bart, noise=0.5, **FP32)(topics)
+    for name in ("bare", "beams"):
+        AutoTokenizer.from_pretrained(tiny_bart).save_pretrained(tmp_path / name)
+        pd.testing.assert_frame_equal(ptd.QueryPerturbation(tmp_path / name, noise=0.5, **FP32)(topics), expected)
+
+
 def test_sentinels_count_up(tiny_t5, tmp_path):
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -147,5 +161,5 @@ def test_mistakes_are_told(tiny_llm, tiny_t5):
             ptd.QueryPerturbation(tiny_t5, **wrong)
     with pytest.raises(FileNotFoundError, match="no model"):
         ptd.QueryPerturbation("/no/such/model")
-    with pytest.raises(ValueError, match="causal checkpoint"):
+    with pytest.raises(ValueError, match="llama checkpoint"):
         ptd.QueryPerturbation(tiny_llm)(pd.DataFrame([("1", "red")], columns=["qid", "query"]))

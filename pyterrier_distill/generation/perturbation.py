@@ -113,15 +113,23 @@ class QueryPerturbation(pt.Transformer):
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         """Tokenizer and model."""
+        from transformers import AutoConfig, GenerationConfig
+
         hub: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         hub |= {} if self.revision is None else {"revision": self.revision}
-        kind = checkpoint.kind_of(self.model, hub)
-        if kind != "seq2seq":
-            raise ValueError(f"{self.model!r} is a {kind} checkpoint: noise goes between an encoder and a decoder.")
+        config = checkpoint.read(
+            self.model, "configuration", lambda: AutoConfig.from_pretrained(self.model, **hub)
+        )  # BART-base is saved without its head, whose weights are those of its embeddings
+        if not config.is_encoder_decoder:
+            raise ValueError(
+                f"{self.model!r} is a {config.model_type} checkpoint, but noise goes between an encoder and a decoder."
+            )
         tokenizer = checkpoint.load_tokenizer(self.model, hub)
         tokenizer.padding_side = "right"
         device = scoring.infer_device(self.device)
-        return tokenizer, checkpoint.load_model(self.model, "seq2seq", hub, self.precision, device)
+        model = checkpoint.load_model(self.model, "seq2seq", hub, self.precision, device)
+        model.generation_config = GenerationConfig()  # greedy means greedy, without a checkpoint's own beams
+        return tokenizer, model
 
     @cached_property
     def _masks(self) -> list[int]:
