@@ -46,8 +46,9 @@ class SyntheticQueryGen(pt.Transformer):
     """D → D with ``querygen``, queries separated by newlines, and ``querygen_score``.
 
     A score is the mean log-probability (natural logarithm, at most 0) of the tokens that spell the query, by the
-    model's own distribution (vLLM: by the one that they are drawn from); float32 ``[lines]``, one a line of ``querygen``, NaN where the backend tells none. A
-    document without queries has ``""`` and one NaN, and so has one without words, about which the model is not asked.
+    model's own distribution (with vLLM by the one that they are drawn from); float32 ``[lines]``, one a line of
+    ``querygen``, NaN where the backend tells none. A document without queries has ``""`` and one NaN, and so has one
+    without words, about which the model is not asked.
 
     Of each answer the first line counts, without a label such as "Query:", a number or quotes round it. Repetitions of
     a document's queries (or of an example's), overlong, empty and wordless answers are dropped; :attr:`responses`
