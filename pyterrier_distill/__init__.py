@@ -36,8 +36,15 @@ if TYPE_CHECKING:
     from .backends.vllm import VLLM
     from .corpora.first_stage import bm25
     from .distiller import Distiller
-    from .generation.queries import explode_queries
+    from .generation.examples import FewShot
+    from .generation.filters import ConsistencyFilter, LanguageFilter, LengthFilter, TopQueries
+    from .generation.keyphrases import KeyphraseQueries
+    from .generation.perturbation import QueryPerturbation
+    from .generation.queries import explode_queries, positives
     from .generation.spans import SpanQueries
+    from .generation.store import QueryStore
+    from .generation.synthetic import GenerationError, SyntheticQueryGen
+    from .generation.titles import TitleQueries
     from .iteration.adapting import adapt
     from .iteration.iterative import IterativeDistiller
     from .labels.store import LabelStore
@@ -85,7 +92,19 @@ _LAZY = {
     "PointwiseTeacher": ".teachers.pointwise",
     "RunTeacher": ".teachers.run",
     "SetwiseTeacher": ".teachers.setwise",
+    "ConsistencyFilter": ".generation.filters",
+    "FewShot": ".generation.examples",
+    "GenerationError": ".generation.synthetic",
+    "KeyphraseQueries": ".generation.keyphrases",
+    "LanguageFilter": ".generation.filters",
+    "LengthFilter": ".generation.filters",
+    "QueryPerturbation": ".generation.perturbation",
+    "QueryStore": ".generation.store",
     "SpanQueries": ".generation.spans",
+    "SyntheticQueryGen": ".generation.synthetic",
+    "TitleQueries": ".generation.titles",
+    "TopQueries": ".generation.filters",
+    "positives": ".generation.queries",
     "Template": ".prompts",
     "USTAD": ".students.ustad",
     "VLLM": ".backends.vllm",
@@ -126,6 +145,18 @@ __all__ = [
     "MissingLabelError",
     "ScoreMatch",
     "SpanQueries",
+    "ConsistencyFilter",
+    "FewShot",
+    "GenerationError",
+    "KeyphraseQueries",
+    "LanguageFilter",
+    "LengthFilter",
+    "QueryPerturbation",
+    "QueryStore",
+    "SyntheticQueryGen",
+    "TitleQueries",
+    "TopQueries",
+    "positives",
     "__version__",
     "bm25",
     "explode_queries",

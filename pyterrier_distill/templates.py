@@ -110,3 +110,34 @@ SETWISE: dict[str, Template] = {
         line='Passage {id}: "{text}"',
     ),
 }
+
+
+def labelled_pairs(document: str, query: str, *, numbered: bool = False) -> Template:
+    """A few-shot prompt in which documents and queries stand behind words of their task (Promptagator).
+
+    Args:
+        document: what stands before a document, such as ``"Argument"``.
+        query: what stands before a query, such as ``"Counter Argument"``.
+        numbered: whether ``Example 1:`` and so on stand above each pair.
+    """
+    head = "Example {id}:\n" if numbered else ""
+    line = f"{head}{document}: {{document}}\n{query}: {{query}}"
+    last = line.replace("{id}", "{next}").removesuffix(" {query}")
+    return Template((("user", f"{{examples}}\n\n{last}"),), line=line, plain=True)
+
+
+#: What would somebody ask whom this document answers?
+QUERIES: dict[str, Template] = {
+    # Bonifacio et al. 2022, InPars v1; InRanker's queries were made with it.
+    "inpars": labelled_pairs("Document", "Relevant Query", numbered=True),
+    # Bonifacio et al. 2022, "guided by bad questions".
+    "gbq": Template(
+        (("user", "{examples}\n\nExample {next}:\nDocument: {document}\nGood Question:"),),
+        line="Example {id}:\nDocument: {document}\nGood Question: {query}\nBad Question: {bad}",
+        plain=True,
+    ),
+    # Dai et al. 2023, Promptagator, who name document and query after the task: labelled_pairs("Article", "Question").
+    "promptagator": labelled_pairs("Passage", "Query"),
+    # Nogueira and Lin 2019: an encoder-decoder trained for it reads the document alone.
+    "doc2query": Template((("user", "{document}"),), plain=True),
+}

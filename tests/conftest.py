@@ -162,6 +162,25 @@ def tiny_llm(tmp_path_factory) -> str:
     return path
 
 
+@pytest.fixture(scope="session")
+def plain_llm(tiny_llm, tmp_path_factory):
+    """The tiny random LLM, kept to words and line ends: others are never the likeliest token."""
+    import re
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_llm), AutoTokenizer.from_pretrained(tiny_llm)
+    said = [tokenizer.decode([i]) for i in range(len(tokenizer))]
+    good = torch.tensor([bool(re.fullmatch(r" ?[A-Za-z]+|\n", text)) for text in said])
+    with torch.no_grad():
+        model.lm_head.weight *= 3.0 * good[:, None]
+    path = str(tmp_path_factory.mktemp("plain"))
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
 def _tiny_classifier(path: Path, outputs: int) -> str:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification

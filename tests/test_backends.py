@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 
 import pyterrier_distill as ptd
-from pyterrier_distill.backends.base import BackendError, Usage, Wrapped
+from pyterrier_distill.backends.base import Backend, BackendError, Usage, Wrapped
+from pyterrier_distill.backends.completions import Sampling
 
 pytest.importorskip("openai")
 
@@ -207,6 +208,32 @@ def test_settings_are_checked(monkeypatch):
         ptd.OpenAI("m").generate(["x"], max_new_tokens=1)
 
 
+def test_completions_of_a_server_have_log_probabilities(backend):
+    def answer(body, n):
+        return reply(f"what is {body['messages'][0]['content']}", {"what": -1.0, " is": -2.0})
+
+    llm, server = backend(answer, concurrency=2)
+    answers = llm.complete(["a", "b"], max_new_tokens=9, sampling=Sampling(0.7, top_p=0.9, top_k=5), seeds=[3, 4])
+    assert [a.text for a in answers] == ["what is a", "what is b"] and answers[0].mean_logprob(0, 4) == -1.0
+    bodies = sorted((body for body, _ in server.requests), key=lambda body: body["seed"])
+    assert [body["seed"] for body in bodies] == [3, 4] and bodies[0]["max_tokens"] == 9
+    assert (bodies[0]["temperature"], bodies[0]["top_p"], bodies[0]["top_k"]) == (0.7, 0.9, 5)
+    llm.complete(["a"], max_new_tokens=9)
+    greedy, _ = server.requests[-1]
+    assert greedy["temperature"] == 0 and greedy["logprobs"] is True and "seed" not in greedy
+    silent, server = backend(lambda body, n: reply("what is"), logprobs=False)
+    assert np.isnan(silent.complete(["a"], max_new_tokens=9)[0].mean_logprob(0, 7))
+    assert "logprobs" not in server.requests[0][0]
+
+
+def test_a_server_that_fails_keeps_the_answers_before(backend):
+    llm, _ = backend(lambda body, n: 500 if "stop" in str(body) else reply("what is it"), concurrency=1, retries=0)
+    frame = pd.DataFrame([("a", "red"), ("b", "blue"), ("c", "stop"), ("d", "tree")], columns=["docno", "text"])
+    with pytest.raises(ptd.GenerationError, match="document 'c'") as caught:
+        ptd.SyntheticQueryGen(llm)(frame)
+    assert caught.value.generated["docno"].tolist() == ["a", "b"]
+
+
 # -- a server that serves a model -------------------------------------------------------------------------------------
 
 
@@ -232,6 +259,18 @@ def served(tiny_llm):
     yield process, f"http://127.0.0.1:{port}/v1"
     process.kill()
     process.wait()
+
+
+@pytest.mark.parametrize("settings", [{}, {"n": 2, "top_p": 0.9}])
+def test_queries_through_http(served, tiny_llm, settings):
+    _, url = served
+    llm = ptd.OpenAI(tiny_llm, base_url=url, logprobs=False, concurrency=2, retries=0, timeout=60)
+    frame = pd.DataFrame([("a", "red dog"), ("b", ""), ("c", "blue cat")], columns=["docno", "text"])
+    generator = ptd.SyntheticQueryGen(llm, "doc2query", max_new_tokens=8, **settings)
+    out = generator(frame)
+    asked = 2 * settings.get("n", 1)
+    assert out["docno"].tolist() == ["a", "b", "c"] and out["querygen"][1] == ""
+    assert llm.usage.calls == sum(generator.responses.values()) == generator.estimate(frame).calls == asked
 
 
 def test_labels_through_http_and_a_server_killed_in_the_middle(served, tiny_llm):
@@ -283,6 +322,17 @@ def test_an_object_that_generates_is_wrapped_and_counted():
 
     with pytest.raises(BackendError, match="0 answers to 2 prompts"):
         Wrapped(Short()).generate(["a", "b"], max_new_tokens=1)
+
+
+def test_backends_that_only_generate_complete_greedily():
+    class Plain(Backend):
+        def generate(self, prompts, *, max_new_tokens, permutations=None):
+            return [p.upper() for p in prompts]
+
+    (answer,) = Plain().complete(["what is"], max_new_tokens=4)
+    assert answer.text == "WHAT IS" and np.isnan(answer.mean_logprob(0, 7))
+    with pytest.raises(TypeError, match="does not sample"):
+        Plain().complete(["what is"], max_new_tokens=4, sampling=Sampling())
 
 
 def test_usage_adds_and_subtracts():
@@ -347,6 +397,28 @@ def test_generating_halves_what_does_not_fit_in_memory(tiny_llm, monkeypatch):
 
     monkeypatch.setattr(llm.model, "generate", small)
     assert llm.generate(prompts, max_new_tokens=8) == expected
+
+
+def test_completions_in_halves_are_the_same(plain_llm, monkeypatch):
+    import torch
+
+    make = lambda: ptd.HF(plain_llm, precision="fp32", device="cpu")  # noqa: E731
+    llm, prompts = make(), [f"red {i}" for i in range(5)]
+    settings = {"max_new_tokens": 6, "sampling": Sampling(0.8), "seeds": range(5)}
+    expected = make().complete(prompts, **settings)
+    whole = llm.model.generate
+
+    def small(**inputs):
+        if len(inputs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(**inputs)
+
+    monkeypatch.setattr(llm.model, "generate", small)
+    got = llm.complete(prompts, **settings)
+    assert [a.text for a in got] == [a.text for a in expected]
+    np.testing.assert_allclose(
+        np.concatenate([a.logprobs for a in got]), np.concatenate([a.logprobs for a in expected]), atol=1e-5
+    )
 
 
 def test_a_model_that_fails_in_the_middle_loses_nothing(tiny_llm, monkeypatch):

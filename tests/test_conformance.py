@@ -71,6 +71,15 @@ def ustad_bi_encoder(env):
     return ptd.USTAD(env["tiny"], query_length=16, precision="fp32", device="cpu").as_bi_encoder()
 
 
+def cached_queries(env):
+    generator = teacher(ptd.SyntheticQueryGen, "plain_llm", max_new_tokens=6)(env)
+    return ptd.QueryStore(env["path"] / "queries").cache(generator, batch_size=5)
+
+
+def lexical(env):
+    return ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s")
+
+
 def stored(env):
     return ptd.RunTeacher(env["results"].assign(teacher_score=env["results"]["teacher_score"]))
 
@@ -145,9 +154,27 @@ TRANSFORMERS = {
     "FalseNegativeFilter (scores)": (judged_by(ptd.PointwiseTeacher, "tiny_cross", margin=0.0), "R+label"),
     "FalseNegativeFilter (verdicts)": (judged_by(ptd.PairwiseTeacher, "tiny_t5", preference=0.5), "R+label"),
     "SpanQueries": (lambda env: ptd.SpanQueries(n=3), "D"),
+    "SyntheticQueryGen": (teacher(ptd.SyntheticQueryGen, "plain_llm", max_new_tokens=6), "D"),
+    "SyntheticQueryGen (several)": (
+        teacher(ptd.SyntheticQueryGen, "tiny_t5", prompt="doc2query", n=2, max_new_tokens=6),
+        "D",
+    ),
+    "QueryStore": (cached_queries, "D"),
+    "TitleQueries": (lambda env: ptd.TitleQueries(None), "D"),
+    "KeyphraseQueries": (
+        lambda env: ptd.KeyphraseQueries(frequencies=ptd.KeyphraseQueries.frequencies_of(env["records"])),
+        "D",
+    ),
+    "TopQueries": (lambda env: ptd.TopQueries(100), "R+queries"),
+    "TopQueries on documents": (lambda env: ptd.TopQueries(100), "D+querygen"),
+    "ConsistencyFilter": (lambda env: ptd.ConsistencyFilter(lexical(env), k=3), "R+queries"),
+    "ConsistencyFilter on documents": (lambda env: ptd.ConsistencyFilter(lexical(env), k=3), "D+querygen"),
+    "LengthFilter": (lambda env: ptd.LengthFilter(2, 3), "R+queries"),
+    "LanguageFilter on documents": (lambda env: ptd.LanguageFilter(), "D+querygen"),
+    "QueryPerturbation": (teacher(ptd.QueryPerturbation, "tiny_t5", noise=0.5, max_length=8), "Q"),
     "explode_queries": (lambda env: ptd.explode_queries(), "D+querygen"),
     "TextLoader": (lambda env: TextLoader(Documents(env["documents"])), "R-text"),
-    "BM25 (bm25s)": (lambda env: ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s"), "Q"),
+    "BM25 (bm25s)": (lambda env: lexical(env), "Q"),
 }
 RE_RANKERS = ["BiEncoder on results", "asymmetric BiEncoder", "scorer", "Distiller"]
 RE_RANKERS += ["USTAD (cross)", "USTAD (dual)", "USTAD (late)", "USTAD as bi-encoder on results"]
@@ -161,8 +188,8 @@ POINTWISE = RE_RANKERS + [name for name in TEACHERS if name.startswith("Pointwis
 
 
 @pytest.fixture
-def env(tiny, tiny_cross, tiny_t5, tiny_llm, documents, results, qrels, tmp_path):
-    models = {"tiny": tiny, "tiny_cross": tiny_cross, "tiny_t5": tiny_t5, "tiny_llm": tiny_llm}
+def env(tiny, tiny_cross, tiny_t5, tiny_llm, plain_llm, documents, results, qrels, tmp_path):
+    models = {"tiny": tiny, "tiny_cross": tiny_cross, "tiny_t5": tiny_t5, "tiny_llm": tiny_llm, "plain_llm": plain_llm}
     records = documents.to_dict("records")
     return {**models, "documents": documents, "results": results, "qrels": qrels, "records": records, "path": tmp_path}
 
@@ -179,7 +206,13 @@ def frames(results, qrels, documents):
         "R-text": results.drop(columns="text"),
         "Q": results[["qid", "query"]].drop_duplicates().assign(qextra=1.5),
         "D": documents.assign(url="u"),
-        "D+querygen": documents.assign(querygen=["a b\nc"] * 11 + [""]),
+        "R+queries": queries.rename(columns={"qid": "docno"}).assign(
+            docno=["d0", "d1", "d2", "d3"], qid=["d0-0", "d1-0", "d2-0", "d3-1"], query_score=[-1.0, -2.0, -3.0, -0.5]
+        ),
+        "D+querygen": documents.assign(
+            querygen=["red dog\ntree"] * 11 + [""],
+            querygen_score=[np.array([-1.0, -0.5])] * 11 + [np.array([np.nan])],
+        ),
     }
 
 

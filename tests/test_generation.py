@@ -1,10 +1,14 @@
-"""Span queries, and frames from generated queries."""
+"""Queries without a language model, and frames from generated queries."""
+
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from generating import docs
 
 import pyterrier_distill as ptd
+from pyterrier_distill.generation.keyphrases import DocumentFrequencies
 from pyterrier_distill.generation.spans import LogUniform, Mixture, Phrasings, Uniform
 
 
@@ -79,7 +83,7 @@ def test_exploded_rows_keep_their_document():
     out = ptd.explode_queries()(documents)
     assert out[["qid", "query", "docno", "url"]].to_numpy().tolist() == [
         ["a-0", "first", "a", "x"],
-        ["a-1", "second", "a", "x"],
+        ["a-2", "second", "a", "x"],
         ["c-0", "third", "c", "z"],
     ]
 
@@ -91,3 +95,48 @@ def test_mistakes_are_told():
         LogUniform(5, 2)
     with pytest.raises(ValueError, match="'text' must hold text.*'d1'"):
         ptd.SpanQueries()(pd.DataFrame([("d0", "a"), ("d1", None)], columns=["docno", "text"]))
+
+
+def test_titles_and_first_sentences():
+    frame = docs("First one, e.g. this. Second.", "What is it? It is.", "", "一句话。另一句。", "no end at all")
+    frame = frame.assign(title=["A Title.", "", "", "", "  "])
+    out = ptd.TitleQueries()(frame)["querygen"].tolist()
+    assert out == ["A Title", "What is it?", "", "一句话。", "no end at all"]
+    bare = ptd.TitleQueries(None, max_words=3)(frame.drop(columns="title"))["querygen"].tolist()
+    assert bare == ["First one, e.g", "What is it?", "", "一句话。", "no end at"]
+    with pytest.raises(ValueError, match="max_words"):
+        ptd.TitleQueries(max_words=0)
+
+
+def test_keyphrases_weigh_by_tf_idf():
+    frame = docs("Deep sea fish live in the deep sea. Fish eat.", "Fish and chips, fish and 12 chips", "the of and", "")
+    frequencies = DocumentFrequencies({"fish": 9, "sea": 1, "deep": 1, "chips": 3, "live": 5, "eat": 6}, 10)
+    idf = {word: math.log(11 / (df + 1)) + 1 for word, df in frequencies.counts.items()}
+    out = ptd.KeyphraseQueries(2, max_words=2, frequencies=frequencies)(frame)["querygen"].tolist()
+    assert out[0].split("\n")[0] == "deep sea" and 2 * (idf["deep"] + idf["sea"]) > idf["sea"] + idf["fish"]
+    assert out[1].split("\n")[0] == "chips" and out[2:] == ["", ""]
+    assert 2 * idf["chips"] > max(2 * idf["fish"], idf["chips"] + idf["fish"])
+    for cell in out:
+        words = [set(line.split()) for line in cell.split("\n")]
+        assert all(not later <= set().union(*words[:i]) for i, later in enumerate(words) if later)
+    counted = DocumentFrequencies.of(frame.to_dict("records"))
+    assert counted.documents == 4 and counted.counts["fish"] == 2
+    assert ptd.KeyphraseQueries(2, frequencies=counted)(frame).equals(ptd.KeyphraseQueries(2)(frame))
+    assert ptd.KeyphraseQueries(stop_words=["sea"])(frame)["querygen"][0].count("sea") == 0
+    with pytest.raises(ValueError, match="n must be"):
+        ptd.KeyphraseQueries(0)
+
+
+def test_exploded_queries_keep_ids_and_scores():
+    frame = docs("x", "y", "z").assign(querygen=["one\n\nthree", "", "\nfour"])
+    frame["querygen_score"] = [np.array([-1.0, np.nan, -3.0]), np.array([np.nan]), np.array([np.nan, -4.0])]
+    out = ptd.explode_queries()(frame)
+    assert out[["qid", "query", "docno", "query_score"]].to_numpy().tolist() == [
+        ["d0-0", "one", "d0", -1.0], ["d0-2", "three", "d0", -3.0], ["d2-1", "four", "d2", -4.0],
+    ]  # fmt: skip
+    qrels = ptd.positives(out)
+    assert qrels.to_dict("list") == {"qid": ["d0-0", "d0-2", "d2-1"], "docno": ["d0", "d0", "d2"], "label": [1, 1, 1]}
+    with pytest.raises(ValueError, match="several documents"):
+        ptd.positives(pd.concat([out, out]))
+    with pytest.raises(ValueError, match="3 lines .* 1 numbers"):
+        ptd.explode_queries()(frame.assign(querygen_score=[np.array([-1.0])] * 3))

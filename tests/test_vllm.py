@@ -17,8 +17,12 @@ def stand_in():
     module, params = types.ModuleType("vllm"), types.ModuleType("vllm.sampling_params")
 
     class SamplingParams:
-        def __init__(self, temperature, max_tokens, logprobs=None, allowed_token_ids=None, structured_outputs=None):
-            assert temperature == 0
+        def __init__(
+            self, temperature, max_tokens, logprobs=None, allowed_token_ids=None, structured_outputs=None, stop=(),
+            seed=None, top_p=1.0, top_k=-1,
+        ):  # fmt: skip
+            assert temperature == 0 or seed is not None and 0 < top_p <= 1 and (top_k == -1 or top_k > 0)
+            self.stop = stop
             self.max_tokens, self.logprobs, self.allowed = max_tokens, logprobs, allowed_token_ids
             self.choice = None if structured_outputs is None else structured_outputs.choice
 
@@ -56,12 +60,14 @@ def stand_in():
                     mask[allowed] = logits[allowed]
                     logits = mask
                 logs = torch.log_softmax(logits, -1)
-                if params.logprobs:
-                    best = logs.topk(params.logprobs)
+                if params.logprobs is not None:
+                    best = logs.topk(max(1, params.logprobs))  # 0 tells the chosen one
                     pairs = zip(best.indices.tolist(), best.values.tolist())
                     told.append({token: SimpleNamespace(logprob=value) for token, value in pairs})
                 said.append(int(logs.argmax()))
-                if said[-1] == self.tokenizer.eos_token_id:
+                if said[-1] == self.tokenizer.eos_token_id or any(
+                    end in self.tokenizer.decode(said) for end in params.stop
+                ):
                     break
             text = self.tokenizer.decode(said, skip_special_tokens=True)
             return SimpleNamespace(outputs=[SimpleNamespace(text=text, logprobs=told, token_ids=said)])
@@ -114,6 +120,16 @@ def test_held_to_permutations_it_cannot_go_wrong(backends):
     assert teacher.responses == {"ok": 6, "wrong_format": 0, "repetition": 0, "missing": 0}
     assert (out.groupby("qid")["teacher_rank"].agg(sorted).map(tuple) == tuple(range(8))).all()
     assert vllm.usage.calls == 6 * 5  # an identifier each
+
+
+def test_it_writes_queries_as_transformers_does(backends, plain_llm):
+    vllm, hf = ptd.VLLM(plain_llm, precision="fp32"), ptd.HF(plain_llm, precision="fp32", device="cpu")
+    frame = lists(8, 1)[["docno", "text"]]
+    mine, theirs = (ptd.SyntheticQueryGen(llm, max_new_tokens=8)(frame) for llm in (vllm, hf))
+    assert mine["querygen"].tolist() == theirs["querygen"].tolist() and (mine["querygen"] != "").any()
+    np.testing.assert_allclose(np.stack(mine["querygen_score"]), np.stack(theirs["querygen_score"]), atol=1e-4)
+    drawn = ptd.SyntheticQueryGen(vllm, "Ask about {document}", n=2, top_k=5, max_new_tokens=4)(frame)
+    assert drawn["querygen"].map(len).sum() > 0
 
 
 def test_without_vllm_it_says_how_to_install_it(tiny_llm, monkeypatch):

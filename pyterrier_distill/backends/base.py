@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from ..prompts import Prompt, flatten
+from .completions import Completion, Sampling
 
 
 @dataclass
@@ -112,6 +113,36 @@ class Backend:
         """
         raise TypeError(f"{type(self).__name__} does not generate.")
 
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        seeds: Sequence[int] | None = None,
+        until: Callable[[str], bool] | None = None,
+    ) -> list[Completion]:
+        """Complete prompts, and tell how likely each token was where that is known.
+
+        Args:
+            prompts: n strings or lists of chat messages.
+            max_new_tokens: most tokens of one answer.
+            sampling: how tokens are drawn; None = the likeliest one each time.
+            seeds: one a prompt; None = 0 for all. The same prompt with the same seed gives the same answer.
+            until: asked at the end of each line whether the text so far is complete, so that the rest need not be
+                written. A backend that cannot ask ends plain texts with their first line; chat answers end themselves.
+
+        Returns:
+            n completions, without the prompts. Log-probabilities are those of the model's own distribution.
+
+        Raises:
+            TypeError: if the backend cannot sample.
+            BackendError: if an answer cannot be had; it carries those that came before.
+        """
+        if sampling is not None:
+            raise TypeError(f"{type(self).__name__} does not sample: ask for one greedy answer (temperature=0).")
+        return [Completion(text) for text in self.generate(prompts, max_new_tokens=max_new_tokens)]
+
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """How likely each of ``options`` is as the answer, given that it is one of them.
 
@@ -204,6 +235,22 @@ class Wrapped(Backend):
         """Ask the wrapped backend; how many tokens it may answer is its own setting."""
         if permutations is not None:
             raise ValueError(f"{self.inner!r} cannot be held to a permutation: leave constrained=True out.")
+        return ["" if text is None else str(text) for text in self._asked(prompts)]
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        seeds: Sequence[int] | None = None,
+        until: Callable[[str], bool] | None = None,
+    ) -> list[Completion]:
+        """Ask the wrapped backend; how it chooses its words, and how many, are its own settings."""
+        return [Completion(text if isinstance(text, str) else None) for text in self._asked(prompts)]
+
+    def _asked(self, prompts: Sequence[Prompt]) -> list[Any]:
+        """One answer a prompt, whatever it is."""
         if not prompts:
             return []
         messages = bool(getattr(self.inner, "supports_message_input", False))
@@ -219,7 +266,7 @@ class Wrapped(Backend):
             len(prompts), sum(self.prompt_sizes(prompts)), sum(self.sizes([str(text or "") for text in texts])),
             time.monotonic() - started,
         )  # fmt: skip
-        return ["" if text is None else str(text) for text in texts]
+        return texts
 
     def __repr__(self) -> str:
         return f"Wrapped({self.inner!r})"

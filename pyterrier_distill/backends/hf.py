@@ -15,7 +15,8 @@ from .. import scoring
 from ..prompts import Prompt, flatten
 from . import permutation
 from .base import Backend, BackendError, log_softmax
-from .inputs import decoder_start, frozen, last_only, thawed
+from .completions import Completion, Sampling
+from .inputs import decoder_start, frozen, in_halves, keyed, last_only, thawed
 from .tokens import chat_text, control_tokens, one_token_each
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class HF(Backend):
             tokenizer.pad_token = tokenizer.eos_token
         tokenizer.padding_side = "left" if kind == "causal" else "right"
         ends = getattr(model.generation_config, "eos_token_id", None)
-        self._ends = list(dict.fromkeys([tokenizer.eos_token_id, *([ends] if isinstance(ends, int) else ends or [])]))
+        ends = [ends] if isinstance(ends, int) else ends or []
+        self._ends = list(dict.fromkeys([tokenizer.eos_token_id, *ends]))
         # Greedy means greedy: a checkpoint's own penalties and temperatures stay out.
         model.generation_config = GenerationConfig()
         return kind, tokenizer, model
@@ -102,6 +104,11 @@ class HF(Backend):
     def _hub(self) -> dict[str, Any]:
         hub: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         return hub if self.revision is None else {**hub, "revision": self.revision}
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """The tokens that end an answer."""
+        return self._ends if self._loaded else []
 
     @property
     def tokenizer(self) -> Any:
@@ -238,11 +245,10 @@ class HF(Backend):
             return []
         import torch
 
-        numbers = [0] * len(prompts) if permutations is None else list(permutations)
-        keys = [(p if isinstance(p, str) else frozen(p), n) for p, n in zip(prompts, numbers, strict=True)]
+        keys = keyed(prompts, permutations)
         distinct = list(dict.fromkeys(keys))
         if permutations is not None:
-            max_new_tokens = max(max_new_tokens, permutation.longest(max(numbers)))
+            max_new_tokens = max(max_new_tokens, permutation.longest(max(permutations)))
         model = self.model
         features = dict(self.encode([thawed(key) for key, _ in distinct], padding=True))
         # Each prompt's cache grows by its answer.
@@ -258,37 +264,37 @@ class HF(Backend):
         ):
             for positions, batch in scoring.pack(features, budget, min(rows, self.batch_size or rows)):
                 asked = [distinct[int(position)] for position in positions]
-                held = None if permutations is None else [n for _, n in asked]
+                held = [n for _, n in asked]
                 try:
-                    answers, spoken = self._complete(batch, max_new_tokens, held)
+                    said = in_halves(
+                        batch, held, lambda b, n: self._generated(b, max_new_tokens, n if permutations else None)
+                    )
                 except Exception as error:
                     got = [texts.get(key) for key in keys]
                     reason = f"{self.name_or_path} failed ({type(error).__name__}: {str(error).splitlines()[0][:200]})."
                     raise BackendError(reason, got, keys.index(asked[0])) from error
-                texts.update(zip(asked, answers, strict=True))
-                self.usage.add(len(asked), int(batch["attention_mask"].sum()), spoken)
+                texts.update(zip(asked, (text for text, _ in said), strict=True))
+                self.usage.add(len(asked), int(batch["attention_mask"].sum()), sum(spoken for _, spoken in said))
                 bar.update(len(asked))
         self.usage.add(seconds=time.monotonic() - started)
         return [texts[key] for key in keys]
 
-    def _complete(self, batch: dict[str, Any], tokens: int, numbers: list[int] | None) -> tuple[list[str], int]:
-        """Answers of one batch and how many tokens they took; in halves if it does not fit in memory."""
-        import torch
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        seeds: Sequence[int] | None = None,
+        until: Callable[[str], bool] | None = None,
+    ) -> list[Completion]:
+        """Complete prompts with their tokens' log-probabilities; what is drawn does not depend on the batch."""
+        from .speaking import complete
 
-        size = len(batch["input_ids"])
-        try:
-            return self._generated(batch, tokens, numbers)
-        except Exception as error:
-            if size < 2 or not scoring.out_of_memory(error):
-                raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        half = size // 2
-        first = self._complete(scoring.take(batch, torch.arange(half)), tokens, numbers and numbers[:half])
-        second = self._complete(scoring.take(batch, torch.arange(half, size)), tokens, numbers and numbers[half:])
-        return first[0] + second[0], first[1] + second[1]
+        return complete(self, prompts, max_new_tokens, sampling, seeds, until)
 
-    def _generated(self, batch: dict[str, Any], tokens: int, numbers: list[int] | None) -> tuple[list[str], int]:
+    def _generated(self, batch: dict[str, Any], tokens: int, numbers: list[int] | None) -> list[tuple[str, int]]:
+        """Answers of one batch, each with how many tokens it took."""
         from transformers import GenerationConfig
 
         kind, tokenizer, model = self._loaded
@@ -307,8 +313,8 @@ class HF(Backend):
         inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
         ids = model.generate(**inputs, generation_config=config, logits_processor=processors)[:, start:].cpu()
         ended = sum((ids == token) for token in ends).cumsum(1)
-        spoken = int(((ended == 0) | ((ended == 1) & (ended.diff(dim=1, prepend=ended[:, :1] * 0) == 1))).sum())
-        return tokenizer.batch_decode(ids, skip_special_tokens=True), spoken
+        spoken = ((ended == 0) | ((ended == 1) & (ended.diff(dim=1, prepend=ended[:, :1] * 0) == 1))).sum(dim=1)
+        return list(zip(tokenizer.batch_decode(ids, skip_special_tokens=True), spoken.tolist(), strict=True))
 
     @cached_property
     def _speller(self) -> permutation.Speller:

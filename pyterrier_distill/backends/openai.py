@@ -18,6 +18,7 @@ import pyterrier as pt
 
 from ..prompts import Prompt
 from .base import Backend, BackendError
+from .completions import Completion, Sampling
 
 _KEY = "OPENAI_API_KEY"
 _URL = "OPENAI_BASE_URL"
@@ -114,6 +115,28 @@ class OpenAI(Backend):
             raise ValueError("a server cannot be held to a permutation here: leave constrained=True out.")
         return self._all(prompts, {"max_tokens": max_new_tokens}, lambda choice: choice.message.content or "")
 
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        seeds: Sequence[int] | None = None,
+        until: Callable[[str], bool] | None = None,
+    ) -> list[Completion]:
+        """Complete prompts, and tell how likely each token was where the server tells it (``logprobs=True``).
+
+        These answers are not remembered. A seed is the server's to keep. An answer ends by itself.
+        """
+        requests: list[dict[str, Any]] = []
+        for seed in seeds or [0] * len(prompts):
+            request: dict[str, Any] = {"max_tokens": max_new_tokens, **({"logprobs": True} if self.logprobs else {})}
+            if sampling is not None:
+                request |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
+                request |= {"top_k": sampling.top_k} if sampling.top_k else {}
+            requests.append(request)
+        return self._all(prompts, requests, _completion, remember=False)
+
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Log-probabilities ``[n, m]`` of ``options``, normalised over them, from the server's 20 likeliest tokens.
 
@@ -132,8 +155,15 @@ class OpenAI(Backend):
             rows = self._all(prompts, {"max_tokens": 8}, lambda choice: _option_spoken(choice, options))
         return np.stack(rows)
 
-    def _all(self, prompts: Sequence[Prompt], request: dict[str, Any], read: Callable[[Any], Any]) -> list[Any]:
+    def _all(
+        self,
+        prompts: Sequence[Prompt],
+        request: dict[str, Any] | list[dict[str, Any]],
+        read: Callable[[Any], Any],
+        remember: bool = True,
+    ) -> list[Any]:
         """``read`` of the answer to each prompt; several requests under way at once."""
+        requests = [request] * len(prompts) if isinstance(request, dict) else request
         client = self._client
         answers: list[Any] = [None] * len(prompts)
         failures: list[tuple[int, Exception]] = []
@@ -144,7 +174,7 @@ class OpenAI(Backend):
             if stop.is_set():
                 return
             try:
-                answers[position] = self._one(client, prompts[position], request, read)
+                answers[position] = self._one(client, prompts[position], requests[position], read, remember)
             except Exception as error:
                 failures.append((position, error))
                 stop.set()
@@ -175,13 +205,15 @@ class OpenAI(Backend):
             ) from None
         return answers
 
-    def _one(self, client: Any, prompt: Prompt, request: dict[str, Any], read: Callable[[Any], Any]) -> Any:
+    def _one(
+        self, client: Any, prompt: Prompt, request: dict[str, Any], read: Callable[[Any], Any], remember: bool
+    ) -> Any:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         fields = {"model": self.model, "messages": messages, "temperature": 0, **request, **self.extra}
         fields = {name: value for name, value in fields.items() if value is not None}
         key = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
         if key not in self._remembered:
-            known = {"model", "messages", "temperature", "max_tokens", "logprobs", "top_logprobs"}
+            known = {"model", "messages", "temperature", "max_tokens", "logprobs", "top_logprobs", "top_p", "seed"}
             known |= {name for name in fields if name.startswith("extra_")}
             direct = {name: value for name, value in fields.items() if name in known}
             other = {name: value for name, value in fields.items() if name not in known}
@@ -193,7 +225,8 @@ class OpenAI(Backend):
             if not response.choices:
                 raise ValueError("the server sent no choice")
             answer = read(response.choices[0])
-            self._remembered[key] = response.choices[0]  # only what could be read
+            if remember:  # only what could be read
+                self._remembered[key] = response.choices[0]
             return answer
         return read(self._remembered[key])
 
@@ -211,6 +244,31 @@ class OpenAI(Backend):
     def __getstate__(self) -> dict[str, Any]:
         """Without the connection, and without the key: it is read from the environment again."""
         return {**{k: v for k, v in self.__dict__.items() if k != "_client"}, "_api_key": None}
+
+
+def _completion(choice: Any) -> Completion:
+    """The answer, with its tokens where they spell it."""
+    text = choice.message.content
+    if not isinstance(text, str):
+        return Completion(None)
+    told = (getattr(choice.logprobs, "content", None) if choice.logprobs else None) or []
+    ends: list[int] = []
+    logprobs: list[float] = []
+    end, lost = 0, False
+    for token in told:
+        if not text[end:].strip():  # what ends the answer is a token, too, but no text
+            break
+        # Pieces of a character are spelt as bytes, which are not in the text; the spaces round an answer may be gone.
+        for piece in (token.token, token.token.strip()):
+            found = text.find(piece, end) if piece else -1
+            if found >= 0 and (lost or not text[end:found].strip()):
+                end, lost = found + len(piece), False
+                break
+        else:
+            lost = True
+        ends.append(max(end, 1))
+        logprobs.append(token.logprob)
+    return Completion(text, tuple(ends), tuple(logprobs))
 
 
 def _option_logprobs(choice: Any, options: Sequence[str], model: str) -> np.ndarray:

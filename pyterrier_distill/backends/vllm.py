@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from .. import scoring
 from ..prompts import Prompt, flatten
 from .base import Backend, BackendError
+from .completions import Completion, Sampling, completion
 from .tokens import chat_text, control_tokens, one_token_each
 
 
@@ -140,6 +141,40 @@ class VLLM(Backend):
                     raise BackendError(f"vLLM answered {name!r}, which is none of {left[row]}.", failed=row)
                 left[row].remove(name)
                 answers[row] = start + name
+        return answers
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        seeds: Sequence[int] | None = None,
+        until: Callable[[str], bool] | None = None,
+    ) -> list[Completion]:
+        """Complete prompts, and tell how likely each token was.
+
+        Where tokens are drawn, that is by the distribution that they are drawn from, after temperature, top-k and
+        top-p. Plain texts end with their first line if ``until`` is given.
+        """
+        if not prompts:
+            return []
+        from vllm import SamplingParams
+
+        params = []
+        for prompt, seed in zip(prompts, seeds or [0] * len(prompts), strict=True):
+            drawn: dict[str, Any] = {"temperature": 0}
+            if sampling is not None:
+                drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
+                drawn["top_k"] = sampling.top_k or -1
+            if until is not None and isinstance(prompt, str):
+                drawn["stop"] = ["\n"]
+            params.append(SamplingParams(max_tokens=max_new_tokens, logprobs=0, **drawn))
+        answers = []
+        for output in self._outputs(self._ids(prompts), params):
+            said = output.outputs[0]
+            told = [step[token].logprob for step, token in zip(said.logprobs, said.token_ids, strict=True)]
+            answers.append(completion(self.tokenizer, said.token_ids, told, [self.tokenizer.eos_token_id]))
         return answers
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:

@@ -12,9 +12,8 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from ..frames import check_text
 from .phrasings import ENGLISH
-from .queries import QUERYGEN
+from .queries import QUERYGEN, check_text_field, document_texts
 
 _PARSE = string.Formatter().parse
 
@@ -129,20 +128,15 @@ class SpanQueries(pt.Transformer):
     ):
         if n < 1:
             raise ValueError(f"n must be at least 1, not {n}.")
-        if not text_field:
-            raise ValueError("text_field must name a column of text, or several.")
         self.n = n
         self.lengths = lengths
         self.phrasings = phrasings
         self.seed = seed
-        self.text_field = text_field
+        self.text_field = check_text_field(text_field)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add ``querygen``: ``n`` queries joined by newlines; ``""`` for a document without words."""
-        fields = [self.text_field] if isinstance(self.text_field, str) else list(self.text_field)
-        pt.validate.document_frame(inp, fields, context=self)
-        check_text(inp, fields)
-        texts = (" ".join(parts) for parts in zip(*(inp[field] for field in fields), strict=True))
+        texts = document_texts(inp, self.text_field, self)
         queries = [self._queries(str(docno), text) for docno, text in zip(inp["docno"], texts, strict=True)]
         return inp.assign(**{QUERYGEN: pd.Series(queries, index=inp.index, dtype=object)})
 

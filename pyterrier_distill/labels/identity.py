@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -74,12 +75,16 @@ def _value(value: Any, name: str, depth: int = 0) -> Any:
     if type(value).__repr__ is object.__repr__ or _is_backend(value):  # says nothing of itself, or not all
         described = {"class": f"{type(value).__module__}.{type(value).__qualname__}"}
         if depth < 4:
-            kept = {
-                k: v for k, v in getattr(value, "__dict__", {}).items() if k[:1] != "_" and k not in _IDLE | {"usage"}
-            }
+            # What was loaded or counted since it was made says nothing new.
+            idle = _IDLE | {"usage"} | {k for k in dir(type(value)) if _is_cached(type(value), k)}
+            kept = {k: v for k, v in getattr(value, "__dict__", {}).items() if k[:1] != "_" and k not in idle}
             described.update({k: _value(v, k, depth + 1) for k, v in kept.items()})
         return described
     return stable_repr(value)
+
+
+def _is_cached(kind: type, name: str) -> bool:
+    return isinstance(inspect.getattr_static(kind, name, None), functools.cached_property)
 
 
 def _is_backend(value: Any) -> bool:

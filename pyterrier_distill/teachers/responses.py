@@ -8,7 +8,7 @@ import unicodedata
 OUTCOMES = ("ok", "wrong_format", "repetition", "missing")
 
 #: Blocks in which models reason before they answer; an unclosed one swallows the rest.
-_REASONING = re.compile(
+REASONING = re.compile(
     r"<(think|thinking|thought|reasoning|reflection)>.*?(?:</\1>|\Z)|\A.*?</(?:think|thinking|thought|reasoning)>",
     re.DOTALL | re.IGNORECASE,
 )
@@ -36,7 +36,7 @@ def parse_permutation(text: str, n: int) -> tuple[list[int], str]:
         ``"wrong_format"`` (not ``[2] > [1] > ...`` and nothing else, or an identifier that there is not),
         ``"repetition"`` or ``"missing"``: the first of these that holds.
     """
-    answer = " ".join(unicodedata.normalize("NFKC", _REASONING.sub("", text)).split())
+    answer = " ".join(unicodedata.normalize("NFKC", REASONING.sub("", text)).split())
     numbers = [int(number) for number in _BRACKETED.findall(answer)]
     if not any(1 <= number <= n for number in numbers):
         lists = [answer] if _BARE.fullmatch(answer) else [match.group(0) for match in _ARROWS.finditer(answer)]

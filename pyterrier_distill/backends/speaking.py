@@ -1,0 +1,218 @@
+"""Answers of a model of transformers with the log-probabilities of their tokens, greedy or drawn.
+
+Every prompt has a seed of its own: what is drawn for it does not depend on what else is in its batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyterrier as pt
+from transformers import LogitsProcessor, StoppingCriteria
+
+from .. import scoring
+from ..prompts import Prompt
+from .base import BackendError
+from .completions import Completion, Sampling, completion
+from .inputs import decoder_start, in_halves, keyed, thawed
+
+if TYPE_CHECKING:
+    import torch
+
+    from .hf import HF
+
+
+class Speaker(LogitsProcessor):
+    """Chooses each row's next token and notes how likely the model held it.
+
+    Args:
+        tokens: most tokens of an answer.
+        sampling: how tokens are drawn; None = the likeliest one.
+        seeds: one a row.
+
+    Attributes:
+        told: for each step, the log-probabilities ``[rows]`` of the chosen tokens, by the model's own distribution:
+            temperature 1, nothing left out.
+    """
+
+    def __init__(self, tokens: int, sampling: Sampling | None, seeds: Sequence[int]):
+        self.sampling = sampling
+        self.told: list[torch.Tensor] = []
+        if sampling is not None:
+            self.draws = np.stack([np.random.default_rng(seed).random(tokens) for seed in seeds])
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores ``[rows, vocabulary]`` in which only the chosen token is possible."""
+        import torch
+
+        logs = torch.log_softmax(scores.float(), dim=-1)
+        if self.sampling is None:
+            chosen = logs.argmax(dim=-1, keepdim=True)
+        else:
+            draws = torch.as_tensor(self.draws[:, len(self.told), None], device=scores.device)
+            chosen = drawn(logs, self.sampling, draws)
+        self.told.append(logs.gather(-1, chosen)[:, 0])
+        return torch.full_like(scores, float("-inf")).scatter(-1, chosen, 0.0)
+
+
+def drawn(logs: torch.Tensor, sampling: Sampling, draws: torch.Tensor) -> torch.Tensor:
+    """Tokens ``[rows, 1]`` by inverting the distribution function at ``draws``.
+
+    Args:
+        logs: log-probabilities ``[rows, vocabulary]``.
+        sampling: temperature, then top-k, then top-p.
+        draws: ``[rows, 1]``, uniform in [0, 1).
+    """
+    import torch
+
+    # CPUs and CUDA have float64; where there is none (mps), float32 must do.
+    values = (logs.double() if logs.device.type != "mps" else logs) / sampling.temperature
+    tokens = None
+    if sampling.top_k or sampling.top_p < 1:
+        values, tokens = values.sort(dim=-1, descending=True, stable=True)
+        if sampling.top_k:
+            values[:, sampling.top_k :] = float("-inf")
+    probabilities = values.softmax(dim=-1)
+    if sampling.top_p < 1:
+        before = probabilities.cumsum(dim=-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
+    cumulated = probabilities.cumsum(dim=-1)
+    places = torch.searchsorted(cumulated, draws.to(cumulated.dtype) * cumulated[:, -1:], right=True)
+    # Rounding may put a draw behind the last token that is possible.
+    last = (probabilities > 0).int().cumsum(dim=-1).argmax(dim=-1, keepdim=True)
+    chosen = torch.minimum(places, last)
+    return chosen if tokens is None else tokens.gather(-1, chosen)
+
+
+class Until(StoppingCriteria):
+    """Ends each row where, at the end of a line, ``ended`` says that its text is complete.
+
+    Args:
+        tokenizer: that of the model.
+        start: tokens before the answer.
+        ended: text so far → whether it is complete.
+    """
+
+    def __init__(self, tokenizer: Any, start: int, ended: Callable[[str], bool]):
+        self.tokenizer, self.start, self.ended = tokenizer, start, ended
+        self.breaks: dict[int, bool] = {}
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Which rows are complete: bool ``[rows]``."""
+        import torch
+
+        done = [self._breaks(token) for token in input_ids[:, -1].tolist()]
+        rows = [row for row, at_end in enumerate(done) if at_end]
+        texts = self.tokenizer.batch_decode(input_ids[rows, self.start :], skip_special_tokens=True) if rows else []
+        for row, text in zip(rows, texts, strict=True):
+            done[row] = self.ended(text)
+        return torch.tensor(done, device=input_ids.device)
+
+    def _breaks(self, token: int) -> bool:
+        """Whether a token ends a line."""
+        if token not in self.breaks:
+            self.breaks[token] = breaks_line(self.tokenizer.decode([token]))
+        return self.breaks[token]
+
+
+def breaks_line(text: str) -> bool:
+    """Whether a line ends in ``text``."""
+    return "\n" in text or "\r" in text
+
+
+def complete(
+    llm: HF,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    sampling: Sampling | None,
+    seeds: Sequence[int] | None,
+    until: Callable[[str], bool] | None,
+) -> list[Completion]:
+    """:meth:`..base.Backend.complete` of a model of transformers."""
+    import torch
+
+    if not prompts:
+        return []
+    keys = keyed(prompts, seeds)
+    distinct = sorted(dict.fromkeys(keys), key=lambda key: len(str(key[0])), reverse=True)
+    device = llm.model.device
+    budget = 4 * scoring.TOKEN_BUDGET.get(device.type, scoring.TOKEN_BUDGET["cpu"])
+    answers: dict[Any, Completion] = {}
+    started = time.monotonic()
+    with (
+        torch.inference_mode(),
+        scoring.autocast(llm.precision, device),
+        pt.tqdm(total=len(distinct), desc="Generating", unit="prompt", disable=not llm.verbose) as bar,
+    ):
+        for at in range(0, len(distinct), scoring.BUFFER):
+            chunk = distinct[at : at + scoring.BUFFER]
+            features = dict(llm.encode([thawed(key) for key, _ in chunk], padding=True))
+            longest = int(features["attention_mask"].sum(dim=1).max())
+            rows = max(1, budget // (longest + max_new_tokens))  # each prompt's cache grows by its answer
+            for positions, batch in scoring.pack(features, budget, min(rows, llm.batch_size or rows)):
+                asked = [chunk[int(position)] for position in positions]
+                try:
+                    said = in_halves(
+                        batch,
+                        [seed for _, seed in asked],
+                        lambda part, numbers: _said(llm, part, max_new_tokens, sampling, numbers, until),
+                    )
+                except Exception as error:
+                    reason = f"{llm.name_or_path} failed ({type(error).__name__}: {str(error).splitlines()[0][:200]})."
+                    raise BackendError(reason, [answers.get(key) for key in keys], keys.index(asked[0])) from error
+                answers.update(zip(asked, said, strict=True))
+                llm.usage.add(len(asked), int(batch["attention_mask"].sum()), sum(len(a.logprobs) for a in said))
+                bar.update(len(asked))
+    llm.usage.add(seconds=time.monotonic() - started)
+    return [answers[key] for key in keys]
+
+
+def _said(
+    llm: HF,
+    batch: dict[str, Any],
+    tokens: int,
+    sampling: Sampling | None,
+    seeds: Sequence[int],
+    until: Callable[[str], bool] | None,
+) -> list[Completion]:
+    """Answers of one batch."""
+    import torch
+    from transformers import GenerationConfig
+
+    model, tokenizer, ends = llm.model, llm.tokenizer, llm.end_tokens
+    seq2seq = model.config.is_encoder_decoder
+    config = GenerationConfig(
+        max_new_tokens=tokens,
+        do_sample=False,  # the processor draws
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=decoder_start(model) if seq2seq else None,
+    )
+    start = 1 if seq2seq else batch["input_ids"].shape[1]
+    speaker = Speaker(tokens, sampling, seeds)
+    ids = model.generate(
+        **{name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")},
+        generation_config=config,
+        logits_processor=[speaker],
+        stopping_criteria=[] if until is None else [Until(tokenizer, start, until)],
+    )[:, start:]
+    told = torch.stack(speaker.told, dim=1).float().cpu().tolist()
+    return [
+        _cut(completion(tokenizer, row, logprobs, ends), until)
+        for row, logprobs in zip(ids.cpu().tolist(), told, strict=True)
+    ]
+
+
+def _cut(answer: Completion, until: Callable[[str], bool] | None) -> Completion:
+    """Without the padding of a row that was complete before the others of its batch."""
+    if until is None or answer.text is None:
+        return answer
+    before = 0
+    for count, end in enumerate(answer.ends, 1):
+        if breaks_line(answer.text[before:end]) and until(answer.text[:end]):
+            return Completion(answer.text[:end], answer.ends[:count], answer.logprobs[:count])
+        before = end
+    return answer

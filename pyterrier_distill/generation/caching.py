@@ -1,0 +1,137 @@
+"""A generator that remembers: known documents are answered from a store, the rest asked about and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import pandas as pd
+import pyterrier as pt
+import pyterrier_alpha as pta
+
+from ..backends.base import Usage
+from .queries import QUERYGEN, document_texts
+from .store import QueryStore, written
+from .synthetic import GenerationError
+
+#: Batches under way at once are told apart by this many locks.
+_LOCKS = 64
+
+
+class CachedQueryGen(pt.Transformer):
+    """D → D with ``querygen`` and ``querygen_score``: from the store what is in it, the rest from ``generator``.
+
+    A document whose text has changed is asked about again. Several processes may fill one store at once; batches of the
+    same documents wait for one another. Made by :meth:`QueryStore.cache`.
+
+    Args:
+        store: where queries are kept.
+        generator: who makes them.
+        batch_size: documents of one commit.
+    """
+
+    schematic = {"label": "CachedQueryGen"}
+
+    def __init__(self, store: QueryStore, generator: pt.Transformer, batch_size: int = 64):
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
+        self.store = store
+        self.generator = generator
+        self.batch_size = batch_size
+        self.store.agree(generator)
+
+    @property
+    def usage(self) -> Usage:
+        """What was really asked."""
+        return getattr(self.generator, "usage", Usage())
+
+    def estimate(self, inp: pd.DataFrame) -> Usage:
+        """The cost of what is not known yet."""
+        digests = self._digests(inp)
+        todo = self._unknown(inp, digests)
+        return self.generator.estimate(inp.iloc[todo]) if todo else Usage()
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Add ``querygen`` and ``querygen_score``; every other column, the rows' order and the index stay."""
+        digests = self._digests(inp)
+        if len(inp) == 0:
+            return written(inp, [])
+        self.store.agree(self.generator)
+        self.store.sweep()
+        todo = set(self._unknown(inp, digests))
+        verbose = bool(getattr(self.generator, "verbose", False)) and bool(todo)
+        # The same batches in every process, whatever is known already: they are claimed as such.
+        first = list({docno: row for row, docno in reversed(list(enumerate(inp["docno"].astype(str))))}.values())[::-1]
+        batches = [first[at : at + self.batch_size] for at in range(0, len(first), self.batch_size)]
+        waiting = [rows for rows in batches if not todo.isdisjoint(rows)]
+        with pt.tqdm(total=len(todo), desc="Generating queries", unit="d", disable=not verbose) as bar:
+            for wait in (False, True):  # what other processes hold comes last: whatever they leave undone is done here
+                held = []
+                for rows in waiting:
+                    if self._claimed(inp.iloc[rows], [digests[row] for row in rows], wait):
+                        bar.update(len(todo.intersection(rows)))
+                    else:
+                        held.append(rows)
+                waiting = held
+        entries = self.store.entries()
+        return written(inp, [entries[str(docno)][1:] for docno in inp["docno"]])
+
+    def _digests(self, inp: pd.DataFrame) -> list[str]:
+        texts = document_texts(inp, getattr(self.generator, "text_field", "text"), self)
+        return [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
+
+    def _unknown(self, inp: pd.DataFrame, digests: Sequence[str]) -> list[int]:
+        """Rows of documents that are not in, each document once.
+
+        Raises:
+            ValueError: if a document stands in the frame with two texts.
+        """
+        entries = self.store.entries()
+        first: dict[str, int] = {}
+        for row, docno in enumerate(inp["docno"].astype(str)):
+            before = first.setdefault(docno, row)
+            if digests[before] != digests[row]:
+                raise ValueError(f"document {docno!r} has two texts in this frame: a store keeps one a document.")
+        return [row for docno, row in first.items() if docno not in entries or entries[docno][0] != digests[row]]
+
+    def _claimed(self, batch: pd.DataFrame, digests: list[str], wait: bool) -> bool:
+        """Do a batch, unless another process holds it."""
+        name = hashlib.sha256("\0".join([*batch["docno"].astype(str), *digests]).encode()).hexdigest()
+        with self.store.files.claimed(f"batch-{int(name, 16) % _LOCKS}", wait=wait) as mine:
+            if mine:
+                self._generate(batch, digests)
+            return mine
+
+    def _generate(self, batch: pd.DataFrame, digests: list[str]) -> None:
+        todo = self._unknown(batch, digests)  # another process may have been here
+        if not todo:
+            return
+        asked = batch.iloc[todo]
+        before = Usage() + self.usage
+        try:
+            made = self.generator(asked)
+        except GenerationError as error:
+            if len(error.generated):
+                self._keep(asked, error.generated, digests, todo, before)
+            raise
+        self._keep(asked, made, digests, todo, before)
+
+    def _keep(
+        self, asked: pd.DataFrame, made: pd.DataFrame, digests: list[str], todo: list[int], before: Usage
+    ) -> None:
+        digest_of = dict(zip(asked["docno"].astype(str), (digests[row] for row in todo), strict=True))
+        docnos = made["docno"].astype(str)
+        if docnos.duplicated().any() or not set(docnos) <= set(digest_of) or QUERYGEN not in made.columns:
+            raise ValueError(
+                f"{self.generator!r} was asked for the {QUERYGEN!r} of {len(asked)} documents and returned others: it"
+                " must return the rows that it is given."
+            )
+        self.store.commit(self.generator, made, [digest_of[docno] for docno in docnos], self.usage - before)
+
+    __repr__ = pta.transformer_repr
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and repr(other) == repr(self)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))

@@ -1,0 +1,163 @@
+"""Phrases that tell a document from others, by TF-IDF, as queries."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+import pyterrier as pt
+import pyterrier_alpha as pta
+
+from .queries import check_text_field, document_texts, with_queries
+
+_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+
+
+class DocumentFrequencies:
+    """In how many documents of a collection each word occurs.
+
+    Args:
+        counts: word (lower case) → documents.
+        documents: how many there are.
+    """
+
+    def __init__(self, counts: Mapping[str, int], documents: int):
+        self.counts = dict(counts)
+        self.documents = documents
+
+    @classmethod
+    def of(cls, documents: Iterable[Mapping[str, Any]], text_field: str = "text") -> DocumentFrequencies:
+        """Count the words of a collection, such as ``dataset.get_corpus_iter()``."""
+        counts: Counter[str] = Counter()
+        total = 0
+        for document in documents:
+            counts.update({word.lower() for word in _WORD.findall(document[text_field])})
+            total += 1
+        return cls(counts, total)
+
+    def idf(self, word: str) -> float:
+        """log((N + 1) / (df + 1)) + 1."""
+        return math.log((self.documents + 1) / (self.counts.get(word, 0) + 1)) + 1
+
+    def __repr__(self) -> str:
+        return f"DocumentFrequencies({self.documents} documents, {len(self.counts)} words, {sum(self.counts.values())})"
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, DocumentFrequencies)
+        return same and (self.documents, self.counts) == (other.documents, other.counts)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+class KeyphraseQueries(pt.Transformer):
+    """D → D with ``querygen``: the n phrases of each document that weigh most.
+
+    A phrase is a run of words without stop words, punctuation or bare numbers between them. It weighs how often it
+    occurs times the sum of its words' idf, log((N + 1) / (df + 1)) + 1. One that adds no word to those chosen already
+    is passed over; ties go to the one that comes first.
+
+    Args:
+        n: phrases of a document; fewer where it has no more.
+        max_words: of a phrase.
+        frequencies: of the collection (:meth:`DocumentFrequencies.of`); None = those of the frame at hand, so that a
+            document's phrases depend on what else is in it.
+        stop_words: None = scikit-learn's English ones.
+        text_field: the column of text, or several, joined by a space.
+
+    Raises:
+        ValueError: for n or max_words < 1.
+
+    Example::
+
+        frequencies = KeyphraseQueries.frequencies_of(dataset.get_corpus_iter())
+        queries = (ptd.KeyphraseQueries(frequencies=frequencies) >> ptd.explode_queries())(documents)
+    """
+
+    schematic = {"label": "KeyphraseQueries"}
+
+    def __init__(
+        self,
+        n: int = 3,
+        *,
+        max_words: int = 4,
+        frequencies: DocumentFrequencies | None = None,
+        stop_words: Iterable[str] | None = None,
+        text_field: str | list[str] = "text",
+    ):
+        for name, value in (("n", n), ("max_words", max_words)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        self.n = n
+        self.max_words = max_words
+        self.frequencies = frequencies
+        self.stop_words = None if stop_words is None else sorted(stop_words)
+        self.text_field = check_text_field(text_field)
+
+    #: Counts the words of a collection: :meth:`DocumentFrequencies.of`.
+    frequencies_of = staticmethod(DocumentFrequencies.of)
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Add ``querygen``; ``""`` for a document without phrases."""
+        texts = document_texts(inp, self.text_field, self)
+        if not texts:
+            return with_queries(inp, [])
+        frequencies = self.frequencies or DocumentFrequencies.of({"text": text} for text in texts)
+        stops = self._stops()
+        return with_queries(inp, [self._phrases(text, frequencies, stops) for text in texts])
+
+    def _stops(self) -> frozenset[str]:
+        if self.stop_words is not None:
+            return frozenset(self.stop_words)
+        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+        return ENGLISH_STOP_WORDS
+
+    def _phrases(self, text: str, frequencies: DocumentFrequencies, stops: frozenset[str]) -> list[str]:
+        counts: Counter[tuple[str, ...]] = Counter()
+        for run in _runs(text, stops):
+            for size in range(1, self.max_words + 1):
+                counts.update(tuple(run[at : at + size]) for at in range(len(run) - size + 1))
+        # A Counter keeps the order of first occurrence, and sorting is stable.
+        weights = {phrase: count * sum(map(frequencies.idf, phrase)) for phrase, count in counts.items()}
+        chosen: list[str] = []
+        covered: set[str] = set()
+        for phrase in sorted(weights, key=lambda phrase: -weights[phrase]):
+            if len(chosen) == self.n:
+                break
+            if not covered.issuperset(phrase):
+                chosen.append(" ".join(phrase))
+                covered.update(phrase)
+        return chosen
+
+    __repr__ = pta.transformer_repr
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and repr(other) == repr(self)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+def _runs(text: str, stops: frozenset[str]) -> Iterable[list[str]]:
+    """Runs of words, in lower case, with nothing but spaces between them."""
+    run: list[str] = []
+    end = 0
+    for match in _WORD.finditer(text):
+        word = match.group(0).lower()
+        if text[end : match.start()].strip() and run:
+            yield run
+            run = []
+        end = match.end()
+        if word in stops or word.isdigit() or len(word) == 1:
+            if run:
+                yield run
+            run = []
+            continue
+        run.append(word)
+    if run:
+        yield run

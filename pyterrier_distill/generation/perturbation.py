@@ -1,0 +1,260 @@
+"""New queries from old ones: noise between an encoder and its decoder (USTAD's query generation)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pyterrier_alpha as pta
+
+from .. import scoring
+from ..backends import checkpoint
+from ..backends.inputs import decoder_start
+from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, check_text
+from .answers import clean, key_of
+
+if TYPE_CHECKING:
+    import torch
+
+#: What was computed from a query's text, and is not true of another text.
+_STALE = (QUERY_VEC, QUERY_STATES, QUERY_EMBS, "query_toks")
+OUTCOMES = ("ok", "duplicate", "empty")
+
+
+class QueryPerturbation(pt.Transformer):
+    """Q → Q: behind each query up to n new ones, x' = Dec(Enc(x) + ε) of an encoder-decoder.
+
+    Some tokens of the query are masked, Gaussian noise is added to the encoder's output, and the decoder writes
+    greedily what it reads there. A new query has the qid ``<qid>-p<k>`` (k from 0) and its query's other columns, save
+    vectors and tokens, which are dropped from all rows: encode behind this, not before. New queries that equal theirs
+    or one another but for case and punctuation, and empty ones, are left out and counted; the others keep their k.
+    They depend on the seed and on the query's text, not on what else is in the frame.
+
+    Args:
+        model: the directory or hub name of an encoder-decoder checkpoint that reconstructs its input, as BART does.
+        noise: standard deviation of the noise, in units of the encoder's output; the paper takes 0.1 and 0.2.
+        mask: probability of each token to be masked: by the checkpoint's mask token, else by T5's sentinels in their
+            order, else by its unknown token.
+        n: new queries of a query.
+        keep_original: whether the queries themselves are in the output.
+        seed: another seed, other noise and masks.
+        max_length: tokens of a query, and of a new one; further ones are cut.
+        precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``.
+        batch_size: most queries of one forward pass.
+        device: None = the GPU where there is one.
+        revision: of a hub model.
+        verbose: whether to show progress.
+        trust_remote_code: whether a hub model may bring its own code.
+
+    Attributes:
+        responses: how many new queries were ``ok``, a ``duplicate``, or ``empty``, since it was made.
+
+    Raises:
+        ValueError: for impossible settings; when first used, if the checkpoint is no encoder-decoder.
+
+    References:
+        Kim et al. 2024 (USTAD), Appendix C: BART-base, 10% masked, σ = 0.1 and 0.2, two new queries of each.
+
+    Example::
+
+        queries = (ptd.QueryPerturbation(n=2) >> teacher.query_encoder())(topics)
+    """
+
+    schematic = {"label": "QueryPerturbation"}
+
+    def __init__(
+        self,
+        model: str | os.PathLike = "facebook/bart-base",
+        noise: float = 0.1,
+        mask: float = 0.1,
+        n: int = 2,
+        *,
+        keep_original: bool = True,
+        seed: int = 42,
+        max_length: int = 64,
+        precision: str = "auto",
+        batch_size: int | None = None,
+        device: str | None = None,
+        revision: str | None = None,
+        verbose: bool = False,
+        trust_remote_code: bool = False,
+    ):
+        if not 0 <= noise < float("inf"):
+            raise ValueError(f"noise must be a number of at least 0, not {noise!r}.")
+        if not 0 <= mask <= 1:
+            raise ValueError(f"mask must be a probability between 0 and 1, not {mask!r}.")
+        if noise == 0 and mask == 0:
+            raise ValueError("with neither noise nor mask all new queries would be the same.")
+        for name, value, least in (("n", n, 1), ("max_length", max_length, 2)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+        self.model = checkpoint.check_name(os.fspath(model))
+        self.noise = noise
+        self.mask = mask
+        self.n = n
+        self.keep_original = keep_original
+        self.seed = seed
+        self.max_length = max_length
+        self.precision = scoring.check_precision(precision)
+        self.batch_size = batch_size
+        self.device = device
+        self.revision = revision
+        self.verbose = verbose
+        self.trust_remote_code = trust_remote_code
+        self.responses: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        """Tokenizer and model."""
+        from transformers import AutoConfig, GenerationConfig
+
+        hub: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        hub |= {} if self.revision is None else {"revision": self.revision}
+        config = checkpoint.read(
+            self.model, "configuration", lambda: AutoConfig.from_pretrained(self.model, **hub)
+        )  # BART-base is saved without its head, whose weights are those of its embeddings
+        if not config.is_encoder_decoder:
+            raise ValueError(
+                f"{self.model!r} is a {config.model_type} checkpoint, but noise goes between an encoder and a decoder."
+            )
+        tokenizer = checkpoint.load_tokenizer(self.model, hub)
+        tokenizer.padding_side = "right"
+        device = scoring.infer_device(self.device)
+        model = checkpoint.load_model(self.model, "seq2seq", hub, self.precision, device)
+        model.generation_config = GenerationConfig()  # greedy means greedy, without a checkpoint's own beams
+        return tokenizer, model
+
+    @cached_property
+    def _masks(self) -> list[int]:
+        """Tokens that stand for a masked one, in the order of their use; the last one again and again.
+
+        Raises:
+            ValueError: if the tokenizer has none.
+        """
+        tokenizer = self._loaded[0]
+        if tokenizer.mask_token_id is not None:
+            return [tokenizer.mask_token_id]
+        known = tokenizer.get_vocab()
+        sentinels = [known[f"<extra_id_{i}>"] for i in range(100) if f"<extra_id_{i}>" in known]
+        if not sentinels and tokenizer.unk_token_id is None:
+            raise ValueError(f"the tokenizer of {self.model!r} has no mask, sentinel or unknown token: pass mask=0.")
+        return sentinels or [tokenizer.unk_token_id]
+
+    # -- the frame ----------------------------------------------------------------------------------------------------
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Add new queries behind each query."""
+        pt.validate.query_frame(inp, ["query"], context=self)
+        check_text(inp, ["query"])
+        inp = inp.drop(columns=[column for column in _STALE if column in inp.columns])
+        texts = inp["query"].tolist()
+        distinct = [text for text in dict.fromkeys(texts) if text.split()]
+        written = dict(zip(distinct, self._write(distinct), strict=True)) if distinct else {}
+        rows: list[int] = []
+        qids: list[Any] = []
+        queries: list[str] = []
+        for row, (qid, text) in enumerate(zip(inp["qid"], texts, strict=True)):
+            if self.keep_original:
+                rows, qids, queries = [*rows, row], [*qids, qid], [*queries, text]
+            seen = {key_of(text)}
+            for k, new in enumerate(written.get(text, [])):
+                outcome = "empty" if not key_of(new) else "duplicate" if key_of(new) in seen else "ok"
+                self.responses[outcome] += 1
+                if outcome == "ok":
+                    seen.add(key_of(new))
+                    rows.append(row)
+                    qids.append(f"{qid}-p{k}")
+                    queries.append(new)
+        out = inp.iloc[rows].reset_index(drop=True)
+        return out.assign(qid=pd.Series(qids, dtype=object), query=pd.Series(queries, dtype=object))
+
+    # -- the model ----------------------------------------------------------------------------------------------------
+
+    def _write(self, texts: Sequence[str]) -> list[list[str]]:
+        """``n`` new queries of each text, as the decoder puts them."""
+        import torch
+
+        tokenizer, model = self._loaded
+        items = [(text, k) for text in texts for k in range(self.n)]
+        encoded = tokenizer(
+            [text for text, _ in items], padding=True, truncation=True, max_length=self.max_length,
+            return_tensors="pt", return_attention_mask=True,
+        )  # fmt: skip
+        features = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        random = [self._random(text, k) for text, k in items]
+        for row, rng in enumerate(random):
+            self._mask_tokens(features["input_ids"][row], rng)
+        out: list[list[str]] = [[""] * self.n for _ in texts]
+        budget = scoring.TOKEN_BUDGET.get(model.device.type, scoring.TOKEN_BUDGET["cpu"])
+        with (
+            torch.inference_mode(),
+            scoring.autocast(self.precision, model.device),
+            pt.tqdm(total=len(items), desc="Perturbing", unit="q", disable=not self.verbose) as bar,
+        ):
+            for positions, batch in scoring.pack(features, budget, self.batch_size):
+                for position, new in zip(positions, self._decoded(batch, [random[p] for p in positions]), strict=True):
+                    out[int(position) // self.n][int(position) % self.n] = new
+                bar.update(len(positions))
+        return out
+
+    def _random(self, text: str, k: int) -> np.random.Generator:
+        digest = hashlib.sha256(f"{self.seed}\0{text}\0{k}".encode()).digest()
+        return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+    def _mask_tokens(self, ids: torch.Tensor, rng: np.random.Generator) -> None:
+        """Mask tokens of one query in place; neither control tokens nor padding."""
+        import torch
+
+        special = torch.tensor(self._loaded[0].all_special_ids)
+        # A draw for each position, used or not, so that padding does not change what is drawn.
+        draws = torch.as_tensor(rng.random(self.max_length)[: len(ids)])
+        places = torch.nonzero((draws < self.mask) & ~torch.isin(ids, special))[:, 0].tolist()
+        masks = self._masks if places else []
+        for count, place in enumerate(places):
+            ids[place] = masks[min(count, len(masks) - 1)]
+
+    def _decoded(self, batch: dict[str, Any], random: Sequence[np.random.Generator]) -> list[str]:
+        """The queries that the decoder reads out of noisy states."""
+        import torch
+        from transformers import GenerationConfig
+        from transformers.modeling_outputs import BaseModelOutput
+
+        tokenizer, model = self._loaded
+        inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        states = model.get_encoder()(**inputs).last_hidden_state
+        noise = np.zeros(states.shape, dtype=np.float32)
+        for row, (rng, length) in enumerate(zip(random, batch["attention_mask"].sum(dim=1).tolist(), strict=True)):
+            noise[row, :length] = self.noise * rng.standard_normal((length, states.shape[-1]))
+        noisy = states + torch.as_tensor(noise, device=states.device).to(states.dtype)
+        config = GenerationConfig(
+            max_new_tokens=self.max_length,
+            do_sample=False,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            decoder_start_token_id=decoder_start(model),
+        )
+        ids = model.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=noisy),
+            attention_mask=inputs["attention_mask"],
+            generation_config=config,
+        )
+        return [clean(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the model, which is loaded again when needed."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_loaded", "_masks")}
+
+    __repr__ = pta.transformer_repr
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and repr(other) == repr(self)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))

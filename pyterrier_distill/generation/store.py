@@ -1,0 +1,212 @@
+"""QueryStore: an artifact that keeps generated queries, so that no document is asked about twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+from ..backends.base import Usage
+from ..checkpoints import versions
+from ..labels.identity import difference, identity
+from ..labels.storage import CLAIMS, is_remote, storage
+from .queries import QUERYGEN_SCORE, lines_of, with_queries
+
+if TYPE_CHECKING:
+    from .caching import CachedQueryGen
+
+META = "pt_meta.json"
+MANIFEST = "manifest.json"
+QUERIES = "queries"
+_NAME = re.compile(r"(\d{8})-([0-9a-f]{32})\.jsonl")
+#: The text's digest, the queries, and their scores (None where not known).
+_Entry = tuple[str, list[str], list[float | None]]
+
+
+class QueryStore(pt.Artifact):
+    """Generated queries on disk: resumable to make, an artifact to publish.
+
+    A directory with ``pt_meta.json``, ``manifest.json`` (what made the queries, for people) and ``queries/``: JSON
+    lines, a document each. A file is written beside, synced and renamed in; what is not renamed in does not exist. The
+    queries of one store have one maker. What is in is held in memory: about 1 kB a document.
+
+    Args:
+        path: a directory, or an address that fsspec knows; made when first written to.
+
+    Raises:
+        ValueError: if something else is there.
+
+    Example::
+
+        generator = ptd.QueryStore("scifact.queries").cache(ptd.SyntheticQueryGen("google/gemma-3-1b-pt"))
+        queries = (generator >> ptd.explode_queries())(documents)  # killed? run it again
+        ptd.explode_queries()(ptd.QueryStore("scifact.queries").frame())  # without the model, and without the texts
+    """
+
+    ARTIFACT_TYPE = "query_store"
+    ARTIFACT_FORMAT = "jsonl"
+    ARTIFACT_PACKAGE_HINT = "pyterrier-distill"
+
+    def __init__(self, path: str | os.PathLike):
+        super().__init__(pt.Artifact.NO_PATH if is_remote(path) else os.fspath(path))
+        self.files = storage(path)
+        meta = self._json(META)
+        ours = {META, MANIFEST, QUERIES, CLAIMS}
+        other = sorted(name for name in self.files.entries() if name not in ours and name[:1] != ".")
+        if meta and (meta.get("type"), meta.get("format")) != (self.ARTIFACT_TYPE, self.ARTIFACT_FORMAT):
+            raise ValueError(f"{self.files} is an artifact of type {meta.get('type')!r}, no query store.")
+        if not meta and other:
+            raise ValueError(f"{self.files} exists and is no query store: choose another path.")
+        self._entries: dict[str, _Entry] = {}
+        self._read: set[str] = set()
+        self._spent = Usage()
+
+    def _json(self, name: str) -> dict[str, Any]:
+        return json.loads(self.files.read(name)) if self.files.is_file(name) else {}
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What made the queries: generator, model, prompt, versions, the query ids of its examples."""
+        return self._json(MANIFEST)
+
+    def __len__(self) -> int:
+        """Documents that are in, those that no query could be made for included."""
+        return len(self.entries())
+
+    def entries(self) -> dict[str, _Entry]:
+        """docno → digest of its text, queries, scores; with what other processes have written since.
+
+        Raises:
+            ValueError: if a file is damaged.
+        """
+        for name in sorted(set(self.files.names(QUERIES)) - self._read):
+            match = _NAME.fullmatch(name)
+            if match is None:
+                continue
+            content = self.files.read(f"{QUERIES}/{name}")
+            if hashlib.sha256(content).hexdigest()[:32] != match.group(2):
+                raise ValueError(
+                    f"{self.files.where(f'{QUERIES}/{name}')} is damaged: delete it, and its documents will be asked"
+                    " about again."
+                )
+            for line in content.decode().splitlines():
+                row = json.loads(line)
+                if "docno" not in row:
+                    self._spent += Usage(**row["usage"])
+                    continue
+                self._entries[row["docno"]] = (row["text"], row["queries"], row["scores"])
+            self._read.add(name)
+        return self._entries
+
+    @property
+    def usage(self) -> Usage:
+        """What all queries together have cost: calls, tokens, seconds."""
+        self.entries()
+        return self._spent
+
+    def frame(self) -> pd.DataFrame:
+        """All that is in: ``docno``, ``querygen``, ``querygen_score``, in the order in which they were made."""
+        entries = self.entries()
+        inp = pd.DataFrame({"docno": pd.Series(list(entries), dtype=object)})
+        return written(inp, [entry[1:] for entry in entries.values()])
+
+    def cache(self, generator: pt.Transformer, batch_size: int = 64) -> CachedQueryGen:
+        """``generator``, asked only about documents that are not in; each batch is kept when it is done.
+
+        Args:
+            generator: D → D with ``querygen``: a :class:`SyntheticQueryGen`, or any other, such as Doc2Query.
+            batch_size: documents of one commit: what is lost when a process is killed.
+
+        Raises:
+            ValueError: if the store's queries were made by another one, naming the setting; or for an impossible size.
+        """
+        from .caching import CachedQueryGen
+
+        return CachedQueryGen(self, generator, batch_size)
+
+    def sweep(self) -> None:
+        """Remove drafts of processes that are gone."""
+        for folder in ("", QUERIES):
+            self.files.sweep(folder)
+
+    def agree(self, generator: pt.Transformer) -> None:
+        """Check that the store's queries come from ``generator``, or may.
+
+        Raises:
+            ValueError: naming the setting that differs.
+        """
+        manifest = self.manifest
+        told = difference(manifest["generator"], _plain(identity(generator))) if manifest else None
+        if told is not None:
+            raise ValueError(f"{self.files} was made by another generator: {told}. Give this one a path of its own.")
+
+    def commit(self, generator: pt.Transformer, made: pd.DataFrame, digests: Sequence[str], usage: Usage) -> None:
+        """Keep what ``generator`` made.
+
+        Args:
+            generator: for the manifest.
+            made: D frame with ``querygen``, whole documents.
+            digests: of their texts.
+            usage: what they have cost.
+        """
+        lines = lines_of(made)
+        scores = lines["query_score"] if "query_score" in lines.columns else np.full(len(lines), np.nan)
+        queries: list[list[str]] = [[] for _ in range(len(made))]
+        values: list[list[float | None]] = [[] for _ in range(len(made))]
+        for row, query, score in zip(lines["row"], lines["query"], scores, strict=True):
+            queries[row].append(query)
+            values[row].append(float(score) if math.isfinite(score) else None)
+        rows: list[dict[str, Any]] = [{"usage": usage.as_dict()}]
+        rows += [
+            {"docno": str(docno), "text": digest, "queries": q, "scores": v}
+            for docno, digest, q, v in zip(made["docno"], digests, queries, values, strict=True)
+        ]
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        with self.files.claimed("commit", wait=True):
+            self._create(generator)
+            number = 1 + max((int(name[:8]) for name in self.files.names(QUERIES) if _NAME.fullmatch(name)), default=-1)
+            name = f"{number:08d}-{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
+            self.files.write(f"{QUERIES}/{name}", content)
+
+    def _create(self, generator: pt.Transformer) -> None:
+        """Write the two descriptions, if they are not there. The meta file says that this is a store: last."""
+        self.agree(generator)
+        about = {
+            "generator": identity(generator),
+            "reads": repr(generator),
+            "example_qids": list(getattr(generator, "example_qids", [])),
+            "versions": versions(),
+        }
+        hint = {"package_hint": self.ARTIFACT_PACKAGE_HINT}
+        meta = {"type": self.ARTIFACT_TYPE, "format": self.ARTIFACT_FORMAT, **hint}
+        for name, content in ((MANIFEST, about), (META, meta)):
+            if not self.files.is_file(name):
+                self.files.write(name, json.dumps(content, indent=2, default=repr).encode())
+
+    def _package_files(self) -> Iterator[tuple[str, Any]]:
+        """What is published: no locks."""
+        for name, file in super()._package_files():
+            if name.split(os.sep)[0] != CLAIMS:
+                yield name, file
+
+    def __repr__(self) -> str:
+        return f"QueryStore({str(self.files)!r})"
+
+
+def written(inp: pd.DataFrame, cells: Sequence[tuple[list[str], list[float | None]]]) -> pd.DataFrame:
+    """``inp`` with the queries and scores of its documents, as :meth:`QueryStore.entries` has them."""
+    scores = [[math.nan if score is None else score for score in values] for _, values in cells]
+    return with_queries(inp.drop(columns=QUERYGEN_SCORE, errors="ignore"), [queries for queries, _ in cells], scores)
+
+
+def _plain(described: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(described, default=repr))

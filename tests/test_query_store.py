@@ -1,0 +1,202 @@
+"""QueryStore: generated queries that last; killed and resumed."""
+
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import pyterrier as pt
+import pytest
+from generating import Telling, docs, document_of
+
+import pyterrier_distill as ptd
+from pyterrier_distill.backends.base import BackendError
+
+FP32 = {"precision": "fp32", "device": "cpu"}
+
+
+class Breaking(Telling):
+    """Fails at a document, with the answers before it."""
+
+    def complete(self, prompts, **settings):
+        answers = super().complete(prompts, **settings)
+        bad = [i for i, prompt in enumerate(prompts) if "stop" in document_of(prompt)]
+        if bad:
+            raise BackendError("gone.", [*answers[: bad[0]], *[None] * (len(answers) - bad[0])], bad[0])
+        return answers
+
+
+def test_what_was_written_before_a_failure_is_kept(tmp_path):
+    frame = docs("red", "blue", "stop", "green")
+    with pytest.raises(ptd.GenerationError, match="document 'd2': gone") as caught:
+        ptd.SyntheticQueryGen(Breaking())(frame)
+    assert caught.value.generated["querygen"].tolist() == ["about red", "about blue"]
+    assert pickle.loads(pickle.dumps(caught.value)).generated.equals(caught.value.generated)
+    store = ptd.QueryStore(tmp_path / "q")
+    with pytest.raises(ptd.GenerationError):
+        store.cache(ptd.SyntheticQueryGen(Breaking()))(frame)
+    assert list(ptd.QueryStore(tmp_path / "q").entries()) == ["d0", "d1"]
+
+
+def test_a_store_answers_what_it_knows(tmp_path):
+    store, frame = ptd.QueryStore(tmp_path / "q"), docs("red", "blueish", "", "green")
+    expected = ptd.SyntheticQueryGen(Telling())(frame)
+    generator = ptd.SyntheticQueryGen(Telling())
+    cached = store.cache(generator, batch_size=2)
+    pd.testing.assert_frame_equal(cached(frame.iloc[[1]]), expected.iloc[[1]])
+    assert cached.estimate(frame).calls == 2
+    twice = pd.concat([frame, frame], ignore_index=True).assign(url="u")
+    out = cached(twice)
+    pd.testing.assert_frame_equal(out.iloc[4:].drop(columns="url").reset_index(drop=True), expected)
+    assert generator.usage.calls == 3 and cached(frame).equals(expected)
+
+    fresh = pt.Artifact.load(str(tmp_path / "q"))
+    assert isinstance(fresh, ptd.QueryStore) and len(fresh) == 4 and fresh.usage.calls == 3
+    other = ptd.SyntheticQueryGen(Telling())
+    assert fresh.cache(other)(frame).equals(expected) and other.usage.calls == 0
+    fresh.cache(other)(docs("red", "changed", "", "green"))
+    assert other.usage.calls == 1 and len(fresh) == 4
+    whole = fresh.frame().set_index("docno")
+    assert whole["querygen"]["d1"] == "about changed" and whole["querygen_score"]["d0"] == pytest.approx([-2.0])
+    with pytest.raises(ValueError, match="another generator: .*seed was 42 and is 7"):
+        store.cache(ptd.SyntheticQueryGen(Telling(), seed=7))
+    with pytest.raises(ValueError, match="two texts"):
+        cached(pd.DataFrame([("x", "a"), ("x", "b")], columns=["docno", "text"]))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("mine")
+    with pytest.raises(ValueError, match="no query store"):
+        ptd.QueryStore(tmp_path / "other")
+    with pytest.raises(ValueError, match="batch_size"):
+        store.cache(generator, batch_size=0)
+
+
+def test_a_store_knows_its_examples_and_its_model(tmp_path, plain_llm, results, qrels, documents):
+    few = ptd.FewShot(results[["qid", "query"]].drop_duplicates(), qrels, documents, n=2)
+    make = lambda: ptd.SyntheticQueryGen(ptd.HF(plain_llm, **FP32), "promptagator", few, max_new_tokens=4)  # noqa: E731
+    ptd.QueryStore(tmp_path / "q").cache(make())(documents)
+    manifest = ptd.QueryStore(tmp_path / "q").manifest
+    assert manifest["example_qids"] == few.example_qids and "content" in str(manifest["generator"])
+    again = make()  # not loaded yet: the same generator all the same
+    ptd.QueryStore(tmp_path / "q").cache(again)(documents)
+    assert again.usage.calls == 0
+
+
+def test_damage_is_told(tmp_path):
+    ptd.QueryStore(tmp_path / "q").cache(ptd.SyntheticQueryGen(Telling()))(docs("red"))
+    (file,) = (tmp_path / "q" / "queries").iterdir()
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="delete it"):
+        ptd.QueryStore(tmp_path / "q").entries()
+
+
+def test_any_generator_can_be_cached(tmp_path, documents):
+    spans = ptd.SpanQueries(n=2)
+    out = ptd.QueryStore(tmp_path / "q").cache(spans)(documents)
+    assert out["querygen"].tolist() == spans(documents)["querygen"].tolist()
+    wrong = pt.apply.generic(lambda frame: frame.iloc[:0].assign(querygen=""))
+    with pytest.raises(KeyError):
+        ptd.QueryStore(tmp_path / "w").cache(wrong)(documents)
+
+
+RUN = """
+    import os, signal, sys
+    from pathlib import Path
+    from types import SimpleNamespace
+    import pandas as pd
+    import pyterrier_distill as ptd
+
+    store, log_path, result, where, count = sys.argv[1:]
+    left = {where: int(count)}
+
+    def may_die(here):  # as kill -9 does it: nothing is flushed, no handler runs
+        left[here] = left.get(here, 0) - 1
+        if left[here] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying(here, real):
+        def call(*args):
+            may_die(here)
+            return real(*args)
+        return call
+
+    os.fsync, Path.rename = dying("fsync", os.fsync), dying("rename", Path.rename)
+
+    class Counting:
+        def generate(self, prompts):
+            out = []
+            with open(log_path, "a") as log:
+                for prompt in prompts:
+                    name = prompt.rsplit("Document: ", 1)[1].split(chr(10))[0]
+                    log.write(name + chr(10))
+                    log.flush()
+                    may_die("ask")
+                    out.append(SimpleNamespace(text="" if name.endswith("7") else "what about " + name))
+            return out
+
+        def __repr__(self):
+            return "Counting()"
+
+    frame = pd.DataFrame({"docno": [f"d{i}" for i in range(1000)], "text": [f"thing{i}" for i in range(1000)]})
+    ptd.QueryStore(store).cache(ptd.SyntheticQueryGen(Counting()), batch_size=20)(frame).to_pickle(result)
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(textwrap.dedent(RUN))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(ptd.__file__).parents[1]), *sys.path[1:]])}
+
+    def start(log="log", out="out", where="ask", count=0):
+        paths = [str(tmp_path / name) for name in ("q", log, out)]
+        return subprocess.Popen([sys.executable, str(script), *paths, where, str(count)], env=env)
+
+    return start
+
+
+def lines(path):
+    return path.read_text().split() if path.exists() else []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX does")
+def test_killed_at_any_moment_no_finished_document_is_asked_about_again(tmp_path, run):
+    """Killed while asking, before a file is synced, before it is renamed in, before the store says that it is one."""
+    finished = {}
+    deaths = [("rename", 2), ("ask", 157), ("fsync", 6), ("rename", 9), ("ask", 1), ("fsync", 15), (None, 0)]
+    for where, count in deaths:
+        before = len(lines(tmp_path / "log"))
+        process = run(where=where or "ask", count=count)
+        assert process.wait(timeout=300) == (0 if where is None else -9)
+        asked = lines(tmp_path / "log")[before:]
+        assert not {f"d{name[5:]}" for name in asked} & set(finished)  # none that was finished before
+        now = dict(ptd.QueryStore(tmp_path / "q").entries())
+        assert all(now[docno] == entry for docno, entry in finished.items())  # none is lost or changed
+        finished = now
+    assert len(finished) == 1000
+    assert not [name for name in os.listdir(tmp_path / "q" / "queries") if name[0] == "."]  # no drafts are left
+    asked = lines(tmp_path / "log")
+    assert len(set(asked)) == 1000 and len(asked) - 1000 <= (len(deaths) - 1) * 20  # a batch a kill at most
+    out = pd.read_pickle(tmp_path / "out")
+    expected = ["" if i % 10 == 7 else f"what about thing{i}" for i in range(1000)]
+    assert out["querygen"].tolist() == expected and out["docno"].tolist() == [f"d{i}" for i in range(1000)]
+
+
+def test_two_processes_share_the_work(tmp_path, run):
+    both = [run(f"log{i}", f"out{i}") for i in range(2)]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    asked = lines(tmp_path / "log0") + lines(tmp_path / "log1")
+    assert len(asked) == len(set(asked)) == 1000
+    one, other = (pd.read_pickle(tmp_path / f"out{i}") for i in range(2))
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_store_may_lie_on_another_file_system():
+    pytest.importorskip("fsspec")
+    frame = docs("red", "blue")
+    out = ptd.QueryStore("memory://generated").cache(ptd.SyntheticQueryGen(Telling()))(frame)
+    pd.testing.assert_frame_equal(out, ptd.SyntheticQueryGen(Telling())(frame))
+    again = ptd.QueryStore("memory://generated")
+    assert len(again) == 2 and again.frame()["querygen"].tolist() == out["querygen"].tolist()
