@@ -27,14 +27,17 @@ SCRIPT = """
             (root / "refs" / "main").write_text(revision)
             shutil.copytree(folder_path, root / "snapshots" / revision)
 
-    huggingface_hub.HfApi = Api
+    def push(student, name):
+        real, huggingface_hub.HfApi = huggingface_hub.HfApi, Api
+        student.push_to_hub(name)
+        huggingface_hub.HfApi = real
 
     def fitted(student):
         loss = ptd.RankNet(label="teacher_score")
         ptd.Distiller(student, loss, precision="fp32", verbose=False, learning_rate=1e-3, steps=2).fit(frame)
         return student
 
-    ptd.CrossEncoder(llm, **FP32).push_to_hub("me/base")
+    push(ptd.CrossEncoder(llm, **FP32), "me/base")
     teacher = ptd.BiEncoder(bert, **FP32)
     students = {
         "mono": fitted(ptd.MonoT5(t5, prompt="Is {document} on {query}? ", max_length=24, **FP32)),
@@ -44,7 +47,7 @@ SCRIPT = """
     }
     told = {}
     for name, student in students.items():
-        student.push_to_hub("me/" + name)
+        push(student, "me/" + name)
         again = type(student)("me/" + name, **FP32)
         told[name] = {
             "difference": float((again(frame)["score"] - student(frame)["score"]).abs().max()),

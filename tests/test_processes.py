@@ -107,7 +107,8 @@ def test_two_processes_train_as_one(tiny, tiny_t5, frame, tmp_path, loss, kind, 
     assert len(one["losses"]) == 9 and len(set(one["losses"])) > 1
     np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-4)
     np.testing.assert_allclose(two["evaluations"], one["evaluations"], atol=1e-6)
-    np.testing.assert_allclose(two["scores"], one["scores"], atol=1e-3)
+    scores = np.array([two["scores"], one["scores"]])  # up to a constant, which most losses leave to rounding
+    np.testing.assert_allclose(*(scores - scores.mean(axis=1, keepdims=True)), atol=1e-3)
 
 
 def test_a_mistake_ends_both_processes(tiny, frame, tmp_path):

@@ -50,7 +50,7 @@ def train(
         raise ValueError("training in fp16 needs a GPU: take precision='bf16' or 'fp32' on this CPU.")
     settings = {
         **distiller.settings(),
-        "processes": str(parallel.world()),
+        "processes": parallel.world(),
         "data": data,
         "weights": checkpoints.fingerprint(student.model),
     }
