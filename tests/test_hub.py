@@ -17,8 +17,7 @@ SCRIPT = """
     frame, bert, t5, llm = pd.read_pickle(sys.argv[1]), *sys.argv[2:]
     FP32 = {"precision": "fp32", "device": "cpu"}
 
-    class Api:
-        def __init__(self, token=None): pass
+    class Api(huggingface_hub.HfApi):
         def create_repo(self, repo_id, **kwargs): return huggingface_hub.RepoUrl("https://huggingface.co/" + repo_id)
         def upload_folder(self, *, repo_id, folder_path, **kwargs):
             root = pathlib.Path(HF_HUB_CACHE) / ("models--" + repo_id.replace("/", "--"))
@@ -27,17 +26,14 @@ SCRIPT = """
             (root / "refs" / "main").write_text(revision)
             shutil.copytree(folder_path, root / "snapshots" / revision)
 
-    def push(student, name):
-        real, huggingface_hub.HfApi = huggingface_hub.HfApi, Api
-        student.push_to_hub(name)
-        huggingface_hub.HfApi = real
+    huggingface_hub.HfApi = Api
 
     def fitted(student):
         loss = ptd.RankNet(label="teacher_score")
         ptd.Distiller(student, loss, precision="fp32", verbose=False, learning_rate=1e-3, steps=2).fit(frame)
         return student
 
-    push(ptd.CrossEncoder(llm, **FP32), "me/base")
+    ptd.CrossEncoder(llm, **FP32).push_to_hub("me/base")
     teacher = ptd.BiEncoder(bert, **FP32)
     students = {
         "mono": fitted(ptd.MonoT5(t5, prompt="Is {document} on {query}? ", max_length=24, **FP32)),
@@ -47,7 +43,7 @@ SCRIPT = """
     }
     told = {}
     for name, student in students.items():
-        push(student, "me/" + name)
+        student.push_to_hub("me/" + name)
         again = type(student)("me/" + name, **FP32)
         told[name] = {
             "difference": float((again(frame)["score"] - student(frame)["score"]).abs().max()),

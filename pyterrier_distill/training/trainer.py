@@ -33,7 +33,9 @@ class TrainingModule(nn.Module):
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
         """Recompute activations in the backward pass; the Trainer calls it where its arguments ask for it."""
         for module in self.trained.modules():
-            if isinstance(module, transformers.PreTrainedModel) and not module.is_gradient_checkpointing:
+            if isinstance(module, transformers.PreTrainedModel) and not any(
+                getattr(part, "gradient_checkpointing", False) for part in module.modules()
+            ):
                 module.gradient_checkpointing_enable(**kwargs)
                 self.checkpointed.append(module)
 
