@@ -230,6 +230,7 @@ def test_the_best_checkpoint_on_the_validation_measure_is_kept(tiny, results, qr
     )
     d.fit(results, qrels, results, qrels)
     evaluations = [e["eval_RR@10"] for e in d.history if "eval_RR@10" in e]
+    evaluations = evaluations[1:]  # the first is that of the student before training
     assert len(evaluations) == 10 and max(evaluations) > evaluations[0] or evaluations[0] == 1.0
     measured = pt.Evaluate(student(results), qrels, ["recip_rank"])["recip_rank"]
     assert measured == pytest.approx(max(evaluations), abs=1e-6)
@@ -240,8 +241,9 @@ def test_validation_without_qrels_measures_the_loss(teacher, queries):
     student = student_of(teacher)
     d = distiller(student, ptd.EmbeddingMatch(), epochs=4, eval_every=6)
     d.fit(queries.iloc[::2], None, queries.iloc[1::2])
-    evaluations = [e["eval_loss"] for e in d.history if "eval_loss" in e]
+    start, *evaluations = [e["eval_loss"] for e in d.history if "eval_loss" in e]
     assert len(evaluations) >= 2 and evaluations[-1] < evaluations[0]
+    assert [e["step"] for e in d.history if e.get("eval_loss") == start][0] == 0
 
 
 def test_early_stopping(teacher, queries):
@@ -494,10 +496,19 @@ def test_further_training_arguments_reach_the_trainer(teacher, queries, tmp_path
     d = distiller(
         student_of(teacher),
         ptd.EmbeddingMatch(),
-        args={"max_steps": 3, "logging_steps": 1, "output_dir": str(tmp_path)},
+        args={"max_steps": 3, "logging_steps": 1, "warmup_steps": 0},
     )
     d.fit(queries)
     assert d.student.manifest["steps_taken"] == 3
+    with pytest.raises(ValueError, match="checkpoints="):
+        distiller(student_of(teacher), ptd.EmbeddingMatch(), args={"output_dir": str(tmp_path)}).fit(queries)
+
+
+def test_steps_given_as_arguments_decide_the_schedule(teacher, queries):
+    d = distiller(student_of(teacher), ptd.EmbeddingMatch(), epochs=100, args={"max_steps": 10, "logging_steps": 1})
+    d.fit(queries)
+    rates = [entry["learning_rate"] for entry in d.history if "learning_rate" in entry]
+    assert max(rates) == pytest.approx(1e-3) and rates[-1] < 2e-4
 
 
 def test_states_of_tokens_are_learnt(tiny, documents):

@@ -342,3 +342,14 @@ def test_mistakes(tiny, tiny_llm, ten, tmp_path, monkeypatch):
         warnings.simplefilter("ignore")  # peft's, of what is missing
         with pytest.raises(ValueError, match="does not fit its base"):
             ptd.CrossEncoder(tmp_path / "adapter", **FP32)(ten)
+
+
+def test_an_adapter_is_not_saved_over_its_base(tiny, ten, tmp_path):
+    base = tmp_path / "base"
+    ptd.CrossEncoder(tiny, **FP32).save(base)
+    student = ptd.CrossEncoder(base, lora={"r": 2}, **FP32)
+    with pytest.raises(ValueError, match="merge=True"):
+        student.save(base, overwrite=True)
+    assert (base / "model.safetensors").exists()
+    student.save(base, overwrite=True, merge=True)
+    assert (base / "model.safetensors").exists()

@@ -3,6 +3,7 @@
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -293,3 +294,73 @@ def test_a_good_training_is_not_warned_of(tiny, results, qrels, caplog):
             results, None, results
         )
     assert "collapsed" not in caplog.text and "never" not in caplog.text
+
+
+def test_a_collapse_is_noticed_through_dropout(tiny, results, caplog):
+    student = ptd.CrossEncoder(tiny, **FP32)
+    with torch.no_grad():
+        head = student.model[0].auto_model.classifier
+        head.weight.zero_()
+    settings = {**SETTINGS, "dropout": 0.3, "steps": 8, "learning_rate": 1e-12, "args": {"logging_steps": 1}}
+    with caplog.at_level(logging.WARNING):
+        ptd.Distiller(student, ptd.KLDivergence(), **settings).fit(results)
+    assert "collapsed" in caplog.text
+
+
+def test_a_loss_that_ends_as_no_number_is_noticed(tiny, results):
+    student = ptd.CrossEncoder(tiny, **FP32)
+    before = student(results)["score"]
+    forward, calls = student.forward, []
+
+    def ending(*args):
+        calls.append(1)
+        outputs = forward(*args)
+        if len(calls) == 6:
+            outputs.scores = outputs.scores * float("nan")
+        return outputs
+
+    student.forward = ending
+    settings = {**SETTINGS, "steps": 6, "args": {"logging_steps": 100}}
+    with pytest.raises(FloatingPointError, match="learning rate"):
+        ptd.Distiller(student, ptd.KLDivergence(), **settings).fit(results)
+    pd.testing.assert_series_equal(student(results)["score"], before)
+
+
+def test_without_dropout_equal_batches_have_equal_losses(tiny_t5, results):
+    student = ptd.MonoT5(tiny_t5, **FP32)
+    inner = student.model
+    settings = {**SETTINGS, "steps": 5, "learning_rate": 1e-12, "queries_per_batch": 8, "args": {"logging_steps": 1}}
+    distiller = ptd.Distiller(student, ptd.KLDivergence(), **settings).fit(results)
+    losses = [entry["loss"] for entry in distiller.history if "loss" in entry]
+    assert len(losses) == 5 and np.ptp(losses) < 1e-5
+    probabilities = [value for part in inner.modules() for name, value in vars(part).items() if name == "dropout"]
+    assert 0.1 in probabilities  # as it was before
+
+
+@pytest.mark.parametrize("kind", [ptd.BiEncoder, ptd.LateInteraction, ptd.CrossEncoder, ptd.USTAD])
+def test_integer_docnos_and_documents_of_several_texts_train(tiny, results, kind):
+    frame = results.assign(docno=results["docno"].str[1:].astype(int))
+    frame["text"] = [f"{text} {qid}" for text, qid in zip(frame["text"], frame["qid"])]  # as passages of a document
+    student = kind(tiny, **FP32)
+    value, _ = gradients(student, ptd.KLDivergence(), frame)
+    scores = student(frame)
+    expected = [
+        torch.nn.functional.kl_div(
+            torch.tensor(rows["score"].to_numpy(), dtype=torch.float).log_softmax(0),
+            torch.tensor(rows["teacher_score"].to_numpy(), dtype=torch.float).log_softmax(0),
+            log_target=True,
+            reduction="sum",
+        )
+        for _, rows in scores.groupby("qid")
+    ]
+    assert value == pytest.approx(float(torch.stack(expected).mean()), abs=1e-4)
+
+
+def test_labels_that_tell_nothing_apart_are_refused(tiny, results):
+    student = ptd.CrossEncoder(tiny, **FP32)
+    with pytest.raises(ValueError, match="the same for all documents"):
+        ptd.Distiller(student, ptd.RankNet(label="teacher_score"), **SETTINGS).fit(results.assign(teacher_score=1.0))
+    with pytest.raises(ValueError, match="must leave it 2"):
+        ptd.Distiller(student, ptd.RankNet(), sampler=ptd.ListSampler(1))
+    with pytest.raises(ValueError, match="queries alone"):
+        ptd.Distiller(ptd.BiEncoder(tiny, **FP32), ptd.EmbeddingMatch(), sampler=ptd.ListSampler(4))

@@ -12,7 +12,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse numbers that cannot be meant, naming them.
 
     Raises:
-        ValueError: saying what the setting must be.
+        ValueError, TypeError: saying what the setting must be.
     """
 
     def whole(value: Any) -> bool:
@@ -24,6 +24,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name in ("steps", "eval_every", "early_stopping", "save_every", "micro_batch_tokens"):
         if settings[name] is not None and not whole(settings[name]):
             raise ValueError(f"{name} must be None or a whole number of at least 1, not {settings[name]!r}.")
+    for name in ("learning_rate", "epochs", "warmup"):
+        if isinstance(settings[name], bool) or not isinstance(settings[name], (int, float)):
+            raise ValueError(f"{name} must be a number, not {settings[name]!r}.")
+    if settings["args"] is not None and not isinstance(settings["args"], Mapping):
+        raise TypeError(f"args must be a dict of further TrainingArguments, not {settings['args']!r}.")
     for name in ("learning_rate", "epochs"):
         if not 0 < settings[name] < float("inf"):
             raise ValueError(f"{name} must be positive, not {settings[name]!r}.")

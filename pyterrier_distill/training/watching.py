@@ -38,11 +38,11 @@ def spread(outputs: losses.Outputs) -> float | None:
         scores, mask = scores.float()[several], mask[several]
         high = scores.masked_fill(~mask, -math.inf).amax(dim=1)
         low = scores.masked_fill(~mask, math.inf).amin(dim=1)
-        return float((high - low).max() / scores[mask].abs().max().clamp_min(1e-12))
+        return float((high - low).max() / scores[mask].abs().max().clamp_min(1e-3))
     if outputs.query_vectors is not None and len(outputs.query_vectors) > 1:
         vectors = outputs.query_vectors.float()
         apart = (vectors.amax(dim=0) - vectors.amin(dim=0)).max()
-        return float(apart / vectors.abs().max().clamp_min(1e-12))
+        return float(apart / vectors.abs().max().clamp_min(1e-3))
     return None
 
 
