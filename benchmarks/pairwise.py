@@ -34,6 +34,7 @@ parser.add_argument("--learning-rates", type=float, nargs=3, default=(2e-4, 2e-4
 parser.add_argument("--max-length", type=int, default=192, help="tokens of a query and its documents")
 parser.add_argument("--seed", type=int, default=42)
 parser.add_argument("--work", help="where the models are kept, and reused if there; None = a temporary directory")
+parser.add_argument("--only", choices=("pairwise", "pointwise"), help="train and measure this one alone")
 parser.add_argument("--out")
 options = parser.parse_args()
 model = options.model or default_teacher()
@@ -76,12 +77,12 @@ def stages(dataset, qrels: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def pointwise(frames: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> None:
-    """A cross-encoder: binary cross-entropy on as many documents as the pairs hold."""
+    """A cross-encoder: LCE on the documents that the pairs hold."""
     student = ptd.CrossEncoder(model, max_length=options.max_length)
     for frame, rate, pairs in zip(frames, options.learning_rates, options.pairs_per_query, strict=True):
         lists = frame.groupby("qid", sort=False).head(1 + pairs)
-        settings = {"learning_rate": rate, "queries_per_batch": 32 // (1 + pairs)}
-        ptd.Distiller(student, ptd.BinaryCrossEntropy(), **settings).fit(lists, qrels)
+        settings = {"learning_rate": rate, "queries_per_batch": 32 // (1 + pairs), "dropout": 0.0}
+        ptd.Distiller(student, ptd.LocalizedContrastive(), **settings).fit(lists, qrels)
     student.save(path)
 
 
@@ -90,7 +91,7 @@ def pairwise(frames: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> None
     settings = {"kind": "classifier", "max_length": options.max_length, "verbose": True}
     teacher = ptd.PairwiseTeacher(model, **settings)
     for frame, rate, pairs in zip(frames, options.learning_rates, options.pairs_per_query, strict=True):
-        teacher.training = ptd.PairTraining(learning_rate=rate, pairs_per_query=pairs)
+        teacher.training = ptd.PairTraining(learning_rate=rate, pairs_per_query=pairs, dropout=0.0)
         teacher.fit(frame, qrels)
         print("loss:", [round(entry["loss"], 3) for entry in teacher.history if "loss" in entry], flush=True)
         teacher.save(path, overwrite=True)
@@ -98,15 +99,17 @@ def pairwise(frames: list[pd.DataFrame], qrels: pd.DataFrame, path: str) -> None
 
 work = Path(options.work or tempfile.mkdtemp())
 seconds = json.loads((work / "seconds.json").read_text()) if (work / "seconds.json").exists() else {}
-if len(seconds) < 2:
+systems = {"pairwise": pairwise, "pointwise": pointwise}
+systems = {name: train for name, train in systems.items() if options.only in (None, name)}
+if not set(systems) <= set(seconds):
     dataset = pt.get_dataset(f"folder:{options.train}/train")
     judged = dataset.get_qrels()
     frames = stages(dataset, judged)
-    for train in (pairwise, pointwise):
-        if train.__name__ not in seconds:
+    for name, train in systems.items():
+        if name not in seconds:
             started = time.monotonic()
-            train(frames, judged, str(work / train.__name__))
-            seconds[train.__name__] = round(time.monotonic() - started)
+            train(frames, judged, str(work / name))
+            seconds[name] = round(time.monotonic() - started)
             (work / "seconds.json").write_text(json.dumps(seconds))
 
 rows = []
@@ -115,16 +118,19 @@ for folder in options.test:
     first = pt.io.read_results(str(Path(folder) / "runs" / "bm25.txt.gz")).merge(test.get_topics(), on="qid")
     texts = pd.DataFrame(test.get_corpus_iter(verbose=False))[["docno", "text"]]
     first = first.sort_values(["qid", "rank"]).groupby("qid").head(options.depth).merge(texts, on="docno")
-    point = ptd.PointwiseTeacher(f"{work}/pointwise", verbose=True)
-    both = ptd.PairwiseTeacher(
-        f"{work}/pairwise", n_pairs=options.n_pairs, both_orders=True, max_length=options.max_length, verbose=True
-    )
-    runs = {"BM25": first, "pointwise": point(first), "pairwise": both(first)}
-    figures = {name: pt.Evaluate(run, test.get_qrels(), [nDCG @ 10])["nDCG@10"] for name, run in runs.items()}
-    figures["inconsistency"] = both.inconsistency
+    runs, figures = {"BM25": first}, {}
+    if "pointwise" in systems:
+        runs["pointwise"] = ptd.PointwiseTeacher(f"{work}/pointwise", verbose=True)(first)
+    if "pairwise" in systems:
+        settings = {"n_pairs": options.n_pairs, "both_orders": True, "max_length": options.max_length}
+        both = ptd.PairwiseTeacher(f"{work}/pairwise", verbose=True, **settings)
+        runs["pairwise"] = both(first)
+        figures["inconsistency"] = both.inconsistency
+    for name, run in runs.items():
+        figures[name] = pt.Evaluate(run, test.get_qrels(), [nDCG @ 10])["nDCG@10"]
     rows.append({"test": Path(folder).name, **{name: round(value, 4) for name, value in figures.items()}})
     print(json.dumps(rows[-1]), flush=True)
-settings = {n: v for n, v in vars(options).items() if n not in ("out", "test", "train", "work", "model")}
+settings = {n: v for n, v in vars(options).items() if n not in ("out", "test", "train", "work", "model", "only")}
 report(
     {
         "train": Path(options.train).name,

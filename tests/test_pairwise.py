@@ -305,3 +305,18 @@ def test_bad_settings_are_refused_at_once(tiny_t5, settings, message):
 def test_a_document_twice_in_a_list_is_refused(tiny_t5, results):
     with pytest.raises(ValueError, match="must be unique"):
         ptd.PairwiseTeacher(tiny_t5)(pd.concat([results, results]))
+
+
+def test_training_without_dropout_sees_equal_pairs_alike(tiny_cross):
+    rows = [(f"q{q}", "red dog", f"q{q}d{i}", text, i) for q in range(8) for i, text in enumerate(("red dog", "cat"))]
+    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "text", "rank"])
+    qrels = frame[frame["rank"] == 0][["qid", "docno"]].assign(label=1)
+    spread = {}
+    for dropout in (0.0, 0.5):
+        settings = {"learning_rate": 1e-12, "epochs": 4, "batch_size": 8, "pairs_per_query": 1, "dropout": dropout}
+        teacher = ptd.PairwiseTeacher(tiny_cross, training=ptd.PairTraining(**settings), **SHARED).fit(frame, qrels)
+        losses = [entry["loss"] for entry in teacher.history if "loss" in entry]
+        spread[dropout] = max(losses) - min(losses)
+    assert spread[0.0] < 1e-5 < spread[0.5]
+    with pytest.raises(ValueError, match="dropout"):
+        ptd.PairTraining(dropout=1.5)

@@ -29,6 +29,7 @@ class PairTraining:
         batch_size: pairs of a step.
         pairs_per_query: pairs drawn from a query's list, half of them with the more relevant document first.
         warmup: share of all steps.
+        dropout: probability while training; None = the checkpoint's own.
     """
 
     learning_rate: float = 5e-5
@@ -36,6 +37,7 @@ class PairTraining:
     batch_size: int = 32
     pairs_per_query: int = 8
     warmup: float = 0.1
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "pairs_per_query"):
@@ -45,6 +47,8 @@ class PairTraining:
         for name in ("learning_rate", "epochs"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be None or a probability below 1, not {self.dropout!r}.")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is a share of all steps, between 0 and 1, not {self.warmup!r}.")
 
@@ -161,7 +165,7 @@ def train(
     torch.manual_seed(seed)
     before = {name: tensor.detach().cpu().clone() for name, tensor in module.trained.state_dict().items()}
     try:
-        with memory.kept(device.type == "cpu"):
+        with memory.kept(device.type == "cpu"), trainer.dropout(module.trained, training.dropout):
             run = trainer.Trainer(
                 model=module,
                 args=arguments,
