@@ -93,6 +93,7 @@ def test_a_round_that_does_not_help_is_undone(tiny, topics, judged, search, tmp_
     found = pt.Evaluate(search(student)(topics), judged, ["ndcg_cut_10"])["ndcg_cut_10"]
     assert found == pytest.approx(best, abs=1e-6)
     if len(rounds.rounds_) == 2:
+        assert student.manifest == {} and student == ptd.BiEncoder(tiny, **FP32)
         np.testing.assert_allclose(student.encode_queries(topics["query"]), before, atol=1e-6)
 
 
@@ -166,6 +167,14 @@ def test_adapting_needs_no_query_and_no_judgement(tiny, documents, tmp_path):
     assert torch.equal(
         torch.from_numpy(again.encode_docs(documents["text"])), torch.from_numpy(student.encode_docs(documents["text"]))
     )
+
+
+def test_collections_are_read_by_name():
+    from pyterrier_distill.corpora.loading import read_documents
+
+    assert list(read_documents("pydocs").columns) == ["docno", "text"]
+    with pytest.raises(ValueError, match="no dataset 'nowhere'"):
+        read_documents("nowhere")
 
 
 def test_adapting_to_given_queries_and_candidates(tiny, documents, topics, tmp_path):

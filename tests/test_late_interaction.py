@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from learning import fitted
 from torch.nn.functional import normalize
 
 import pyterrier_distill as ptd
@@ -68,26 +69,6 @@ def assert_scores(student, encoder, weight, **settings):
 @pytest.fixture
 def student(encoder):
     return ptd.LateInteraction(encoder, **FP32)
-
-
-@pytest.fixture
-def ten(documents):
-    """Ten queries with three documents each, in an order that a teacher gave."""
-    rng = np.random.default_rng(5)
-    rows = []
-    for n in range(10):
-        query = " ".join(rng.choice("red green dog cat tree river".split(), 2))
-        for rank, docno in enumerate(rng.choice(documents["docno"], size=3, replace=False)):
-            rows.append((f"q{n}", query, docno, rank))
-    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "teacher_rank"]).merge(documents, on="docno")
-    return frame.assign(score=0.0).sort_values(["qid", "teacher_rank"], ignore_index=True)
-
-
-def fitted(student, loss, frame, qrels=None, **settings):
-    defaults = {"precision": "fp32", "verbose": False, "learning_rate": 4e-3, "epochs": 60, "queries_per_batch": 10}
-    distiller = ptd.Distiller(student, loss, dropout=0.0, **{**defaults, **settings})
-    distiller.fit(frame, qrels)
-    return distiller
 
 
 # -- what a score is ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
+_ALIASES = {"pydocs": "pydocs:test"}
 _TOPIC_FIELDS = ("query", "text", "title", "question")
 
 
@@ -39,15 +40,8 @@ def load_collection(name: str) -> Collection:
             fewer than two documents with text or a query without words.
         FileNotFoundError: if the folder does not exist.
     """
-    name = {"pydocs": "pydocs:test"}.get(name, name)
-    try:
-        dataset = pt.get_dataset(name)
-    except KeyError as error:
-        cause = error.__cause__ or error
-        raise ValueError(
-            f"no dataset {name!r} ({cause.args[0] if cause.args else cause}): give pydocs, folder:PATH of a"
-            " directory in BEIR or TIRA layout, or irds:ID of ir_datasets."
-        ) from error
+    name = _ALIASES.get(name, name)
+    dataset = _dataset(name)
     try:
         rows = _texts(dataset)
         topics = _topics(dataset)
@@ -68,6 +62,17 @@ def load_collection(name: str) -> Collection:
     return Collection(name, documents, topics, qrels[["qid", "docno", "label"]])
 
 
+def _dataset(name: str) -> Any:
+    try:
+        return pt.get_dataset(_ALIASES.get(name, name))
+    except KeyError as error:
+        cause = error.__cause__ or error
+        raise ValueError(
+            f"no dataset {name!r} ({cause.args[0] if cause.args else cause}): give pydocs, folder:PATH of a"
+            " directory in BEIR or TIRA layout, or irds:ID of ir_datasets."
+        ) from error
+
+
 def read_documents(dataset: Any) -> pd.DataFrame:
     """The documents of a collection, title and text joined; no judgements needed.
 
@@ -84,7 +89,7 @@ def read_documents(dataset: Any) -> pd.DataFrame:
         pt.validate.document_frame(dataset, ["text"])
         documents = dataset.drop_duplicates("docno")
     else:
-        dataset = pt.get_dataset(dataset) if isinstance(dataset, str) else dataset
+        dataset = _dataset(dataset) if isinstance(dataset, str) else dataset
         documents = pd.DataFrame(_texts(dataset), columns=["docno", "text"])
     if len(documents) == 0:
         raise ValueError(f"{dataset!r} has no documents.")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyterrier as pt
@@ -16,9 +15,6 @@ import pyterrier as pt
 from .. import checkpoints, frames
 from ..distiller import Distiller
 from ..labels.store import LabelStore
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +155,7 @@ class IterativeDistiller(pt.Estimator):
         candidates = self._candidates()
         best = self._measured(0, candidates, topics_va, qrels_va, queries=0, asked=0)
         for number in range(1, self.rounds + 1):
-            before = self._weights()
+            before = self.student.snapshot()
             store, asked = self._labelled(number, candidates, topics)
             this = copy.copy(self.distiller)
             this.checkpoints = Path(self.path) / f"round-{number}" / "training"
@@ -176,7 +172,7 @@ class IterativeDistiller(pt.Estimator):
                     " trained.", number, self.distiller.metric, found, best,
                 )  # fmt: skip
                 self.rounds_[-1]["kept"] = False
-                self._restore(before)
+                self.student.restore(before)
                 self._record()
                 break
             best = found
@@ -233,14 +229,6 @@ class IterativeDistiller(pt.Estimator):
     def _record(self) -> None:
         Path(self.path).mkdir(parents=True, exist_ok=True)
         checkpoints.write_json(Path(self.path) / "rounds.json", self.rounds_)
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.student.model.state_dict().items()}
-
-    def _restore(self, weights: dict[str, Tensor]) -> None:
-        self.student.model.load_state_dict(weights)
-        earlier = self.student.manifest.get("earlier", {})
-        self.student.mark_trained(json.loads(json.dumps(earlier, default=repr)))
 
     def __repr__(self) -> str:
         return f"IterativeDistiller({self.teacher!r}, {self.distiller!r}, rounds={self.rounds})"

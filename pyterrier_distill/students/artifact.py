@@ -175,6 +175,17 @@ class StudentArtifact:
         self._weights.trained = checkpoints.fingerprint(self.model)
         self.path = pt.Artifact.NO_PATH
 
+    def snapshot(self) -> tuple[dict[str, Any], Weights, Any]:
+        """The student as it is, for :meth:`restore`: a copy of its weights, and what is recorded of them."""
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        return weights, replace(self._weights, manifest=self.manifest), self.path
+
+    def restore(self, snapshot: tuple[dict[str, Any], Weights, Any]) -> None:
+        """Be again as :meth:`snapshot` found it."""
+        weights, recorded, self.path = snapshot
+        self.model.load_state_dict(weights)
+        self._weights.manifest, self._weights.trained = recorded.manifest, recorded.trained
+
     def __repr__(self) -> str:
         shown = pta.transformer_repr(self)
         trained = self._weights.trained

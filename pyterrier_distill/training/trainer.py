@@ -145,8 +145,7 @@ class Trainer(transformers.Trainer):
         if parallel.world() == 1:
             return super().get_train_dataloader()
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        own = getattr(self.train_dataset, "sampler", None)
-        order = sampled.order_of(self.train_dataset, seed) if own is None else own(seed)
+        order = sampled.order_of(self.train_dataset, seed)
         batches = sampled.SharedBatches(order, self._train_batch_size, parallel.rank(), parallel.world())
         self.add_callback(Epochs(batches))
         return torch.utils.data.DataLoader(
