@@ -17,6 +17,7 @@ from .losses.base import QUERY_SIDE, lacking
 from .samplers import ListSampler
 from .texts import text_source
 from .training import lists as training_lists
+from .training.disagreeing import check_disagreement, ordering_column
 from .training.settings import check_settings
 
 if TYPE_CHECKING:
@@ -120,6 +121,11 @@ class Distiller(pt.Estimator):
             raise ValueError(f"{loss!r} reads queries alone: there is nothing to sample; leave sampler= out.")
         if sampler is not None and sampler.size < loss.min_documents:
             raise ValueError(f"{loss!r} compares documents: sampler={sampler!r} must leave it {loss.min_documents}.")
+        if sampler is not None and sampler.reads_weights and ordering_column(loss) is None:
+            raise ValueError(
+                f"{loss!r} reads no order of a teacher's: for {sampler!r} add a term that reads scores, ranks or"
+                " preferences, such as RankNet()."
+            )
         check_settings(locals())
         self.student = student
         self.loss = loss
@@ -266,6 +272,8 @@ class Distiller(pt.Estimator):
         if isinstance(res, pd.DataFrame):
             lists = reader.read(res)
             training_lists.check_lists(lists, self.loss, len(lists))
+            if reader.sampler is not None and reader.sampler.reads_weights:
+                check_disagreement(lists, self.loss)
             return lists
         from .training.streaming import StoredLists
 
@@ -273,6 +281,8 @@ class Distiller(pt.Estimator):
         if not len(stored):
             raise ValueError(f"{res!r} holds no labelled documents: build it first.")
         stored.check()
+        if reader.sampler is not None and reader.sampler.reads_weights:
+            check_disagreement((stored[n] for n in range(len(stored))), self.loss)
         return stored
 
     def settings(self) -> dict[str, str]:

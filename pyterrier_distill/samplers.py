@@ -8,6 +8,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
+
 
 @dataclass(frozen=True)
 class ListSampler:
@@ -20,8 +23,8 @@ class ListSampler:
         strategy: ``"top"`` the first; ``"random"`` uniformly; ``"log_random"`` with weights 1 / log2(1 + rank), rank
             from 1, so early ranks come more often; ``"with_positive"`` one relevant document (label > 0, at any
             depth) and others that are not relevant, uniformly; without a relevant one, as ``"random"``;
-            ``"disagreement"`` with weights that :meth:`draw` is given, such as those of
-            :func:`~pyterrier_distill.disagreement`: documents that student and teacher place apart come more often.
+            ``"disagreement"`` by how many ranks apart the ranking and the teacher place a document, so that of
+            ``candidates >> teacher >> student`` the student's errors come most often.
         seed: with the epoch and the query, it decides the draw.
 
     References:
@@ -72,7 +75,8 @@ class ListSampler:
             ranking: positions of the list's documents, best first.
             relevant: positions of relevant documents.
             epoch: from 0.
-            weights: by position, for ``"disagreement"``: at least 0. Documents of weight 0 are drawn when no others
+            weights: by position, for ``"disagreement"``, such as those of :func:`~pyterrier_distill.disagreement`; the
+                Distiller computes them of each list. At least 0. Documents of weight 0 are drawn when no others
                 are left, uniformly.
 
         Returns:
@@ -84,7 +88,7 @@ class ListSampler:
         if self.reads_judgements and relevant is None:
             raise ValueError('strategy="with_positive" needs judgements: pass qrels, or a frame with "label".')
         if self.reads_weights and weights is None:
-            raise ValueError('strategy="disagreement" needs weights: pass those of ptd.disagreement(frame, ...).')
+            raise ValueError('strategy="disagreement" draws by weights: pass those of ptd.disagreement(frame, ...).')
         rng = random.Random(hashlib.sha256(f"{self.seed}\0{epoch}\0{query}".encode()).digest())
         first = list(ranking[: self.depth])
         chosen: list[int] = []
@@ -110,6 +114,12 @@ _STRATEGIES = ("top", "random", "log_random", "with_positive", "disagreement")
 def log_weights(depth: int) -> list[float]:
     """1 / log2(1 + rank) for the ranks from 1 to ``depth``."""
     return [1 / math.log2(2 + rank) for rank in range(depth)]
+
+
+def ranks_apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """How many ranks apart two scorings of one list place each document, ``[n]``; tied ranks are averaged."""
+    one, other = (pd.Series(scores).rank(ascending=False, method="average").to_numpy() for scores in (one, other))
+    return np.abs(one - other)
 
 
 def weighted_order(weights: Sequence[float], rng: random.Random) -> list[int]:

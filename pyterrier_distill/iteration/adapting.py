@@ -17,6 +17,7 @@ from ..generation.queries import explode_queries
 from ..generation.spans import SpanQueries
 from ..labels.store import LabelStore
 from ..losses import Loss, RankNet
+from .iterative import labelling
 
 
 def adapt(
@@ -68,7 +69,8 @@ def adapt(
         )
     labels = LabelStore(path / "labels")
     cached = LabelStore(path / "answers").cache(teacher)
-    labels.build(candidates % depth >> cached, topics, with_text=True, batch_size=1024)
     chosen: Mapping[str, Any] = {"checkpoints": path / "training", **settings}
-    Distiller(student, loss or RankNet(), **chosen).fit(labels)
+    distiller = Distiller(student, loss or RankNet(), **chosen)
+    labels.build(labelling(candidates % depth, cached, distiller), topics, with_text=True, batch_size=1024)
+    distiller.fit(labels)
     return student

@@ -22,6 +22,12 @@ logger = logging.getLogger(__name__)
 Candidates = pt.Transformer | Callable[[Any], pt.Transformer]
 
 
+def labelling(candidates: pt.Transformer, teacher: pt.Transformer, distiller: Distiller) -> pt.Transformer:
+    """What a training is labelled with; the student ranks last where the sampler looks for its errors."""
+    looks = distiller.sampler is not None and distiller.sampler.reads_weights
+    return candidates >> teacher >> distiller.student if looks else candidates >> teacher
+
+
 class Found(pt.Transformer):
     """Q → R: a pipeline that a function made of a student.
 
@@ -55,6 +61,10 @@ class IterativeDistiller(pt.Estimator):
     and trains; validation measures that pipeline as it ranks. A round that does not help is undone and ends it. Run
     again after whatever stopped it, ``fit`` goes on in the step it was in: labels that are stored are not asked for
     again, trainings go on from their last checkpoint.
+
+    A student that re-ranks fixed candidates learns on-policy by a Distiller with
+    ``sampler=ListSampler(8, strategy="disagreement")``: each round ranks the candidates with the student as it is, and
+    draws the documents that it and the teacher place furthest apart.
 
     Args:
         make_candidates: for a student that retrieves, a function of it: index the collection with it and return a
@@ -196,7 +206,7 @@ class IterativeDistiller(pt.Estimator):
         known = teacher.store.documents
         store = LabelStore(Path(self.path) / f"round-{number}" / "labels")
         if len(store) < len(topics) or set(store.qids()) != set(topics["qid"].astype(str)):
-            store.build(candidates >> teacher, topics, with_text=True, verbose=self.verbose)
+            store.build(labelling(candidates, teacher, self.distiller), topics, with_text=True, verbose=self.verbose)
         return store, teacher.store.documents - known
 
     def _measured(

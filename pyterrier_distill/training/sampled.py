@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..losses import Loss
 from ..samplers import ListSampler
+from . import disagreeing
 from .lists import QueryList
 
 
@@ -37,7 +38,8 @@ class SampledLists(Dataset):
         one = self.lists[n]
         relevant = None if one.relevant is None else np.flatnonzero(one.relevant).tolist()
         ranking = range(len(one.docnos)) if one.ranking is None else one.ranking.tolist()
-        return one.part(self.draws.draw(f"{one.qid}\0{one.query}", ranking, relevant, epoch), self.loss)
+        weights = disagreeing.weights(one, self.loss) if self.draws.reads_weights else None
+        return one.part(self.draws.draw(f"{one.qid}\0{one.query}", ranking, relevant, epoch, weights), self.loss)
 
     def sampler(self, seed: int) -> EpochSampler:
         """The training order: that of the dataset, or a new shuffle each epoch."""
