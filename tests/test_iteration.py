@@ -169,6 +169,15 @@ def test_adapting_needs_no_query_and_no_judgement(tiny, documents, tmp_path):
     )
 
 
+def test_the_loss_that_is_taken_suits_the_students_scores(tiny, minilm, documents, topics, tmp_path):
+    everything = pt.Transformer.from_df(topics.merge(documents, how="cross").assign(score=0.0, rank=0))
+    settings = {**SETTINGS, "topics": topics, "candidates": everything}
+    cosines, logits = ptd.BiEncoder(minilm, layers=1, max_length=8, **FP32), ptd.CrossEncoder(tiny, **FP32)
+    for student, loss in ((cosines, ptd.RankNet("teacher_score", 0.05)), (logits, ptd.RankNet("teacher_score"))):
+        ptd.adapt(student, Counting(), documents, tmp_path / type(student).__name__, steps=1, **settings)
+        assert student.manifest["loss"] == repr(loss)
+
+
 def test_collections_are_read_by_name():
     from pyterrier_distill.corpora.loading import read_documents
 

@@ -185,6 +185,22 @@ def test_pairwise_kl_in_closed_form():
         functional.pairwise_kl(student, torch.zeros(2, 2), torch.zeros(2))
 
 
+@pytest.mark.parametrize("loss", [ptd.RankNet, ptd.PairwiseKL, ptd.LocalizedContrastive])
+def test_temperatures_divide_the_students_scores(loss):
+    cosines = torch.tensor([[0.9, 0.7, 0.1], [0.2, 0.4, -0.3]])
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    labels = {
+        "teacher_rank": torch.tensor([[0.0, 2.0, 1.0], [1.0, 0.0, 2.0]]),
+        "teacher_prefs": torch.tensor([[0.0, 0.0, 1.0, 0.9], [1.0, 2.0, 0.0, 0.3]]),
+        "label": torch.tensor([[0, 1, 0], [1, 0, 0]]),
+    }
+    outputs = [Outputs(scores=scores, mask=mask) for scores in (cosines, cosines / 0.05)]
+    assert torch.equal(loss(temperature=0.05)(outputs[0], labels), loss()(outputs[1], labels))
+    assert repr(loss(temperature=0.05)) == f"{loss.__name__}(temperature=0.05)" and repr(loss()) == f"{loss.__name__}()"
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        loss(temperature=0)
+
+
 def test_pairwise_kl_at_the_teachers_logit_is_zero():
     student = torch.tensor([[1.5, 0.0]])
     p = torch.sigmoid(torch.tensor([1.5]))

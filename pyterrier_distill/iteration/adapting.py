@@ -48,7 +48,8 @@ def adapt(
         filters: R → R (or Q → Q) behind the generated queries.
         candidates: Q → R with text; None = BM25's first ``depth`` documents.
         depth: documents that the teacher sees of a query.
-        loss: None = :class:`~pyterrier_distill.RankNet`, which any teacher and any student can use.
+        loss: None = :class:`~pyterrier_distill.RankNet`, which any teacher and any student can use, with a temperature
+            of 0.05 for students whose scores are cosines.
         **settings: of the :class:`~pyterrier_distill.Distiller`.
 
     Returns:
@@ -70,7 +71,9 @@ def adapt(
     labels = LabelStore(path / "labels")
     cached = LabelStore(path / "answers").cache(teacher)
     chosen: Mapping[str, Any] = {"checkpoints": path / "training", **settings}
-    distiller = Distiller(student, loss or RankNet(), **chosen)
+    if loss is None:
+        loss = RankNet(temperature=0.05) if getattr(student, "scores_cosines", False) else RankNet()
+    distiller = Distiller(student, loss, **chosen)
     labels.build(labelling(candidates % depth, cached, distiller), topics, with_text=True, batch_size=1024)
     distiller.fit(labels)
     return student

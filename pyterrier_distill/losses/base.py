@@ -219,6 +219,17 @@ class WeightedSum(Loss):
         return " + ".join(repr(term) if weight == 1 else f"{weight!r} * {term!r}" for weight, term in self._terms)
 
 
+def positive(temperature: float) -> float:
+    """A temperature that divides scores.
+
+    Raises:
+        ValueError: if it is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, not {temperature!r}.")
+    return temperature
+
+
 def lacking(loss: Loss, student: Any) -> str:
     """What a loss needs that a student does not give, why, and what to do, in a sentence or two."""
     absent = [(term, sorted(term.needs - student.gives)) for _, term in loss.terms() if term.needs - student.gives]

@@ -17,6 +17,7 @@ class LocalizedContrastive(base.Loss):
 
     Args:
         label: the judgements; > 0 is relevant.
+        temperature: divides the student's scores: 1 for logits, about 0.05 for cosines.
 
     References:
         Gao, Dai & Callan 2021, Rethink Training of BERT Rerankers in Multi-Stage Retrieval Pipeline (LCE);
@@ -34,13 +35,14 @@ class LocalizedContrastive(base.Loss):
         LocalizedContrastive()
     """
 
-    def __init__(self, label: str = LABEL):
+    def __init__(self, label: str = LABEL, temperature: float = 1.0):
         self.label = label
+        self.temperature = base.positive(temperature)
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
 
-        return functional.localized_contrastive(outputs.scores, labels[self.label], outputs.mask)
+        return functional.localized_contrastive(outputs.scores / self.temperature, labels[self.label], outputs.mask)
 
 
 class InfoNCE(base.Loss):
@@ -72,9 +74,7 @@ class InfoNCE(base.Loss):
     min_documents = 1
 
     def __init__(self, temperature: float = 1.0, label: str = LABEL):
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, not {temperature!r}.")
-        self.temperature = temperature
+        self.temperature = base.positive(temperature)
         self.label = label
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:

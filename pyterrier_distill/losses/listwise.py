@@ -35,9 +35,7 @@ class KLDivergence(base.Loss):
     """
 
     def __init__(self, temperature: float = 1.0, label: str = TEACHER_SCORE):
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, not {temperature!r}.")
-        self.temperature = temperature
+        self.temperature = base.positive(temperature)
         self.label = label
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:

@@ -41,10 +41,11 @@ class OrderLoss(base.Loss):
 
 
 class RankNet(OrderLoss):
-    """ln(1 + exp(s_j − s_i)) for each pair that the teacher orders i before j, mean over all pairs of the batch.
+    """ln(1 + exp((s_j − s_i) / T)) for each pair that the teacher orders i before j, mean over all pairs of the batch.
 
     Args:
         label: the teacher's order; None = ``teacher_rank``, or ``teacher_score`` where there are no ranks.
+        temperature: T divides the student's scores: 1 for logits, about 0.05 for cosines.
 
     References:
         Burges et al. 2005; Rank-DistiLLM (Schlatt et al. 2025) §3.2, which sums over pairs.
@@ -62,10 +63,14 @@ class RankNet(OrderLoss):
         RankNet()
     """
 
+    def __init__(self, label: str | None = None, temperature: float = 1.0):
+        super().__init__(label)
+        self.temperature = base.positive(temperature)
+
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
 
-        return functional.ranknet(outputs.scores, self.order(labels), outputs.mask)
+        return functional.ranknet(outputs.scores / self.temperature, self.order(labels), outputs.mask)
 
 
 class ListMLE(OrderLoss):

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 
 class PairwiseKL(base.Loss):
-    """KL divergence from σ(s_i − s_j) to the teacher's P(i ≻ j), mean over the pairs that it compared.
+    """KL divergence from σ((s_i − s_j) / T) to the teacher's P(i ≻ j), mean over the pairs that it compared.
 
     Args:
         label: the teacher's preferences.
+        temperature: T divides the student's scores: 1 for logits, about 0.05 for cosines, whose differences say
+            P(i ≻ j) near 0.5 otherwise.
 
     References:
         PairDistill (Huang & Chen 2024) §4.2, which sums over a query's pairs and averages over queries.
@@ -33,8 +35,9 @@ class PairwiseKL(base.Loss):
         3.0 * PairwiseKL()
     """
 
-    def __init__(self, label: str = TEACHER_PREFS):
+    def __init__(self, label: str = TEACHER_PREFS, temperature: float = 1.0):
         self.label = label
+        self.temperature = base.positive(temperature)
 
     def pair_columns(self) -> tuple[str, ...]:
         return (self.label,)
@@ -43,4 +46,4 @@ class PairwiseKL(base.Loss):
         from . import functional
 
         pairs = labels[self.label]
-        return functional.pairwise_kl(outputs.scores, pairs[:, :3].long(), pairs[:, 3])
+        return functional.pairwise_kl(outputs.scores / self.temperature, pairs[:, :3].long(), pairs[:, 3])

@@ -215,6 +215,13 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         cosine = self.model.similarity_fn_name == "cosine" and not isinstance(last, Normalize)
         return SimFn.cos if cosine else SimFn.dot
 
+    @property
+    def scores_cosines(self) -> bool:
+        """Whether its scores are cosines, in [-1, 1], which losses over differences of scores divide by about 0.05."""
+        from sentence_transformers.base.modules import Normalize
+
+        return self.sim_fn == SimFn.cos or isinstance(list(self.query_modules())[-1], Normalize)
+
     # -- encoding -----------------------------------------------------------------------------------------------------
 
     def encode_queries(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
