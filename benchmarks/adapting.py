@@ -6,21 +6,16 @@ its own unlabelled training queries. All adaptations take the same number of ste
 """
 
 import argparse
-import json
-import os
 import tempfile
 import time
 from pathlib import Path
 
 import pandas as pd
 import pyterrier as pt
-import pyterrier_dr
-from common import machine
-from pyterrier.measures import R, nDCG
-from scipy.stats import ttest_rel
+from sites import Rows, Site
 
 import pyterrier_distill as ptd
-from pyterrier_distill.corpora.loading import Collection, load_collection
+from pyterrier_distill.corpora.loading import load_collection
 from pyterrier_distill.demo.distil import default_teacher
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -43,143 +38,66 @@ parser.add_argument("--out")
 options = parser.parse_args()
 work = Path(options.work or tempfile.mkdtemp())
 TEMPERATURE = 0.05
-MEASURES = [nDCG @ 10, R @ 100]
-
 original = ptd.BiEncoder(options.model or default_teacher())
+cut = ptd.BiEncoder.truncated(original, options.layers)
 
 
-class Site:
-    """A collection with what adaptation to it needs.
-
-    Args:
-        collection: documents, and topics and judgements to test on.
-    """
-
-    def __init__(self, collection: Collection):
-        self.name = collection.name.replace(":", "-").replace("/", "-")
-        self.collection = collection
-        self.documents = collection.documents.to_dict("records")
-        self.lexical = ptd.bm25(work / self.name / "bm25", self.documents, num_results=100)
-        self.index = pyterrier_dr.FlexIndex(str(work / self.name / "teacher.flex"), verbose=False)
-        if not self.index.built():
-            (original >> self.index).index(self.documents)
-        self.teacher = ptd.BiEncoder(original, doc_index=self.index)
-        texts = collection.documents[["docno", "text"]]
-        load_text = pt.apply.generic(lambda found: found.merge(texts, on="docno"), required_columns=["docno"])
-        self.candidates = original.query_encoder() >> self.index.np_retriever(num_results=options.depth) >> load_text
-
-    def student(self, start: ptd.BiEncoder) -> ptd.BiEncoder:
-        """A copy of a query encoder, its documents the teacher's."""
-        return ptd.BiEncoder(start, doc_encoder=original, freeze_docs=True, doc_index=self.index)
-
-    def measured(self, pipeline: pt.Transformer) -> dict[str, dict[str, float]]:
-        table = pt.Evaluate(pipeline(self.collection.topics), self.collection.qrels, MEASURES, perquery=True)
-        return {qid: {str(m): round(value, 4) for m, value in row.items()} for qid, row in table.items()}
-
-    def retrieved(self, encoder: ptd.BiEncoder) -> pt.Transformer:
-        return encoder.query_encoder() >> self.index.np_retriever(num_results=100)
-
-
-def adapted(site: Site, start: ptd.BiEncoder, name: str, seed: int, *, steps: int, rate: float, **queries) -> tuple:
-    """The student, how many queries it was trained on, and seconds; a second seed finds the labels of the first."""
-    student = site.student(start)
+def adapted(site: Site, begin: ptd.BiEncoder, name: str, seed: int, *, steps: int, rate: float, **queries):
+    """The student and what to tell of it; a second seed finds the labels of the first."""
+    student = site.student(begin)
     loss = ptd.EmbeddingMatch() + ptd.KLDivergence(temperature=TEMPERATURE)
     settings = {"steps": steps, "learning_rate": rate, "queries_per_batch": options.queries_per_batch, "dropout": 0.0}
-    where = work / site.name / name.replace(", ", "-").replace(" ", "-")
     started = time.perf_counter()
     ptd.adapt(
-        student, site.teacher, site.collection.documents, where, candidates=site.candidates, depth=options.depth,
-        loss=loss, seed=seed, checkpoints=None, verbose=False, **queries, **settings,
+        student, site.teacher, site.collection.documents, site.directory / name.replace(", ", "-").replace(" ", "-"),
+        candidates=site.candidates(original), depth=options.depth, loss=loss, seed=seed, checkpoints=None,
+        verbose=False, **queries, **settings,
     )  # fmt: skip
-    return student, student.manifest["queries"], round(time.perf_counter() - started, 1)
+    told = {"queries": student.manifest["queries"], "seconds": round(time.perf_counter() - started, 1)}
+    if "filters" in queries:
+        told.update(seen=queries["filters"].seen, removed=queries["filters"].removed)
+    return student, told
 
 
 def ways(site: Site, train: pd.DataFrame) -> dict[str, dict]:
     """Name → what ``adapt`` is given; the filters count what they remove."""
     spans, phrases = ptd.SpanQueries(options.each, seed=42), ptd.KeyphraseQueries(options.each)
-    consistent = ptd.ConsistencyFilter(site.lexical, options.consistent)
+    consistent = [ptd.ConsistencyFilter(site.lexical, options.consistent) for _ in range(2)]
     return {
         "spans": {"generator": spans},
-        "spans, consistent": {"generator": spans, "filters": consistent},
+        "spans, consistent": {"generator": spans, "filters": consistent[0]},
         "titles": {"generator": ptd.TitleQueries()},
         "keyphrases": {"generator": phrases},
-        "keyphrases, consistent": {"generator": phrases, "filters": consistent},
+        "keyphrases, consistent": {"generator": phrases, "filters": consistent[1]},
         "its training queries": {"topics": train},
     }
 
 
-def keep(row: dict) -> None:
-    rows.append(row)
-    print(json.dumps({n: v for n, v in row.items() if n != "per_query"}), flush=True)
-    if options.out:
-        draft = Path(options.out).with_suffix(".draft")
-        content = {"machine": machine(), "settings": settings, "summary": summary(), "rows": rows}
-        draft.write_text(json.dumps(content) + "\n")
-        os.replace(draft, options.out)
-
-
-def summary() -> list[dict]:
-    """Means over seeds; p of a paired t-test over queries (each query's value its mean over seeds) against "before"."""
-    lines = []
-    for collection in dict.fromkeys(row["collection"] for row in rows):
-        tables: dict[str, list[pd.DataFrame]] = {}
-        for row in (row for row in rows if row["collection"] == collection):
-            tables.setdefault(row["name"], []).append(pd.DataFrame(row["per_query"]).T)
-        for name, found in tables.items():
-            line = {"collection": collection, "name": name, "seeds": len(found)}
-            line["queries"] = next(r["queries"] for r in rows if (r["collection"], r["name"]) == (collection, name))
-            for measure in found[0]:
-                mean = pd.concat([table[measure] for table in found], axis=1).mean(axis=1)
-                line[measure] = round(float(mean.mean()), 4)
-                if "before" in tables and name != "before":
-                    before = pd.concat([t[measure] for t in tables["before"]], axis=1).mean(axis=1).reindex(mean.index)
-                    line[f"{measure} p"] = float(f"{ttest_rel(mean, before).pvalue:.2g}")
-            lines.append(line)
-    return lines
-
-
 settings = {n: v for n, v in vars(options).items() if n not in ("out", "work", "model", "seeds", "only", "general")}
-settings["general"] = Path(options.general).name
-rows: list[dict] = []
-if options.out and Path(options.out).exists():
-    earlier = json.loads(Path(options.out).read_text())
-    if earlier["settings"] != settings:
-        parser.error(f"{options.out} holds rows of other settings: choose another --out.")
-    rows = earlier["rows"]
-done = {(row["collection"], row["name"], row["seed"]) for row in rows}
-
+rows = Rows(options.out, {**settings, "general": Path(options.general).name}, against="before")
 general = work / "general-student"
 if not (general / "pt_meta.json").exists():
-    home = Site(load_collection(f"folder:{options.general}"))
+    home = Site(load_collection(f"folder:{options.general}"), original, work, options.depth)
     topics = pt.get_dataset(f"folder:{options.general}/train").get_topics()
     rate, steps = options.general_rate, options.general_steps
-    cut = ptd.BiEncoder.truncated(original, options.layers)
-    found, _, seconds = adapted(home, cut, "general", 1, steps=steps, rate=rate, topics=topics)
-    found.save(str(general))
-    print(f"general student: {seconds} s", flush=True)
+    adapted(home, cut, "general", 1, steps=steps, rate=rate, topics=topics)[0].save(str(general))
 start = ptd.BiEncoder(str(general), doc_encoder=original, freeze_docs=True)
 
 for name in options.collections:
-    site = Site(load_collection(f"{name}/test"))
-    for label, pipeline in (
-        ("BM25", site.lexical),
-        ("teacher", site.retrieved(site.teacher)),
-        ("two layers as cut", site.retrieved(site.student(ptd.BiEncoder.truncated(original, options.layers)))),
-        ("before", site.retrieved(site.student(start))),
-    ):
-        if (name, label, 0) not in done:
-            row = {"collection": name, "name": label, "seed": 0, "queries": 0}
-            keep({**row, "per_query": site.measured(pipeline)})
+    site = Site(load_collection(f"{name}/test"), original, work, options.depth)
+    rows.add(name, "BM25", 0, lambda site=site: {"queries": 0, "per_query": site.measured(site.lexical)})
+    for label, encoder in (("teacher", original), ("two layers as cut", cut), ("before", start)):
+        student = site.student(encoder)
+        rows.add(name, label, 0, lambda site=site, s=student: {"queries": 0, "per_query": site.retrieved(s)})
     train = load_collection(f"{name}/train").topics
     for seed in options.seeds:
         for label, queries in ways(site, train).items():
-            if (name, label, seed) in done or (options.only and label not in options.only):
-                continue
-            rate, steps = options.learning_rate, options.steps
-            student, used, seconds = adapted(site, start, label, seed, steps=steps, rate=rate, **queries)
-            row = {"collection": name, "name": label, "seed": seed, "queries": used, "seconds": seconds}
-            if "filters" in queries:
-                row["removed"] = queries["filters"].removed
-                row["seen"] = queries["filters"].seen
-            keep({**row, "per_query": site.measured(site.retrieved(student))})
-print(pd.DataFrame(summary()).to_string())
+
+            def make(site=site, label=label, seed=seed, queries=queries) -> dict:
+                rate, steps = options.learning_rate, options.steps
+                student, told = adapted(site, start, label, seed, steps=steps, rate=rate, **queries)
+                return {**told, "per_query": site.retrieved(student)}
+
+            if not options.only or label in options.only:
+                rows.add(name, label, seed, make)
+print(pd.DataFrame(rows.summary()).to_string())
