@@ -53,6 +53,7 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
         super().__init__(os.fspath(path))
         self.verbose = verbose
         self._opened: dict[str, Any] | None = None
+        self._engines: dict[str | None, Any] = {}
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -110,6 +111,22 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
             self._opened = {**files, _META: meta}
         return self._opened
 
+    def plaid(self, device: str | None = None) -> Any:
+        """The ``FastPlaid`` of the index's vectors, built on first use; document numbers are places in the index.
+
+        Args:
+            device: None = the GPU where there is one.
+
+        Raises:
+            ModuleNotFoundError: if fast-plaid is missing, or was built for another torch.
+        """
+        if device not in self._engines:
+            from .multi_vector_plaid import opened
+
+            vectors, offsets, _ = self.payload()
+            self._engines[device] = opened(Path(self.path) / "plaid", vectors, offsets, device)
+        return self._engines[device]
+
     def docnos(self, docids: np.ndarray) -> np.ndarray:
         """Names ``[n]`` of the documents at n places of the index."""
         names = [name.decode("utf-8") for name in self._files()[_DOCNOS][docids].tolist()]
@@ -146,8 +163,11 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
         device: str | None = None,
         drop_query_embs: bool = False,
         verbose: bool | None = None,
+        engine: str = "exact",
+        probes: int = 8,
+        candidates: int = 4096,
     ) -> MultiVectorRetriever:
-        """Q + ``query_embs`` → R: exact MaxSim with every document.
+        """Q + ``query_embs`` → R: MaxSim with every document, or with those that PLAID suggests.
 
         Args:
             num_results: documents a query.
@@ -155,10 +175,17 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
             device: where similarities are computed; None = the GPU where there is one.
             drop_query_embs: whether results leave ``query_embs`` out.
             verbose: whether to show progress; None = as the index.
+            engine: ``"exact"``; or ``"plaid"``, which looks at a part of the index and may miss documents, where
+                fast-plaid is installed. Its clusters are built when it is first used, in ``plaid/`` of the index.
+            probes: clusters that a token of the query looks into; PLAID's only.
+            candidates: documents of a query whose compressed vectors are compared; PLAID's only.
+
+        Raises:
+            ModuleNotFoundError: if fast-plaid is missing, or was built for another torch.
         """
         return MultiVectorRetriever(
             self, num_results=num_results, batch_size=batch_size, device=device, drop_query_embs=drop_query_embs,
-            verbose=verbose,
+            verbose=verbose, engine=engine, probes=probes, candidates=candidates,
         )  # fmt: skip
 
     def scorer(self, *, device: str | None = None, verbose: bool | None = None) -> MultiVectorScorer:
@@ -182,7 +209,7 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
         return hash(repr(self))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_opened": None, "_engines": {}}
 
 
 class MultiVectorIndexer(pt.Indexer):
@@ -241,6 +268,7 @@ class MultiVectorIndexer(pt.Indexer):
             }
             checkpoints.write_json(draft / _META, meta)
         self.target._opened = None
+        self.target._engines = {}
         return self.target
 
     def __repr__(self) -> str:

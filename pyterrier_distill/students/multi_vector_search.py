@@ -41,7 +41,9 @@ class _OverIndex(pt.Transformer):
 
 
 class MultiVectorRetriever(_OverIndex):
-    """Q + ``query_embs`` → R: MaxSim with every document; equal scores stay in the order of the index.
+    """Q + ``query_embs`` → R: MaxSim with every document, or with those that PLAID suggests.
+
+    Either engine gives a document the same score; equal ones stay in the order of the index.
 
     Args:
         source: the index.
@@ -50,6 +52,12 @@ class MultiVectorRetriever(_OverIndex):
         device: where similarities are computed; None = the GPU where there is one.
         drop_query_embs: whether results leave ``query_embs`` out.
         verbose: whether to show progress; None = as the index.
+        engine: ``"exact"``, or ``"plaid"``.
+        probes: clusters that a token of the query looks into; PLAID's only.
+        candidates: documents of a query whose compressed vectors are compared; PLAID's only.
+
+    References:
+        Santhanam et al. 2022, PLAID: An Efficient Engine for Late Interaction Retrieval.
     """
 
     schematic = {"label": "MaxSim retriever"}
@@ -63,16 +71,29 @@ class MultiVectorRetriever(_OverIndex):
         device: str | None = None,
         drop_query_embs: bool = False,
         verbose: bool | None = None,
+        engine: str = "exact",
+        probes: int = 8,
+        candidates: int = 4096,
     ):
-        for name, value in (("num_results", num_results), ("batch_size", batch_size)):
+        numbers = {"num_results": num_results, "batch_size": batch_size, "probes": probes, "candidates": candidates}
+        for name, value in numbers.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        if engine not in ("exact", "plaid"):
+            raise ValueError(f"engine must be 'exact' or 'plaid', not {engine!r}.")
+        if engine == "plaid":
+            from .multi_vector_plaid import check_engine
+
+            check_engine()
         self.source = source
         self.num_results = num_results
         self.batch_size = batch_size
         self.device = device
         self.drop_query_embs = drop_query_embs
         self.verbose = source.verbose if verbose is None else verbose
+        self.engine = engine
+        self.probes = probes
+        self.candidates = candidates
 
     def fuse_rank_cutoff(self, k: int) -> MultiVectorRetriever | None:
         """This retriever with fewer results, for ``retriever % k``."""
@@ -80,7 +101,8 @@ class MultiVectorRetriever(_OverIndex):
             return None
         return MultiVectorRetriever(
             self.source, num_results=k, batch_size=self.batch_size, device=self.device,
-            drop_query_embs=self.drop_query_embs, verbose=self.verbose,
+            drop_query_embs=self.drop_query_embs, verbose=self.verbose, engine=self.engine, probes=self.probes,
+            candidates=self.candidates,
         )  # fmt: skip
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +118,7 @@ class MultiVectorRetriever(_OverIndex):
         with pt.tqdm(total=len(queries), desc="Retrieving", unit="q", disable=not self.verbose) as bar:
             for start in range(0, len(queries), self.batch_size):
                 batch = queries[start : start + self.batch_size]
-                found.extend(search(batch, vectors, offsets, self.num_results, self.device))
+                found.extend(self._search(batch, vectors, offsets))
                 bar.update(len(batch))
         counts = [len(docids) for docids, _ in found]
         docids = np.concatenate([docids for docids, _ in found])
@@ -110,6 +132,15 @@ class MultiVectorRetriever(_OverIndex):
                 rank=np.concatenate([np.arange(count) for count in counts]),
             )
         )
+
+    def _search(self, queries: list[np.ndarray], vectors: np.ndarray, offsets: np.ndarray) -> list[tuple]:
+        if self.engine == "exact":
+            return search(queries, vectors, offsets, self.num_results, self.device)
+        from . import multi_vector_plaid
+
+        engine = self.source.plaid(self.device)
+        settings = {"probes": self.probes, "candidates": self.candidates}
+        return multi_vector_plaid.search(engine, queries, vectors, offsets, self.num_results, self.device, **settings)
 
 
 class MultiVectorScorer(_OverIndex):

@@ -1,0 +1,144 @@
+"""Retrieval through PLAID: with fast-plaid itself where it is installed for this torch, else with a stand-in of its
+interface."""
+
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import pyterrier_distill as ptd
+from pyterrier_distill.students import multi_vector_plaid
+
+
+def available():
+    try:
+        multi_vector_plaid.check_engine()
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+class Standing:
+    """Has FastPlaid's interface; sees the documents whose number is not a multiple of 5."""
+
+    built = 0
+
+    def __init__(self, index, device):
+        self.file = Path(index) / "documents.pkl"
+        assert device in ("cpu", "cuda")
+
+    def create(self, documents_embeddings):
+        type(self).built += 1
+        self.file.write_bytes(pickle.dumps([one.float().numpy() for one in documents_embeddings]))
+        return self
+
+    def search(self, queries_embeddings, top_k, n_ivf_probe, n_full_scores, show_progress):
+        assert n_ivf_probe == 8 and n_full_scores >= top_k and show_progress is False
+        documents = pickle.loads(self.file.read_bytes())
+        found = []
+        for query in queries_embeddings:
+            scores = [(n, float((query.numpy() @ one.T).max(axis=1).sum())) for n, one in enumerate(documents)]
+            seen = sorted((pair for pair in scores if pair[0] % 5), key=lambda pair: -pair[1])
+            found.append([(n, value + 0.1) for n, value in seen[:top_k]])  # compressed vectors score otherwise
+        return found
+
+
+@pytest.fixture
+def standing(monkeypatch):
+    package = types.ModuleType("fast_plaid")
+    package.search = types.ModuleType("fast_plaid.search")
+    package.search.FastPlaid = type("FastPlaid", (Standing,), {})
+    monkeypatch.setitem(sys.modules, "fast_plaid", package)
+    monkeypatch.setitem(sys.modules, "fast_plaid.search", package.search)
+    versions = {"fast-plaid": "1.7.0", "torch": torch.__version__}
+    monkeypatch.setattr(multi_vector_plaid, "version", versions.get)
+    monkeypatch.setattr(multi_vector_plaid, "requires", lambda name: [f"torch=={torch.__version__.split('+')[0]}"])
+    return package.search.FastPlaid
+
+
+def vectors(rng, *shape):
+    found = rng.normal(size=shape).astype(np.float32)
+    return found / np.linalg.norm(found, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def corpus():
+    rng = np.random.default_rng(0)
+    return [{"docno": f"d{n}", "doc_embs": vectors(rng, int(rng.integers(2, 20)), 16)} for n in range(200)]
+
+
+@pytest.fixture
+def queries():
+    rng = np.random.default_rng(1)
+    return pd.DataFrame([(f"q{n}", vectors(rng, n + 1, 16)) for n in range(5)], columns=["qid", "query_embs"])
+
+
+@pytest.fixture
+def index(corpus, tmp_path):
+    return ptd.MultiVectorIndex(tmp_path / "docs.mvi").index(corpus)
+
+
+SETTINGS = {"num_results": 20, "device": "cpu"}
+
+
+def test_suggested_documents_have_their_exact_scores(index, queries, standing):
+    exact = index.retriever(**{**SETTINGS, "num_results": 200})(queries)
+    found = index.retriever(engine="plaid", **SETTINGS)(queries)
+    seen = exact[exact["docid"] % 5 != 0].groupby("qid").head(20).reset_index(drop=True)
+    assert found["docno"].tolist() == seen["docno"].tolist()
+    np.testing.assert_allclose(found["score"], seen["score"], rtol=1e-6)
+    assert found["rank"].tolist() == list(range(20)) * 5 and set(found.columns) == set(exact.columns)
+
+
+def test_clusters_are_built_once_and_replaced_with_the_index(index, corpus, queries, standing):
+    first = index.retriever(engine="plaid", **SETTINGS)(queries)
+    again = ptd.MultiVectorIndex(index.path)
+    pd.testing.assert_frame_equal(again.retriever(engine="plaid", **SETTINGS)(queries), first)
+    pd.testing.assert_frame_equal(
+        pickle.loads(pickle.dumps(index)).retriever(engine="plaid", **SETTINGS)(queries), first
+    )
+    assert standing.built == 1
+    index.indexer(overwrite=True).index(corpus[:50])
+    few = index.retriever(engine="plaid", **SETTINGS)(queries)
+    assert standing.built == 2 and few["docid"].max() < 50
+
+
+def test_cutoffs_are_fused_and_engines_differ(index, queries, standing):
+    retriever = index.retriever(engine="plaid", **SETTINGS)
+    fused = (retriever % 3).compile()
+    assert "engine='plaid'" in repr(fused) and "num_results=3" in repr(fused)
+    assert (fused(queries)["rank"] < 3).all()
+    assert retriever != index.retriever(**SETTINGS)
+
+
+def test_what_is_missing_is_said(index, monkeypatch, standing):
+    monkeypatch.setattr(multi_vector_plaid, "requires", lambda name: ["numpy>=1", "torch==1.2.3"])
+    with pytest.raises(ModuleNotFoundError, match="built for torch 1.2.3, and torch"):
+        index.retriever(engine="plaid")
+
+    def absent(name):
+        raise multi_vector_plaid.PackageNotFoundError(name)
+
+    monkeypatch.setattr(multi_vector_plaid, "requires", absent)
+    with pytest.raises(ModuleNotFoundError, match="not installed.*exact"):
+        index.retriever(engine="plaid")
+    with pytest.raises(ValueError, match="engine must be"):
+        index.retriever(engine="warp")
+    with pytest.raises(ValueError, match="probes must be"):
+        index.retriever(probes=0)
+
+
+@pytest.mark.skipif(not available(), reason="fast-plaid is not installed for this torch")
+def test_fast_plaid_finds_nearly_all(index, queries):
+    exact = index.retriever(**SETTINGS)(queries)
+    found = index.retriever(engine="plaid", probes=32, **SETTINGS)(queries)
+    both = found.merge(exact, on=["qid", "docno"], suffixes=("", "_exact"))
+    assert len(both) >= 0.9 * len(exact)
+    np.testing.assert_allclose(both["score"], both["score_exact"], rtol=1e-5)
+    again = ptd.MultiVectorIndex(index.path).retriever(engine="plaid", probes=32, **SETTINGS)(queries)
+    pd.testing.assert_frame_equal(again, found)
