@@ -18,7 +18,7 @@ from ..backends.base import Usage
 from ..checkpoints import versions
 from ..labels.identity import difference, identity
 from ..labels.storage import CLAIMS, is_remote, storage
-from .queries import QUERYGEN_SCORE, lines_of, with_queries
+from .queries import QUERYGEN_SCORE, lines_of, stages_of, with_queries
 
 if TYPE_CHECKING:
     from .caching import CachedQueryGen
@@ -27,7 +27,7 @@ META = "pt_meta.json"
 MANIFEST = "manifest.json"
 QUERIES = "queries"
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{32})\.jsonl")
-#: The text's digest, the queries, and their scores (None where not known).
+#: The text's digest, the queries (``""`` where one was filtered out), and their scores (None where not known).
 _Entry = tuple[str, list[str], list[float | None]]
 
 
@@ -126,7 +126,8 @@ class QueryStore(pt.Artifact):
             batch_size: documents of one commit: what is lost when a process is killed.
 
         Raises:
-            ValueError: if the store's queries were made by another one, naming the setting; or for an impossible size.
+            ValueError: if the store's queries were made by another one, naming the setting; for an impossible size; or
+                for a generator that needs all documents at once, such as ``TopQueries``.
         """
         from .caching import CachedQueryGen
 
@@ -161,9 +162,10 @@ class QueryStore(pt.Artifact):
         scores = lines["query_score"] if "query_score" in lines.columns else np.full(len(lines), np.nan)
         queries: list[list[str]] = [[] for _ in range(len(made))]
         values: list[list[float | None]] = [[] for _ in range(len(made))]
-        for row, query, score in zip(lines["row"], lines["query"], scores, strict=True):
-            queries[row].append(query)
-            values[row].append(float(score) if math.isfinite(score) else None)
+        for row, line, query, score in zip(lines["row"], lines["line"], lines["query"], scores, strict=True):
+            empty = line - len(queries[row])  # places of queries that were filtered out: they count in others' qids
+            queries[row] += [""] * empty + [query]
+            values[row] += [None] * empty + [float(score) if math.isfinite(score) else None]
         rows: list[dict[str, Any]] = [{"usage": usage.as_dict()}]
         rows += [
             {"docno": str(docno), "text": digest, "queries": q, "scores": v}
@@ -182,7 +184,7 @@ class QueryStore(pt.Artifact):
         about = {
             "generator": identity(generator),
             "reads": repr(generator),
-            "example_qids": list(getattr(generator, "example_qids", [])),
+            "example_qids": [qid for stage in stages_of(generator) for qid in getattr(stage, "example_qids", [])],
             "versions": versions(),
         }
         hint = {"package_hint": self.ARTIFACT_PACKAGE_HINT}
