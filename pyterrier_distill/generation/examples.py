@@ -95,6 +95,8 @@ class FewShot:
     def _drawn(self) -> tuple[list[str], list[Example]]:
         queries = dict(zip(self.topics["qid"].astype(str), self.topics["query"], strict=True))
         good = self.qrels[self.qrels["label"] >= self.min_label].astype({"qid": str, "docno": str})
+        if isinstance(self.docs, pd.DataFrame):
+            good = good[good["docno"].isin(self.docs["docno"].astype(str))]
         documents = {qid: sorted(rows["docno"]) for qid, rows in good.groupby("qid") if qid in queries}
         order = sorted(documents)
         rng = random.Random(self.seed)
@@ -106,8 +108,9 @@ class FewShot:
             some = order[at : at + 4 * self.n]
             frame = pd.DataFrame({"qid": some, "docno": [rng.choice(documents[qid]) for qid in some]})
             frame = source(frame.assign(query=[queries[qid] for qid in some], score=0.0, rank=0))
-            texts = {(row.qid, row.docno): getattr(row, self.text_field) for row in frame.itertuples()}
-            for (qid, _), text in texts.items():
+            texts = dict(zip(frame["qid"], frame[self.text_field], strict=True))
+            for qid in some:
+                text = texts.get(qid)
                 if isinstance(text, str) and text.split() and len(drawn) < self.n:
                     qids.append(qid)
                     drawn.append(Example(text, queries[qid]))
