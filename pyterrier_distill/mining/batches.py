@@ -271,6 +271,6 @@ def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
     """Ranks as the rows stand in each query, from 0; scores that say the same."""
     ranks = rows.groupby("qid", sort=False).cumcount().to_numpy(dtype=int)
     kept = [c for c in rows.columns if c not in WRITTEN]
-    return rows.assign(rank=ranks, score=-ranks.astype(float))[
+    return rows.assign(rank=ranks, score=0.0 - ranks)[
         [*kept, *(c for c in WRITTEN if c in rows.columns or c in ("score", "rank"))]
     ]
