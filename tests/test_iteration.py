@@ -6,8 +6,10 @@ import pyterrier as pt
 import pyterrier_dr
 import pytest
 import torch
+from generating import Telling, document_of
 
 import pyterrier_distill as ptd
+from pyterrier_distill.backends.completions import Completion
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 SETTINGS = {"precision": "fp32", "verbose": False, "dropout": 0.0, "learning_rate": 2e-3, "queries_per_batch": 8}
@@ -182,3 +184,38 @@ def test_adapting_to_given_queries_and_candidates(tiny, documents, topics, tmp_p
     student = ptd.CrossEncoder(tiny, **FP32)
     ptd.adapt(student, Counting(), documents, tmp_path / "a", topics=topics, candidates=everything, **SETTINGS)
     assert student.manifest["queries"] == 16 and student.manifest["loss"].startswith("RankNet(")
+
+
+class Answering(Telling):
+    """Writes a query of two words of the document."""
+
+    def complete(self, prompts, **settings):
+        self.usage.add(len(prompts))
+        return [Completion(" ".join(document_of(prompt).split()[:2])) for prompt in prompts]
+
+
+def test_adapting_asks_a_language_model_once(tiny, documents, tmp_path):
+    llm = Answering()
+    settings = {"generator": ptd.SyntheticQueryGen(llm), "depth": 5, **SETTINGS}
+    with pytest.raises(ValueError, match="12 were generated, and the filters leave none"):
+        ptd.adapt(None, Counting(), documents, tmp_path / "a", filters=ptd.LengthFilter(30, 40), **settings)
+    student = ptd.BiEncoder(tiny, **FP32)
+    ptd.adapt(student, Counting(), documents, tmp_path / "a", **settings)
+    assert llm.usage.calls == 12 and len(ptd.QueryStore(tmp_path / "a" / "queries")) == 12
+
+
+def test_adapting_takes_a_querys_own_document_as_relevant(tiny, documents, tmp_path):
+    student = ptd.BiEncoder(tiny, **FP32)
+    numbered = documents.assign(docno=range(len(documents)))
+    ptd.adapt(student, Counting(), numbered, tmp_path / "a", loss=ptd.InfoNCE(), depth=5, **SETTINGS)
+    assert student.manifest["loss"].startswith("InfoNCE(")
+
+
+def test_what_cannot_be_adapted_to_is_told(tiny, documents, topics, tmp_path):
+    with pytest.raises(ValueError, match="leave generator= and filters= out"):
+        ptd.adapt(None, Counting(), documents, tmp_path / "a", topics=topics, filters=ptd.LengthFilter())
+    with pytest.raises(ValueError, match="'d0' has two texts"):
+        ptd.adapt(None, Counting(), pd.concat([documents, documents.head(1).assign(text="x")]), tmp_path / "a")
+    with pytest.raises(ValueError, match="none of 2 queries finds a document"):
+        unknown = topics.head(2).assign(query=["qqq", "zzz"])
+        ptd.adapt(None, Counting(), documents, tmp_path / "b", topics=unknown, **SETTINGS)
