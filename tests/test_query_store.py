@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pyterrier as pt
@@ -116,6 +117,24 @@ def test_a_cached_pipeline_writes_what_the_pipeline_writes(tmp_path):
     with pytest.raises(ptd.GenerationError, match="gone"):
         failing.cache(pipeline())(docs("red", "blue", "stop"))
     assert told(failing.frame()) == expected[:4]  # through the filters, too
+
+
+def test_a_model_that_counts_stays_itself(tmp_path):
+    class Counting:
+        def __init__(self):
+            self.calls = 0
+
+        def generate(self, asked):
+            self.calls += len(asked)
+            return [SimpleNamespace(text="what is it")] * len(asked)
+
+    frame = docs("red", "blue", "green")
+    for rows in (2, 3):  # the second time in another process, say
+        inner = Counting()
+        cached = ptd.QueryStore(tmp_path / "q").cache(ptd.SyntheticQueryGen(inner), batch_size=1)
+        assert cached(frame.head(rows))["querygen"].tolist() == ["what is it"] * rows
+        assert cached(frame.head(rows))["docno"].tolist() == [f"d{i}" for i in range(rows)]
+    assert inner.calls == 1
 
 
 def test_what_a_generator_reads_decides_whether_it_is_asked_again(tmp_path):

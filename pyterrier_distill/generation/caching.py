@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..backends.base import Usage
+from ..labels.identity import identity
 from .queries import QUERYGEN, document_texts, stages_of
 from .store import QueryStore, written
 from .synthetic import GenerationError, SyntheticQueryGen
@@ -47,7 +50,13 @@ class CachedQueryGen(pt.Transformer):
         self.store = store
         self.generator = generator
         self.batch_size = batch_size
-        self.store.agree(generator)
+        if self.store.manifest:
+            self.store.agree(self._described)
+
+    @cached_property
+    def _described(self) -> Any:
+        """The generator's identity, before it is asked anything."""
+        return identity(self.generator)
 
     @property
     def usage(self) -> Usage:
@@ -67,7 +76,7 @@ class CachedQueryGen(pt.Transformer):
         digests = self._digests(inp)
         if len(inp) == 0:
             return written(inp, [])
-        self.store.agree(self.generator)
+        self.store.agree(self._described)
         self.store.sweep()
         todo = set(self._unknown(inp, digests))
         verbose = any(getattr(stage, "verbose", False) for stage in stages_of(self.generator)) and bool(todo)
@@ -145,7 +154,8 @@ class CachedQueryGen(pt.Transformer):
                 f"{self.generator!r} was asked for the {QUERYGEN!r} of {len(asked)} documents and returned others: it"
                 " must return the rows that it is given."
             )
-        self.store.commit(self.generator, made, [digest_of[docno] for docno in docnos], self.usage - before)
+        asked_about = [digest_of[docno] for docno in docnos]
+        self.store.commit(self.generator, self._described, made, asked_about, self.usage - before)
 
     __repr__ = pta.transformer_repr
 

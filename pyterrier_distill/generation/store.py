@@ -16,7 +16,7 @@ import pyterrier as pt
 
 from ..backends.base import Usage
 from ..checkpoints import versions
-from ..labels.identity import difference, identity
+from ..labels.identity import difference
 from ..labels.storage import CLAIMS, is_remote, storage
 from .queries import QUERYGEN_SCORE, lines_of, stages_of, with_queries
 
@@ -138,22 +138,28 @@ class QueryStore(pt.Artifact):
         for folder in ("", QUERIES):
             self.files.sweep(folder)
 
-    def agree(self, generator: pt.Transformer) -> None:
-        """Check that the store's queries come from ``generator``, or may.
+    def agree(self, described: Any) -> None:
+        """Check that the store's queries come from a generator, or may.
+
+        Args:
+            described: the generator's identity.
 
         Raises:
             ValueError: naming the setting that differs.
         """
         manifest = self.manifest
-        told = difference(manifest["generator"], _plain(identity(generator))) if manifest else None
+        told = difference(manifest["generator"], _plain(described)) if manifest else None
         if told is not None:
             raise ValueError(f"{self.files} was made by another generator: {told}. Give this one a path of its own.")
 
-    def commit(self, generator: pt.Transformer, made: pd.DataFrame, digests: Sequence[str], usage: Usage) -> None:
+    def commit(
+        self, generator: pt.Transformer, described: Any, made: pd.DataFrame, digests: Sequence[str], usage: Usage
+    ) -> None:
         """Keep what ``generator`` made.
 
         Args:
             generator: for the manifest.
+            described: its identity before it was asked anything: some generators count.
             made: D frame with ``querygen``, whole documents.
             digests: of their texts.
             usage: what they have cost.
@@ -173,16 +179,16 @@ class QueryStore(pt.Artifact):
         ]
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         with self.files.claimed("commit", wait=True):
-            self._create(generator)
+            self._create(generator, described)
             number = 1 + max((int(name[:8]) for name in self.files.names(QUERIES) if _NAME.fullmatch(name)), default=-1)
             name = f"{number:08d}-{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
             self.files.write(f"{QUERIES}/{name}", content)
 
-    def _create(self, generator: pt.Transformer) -> None:
+    def _create(self, generator: pt.Transformer, described: Any) -> None:
         """Write the two descriptions, if they are not there. The meta file says that this is a store: last."""
-        self.agree(generator)
+        self.agree(described)
         about = {
-            "generator": identity(generator),
+            "generator": described,
             "reads": repr(generator),
             "example_qids": [qid for stage in stages_of(generator) for qid in getattr(stage, "example_qids", [])],
             "versions": versions(),
