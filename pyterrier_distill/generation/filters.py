@@ -177,7 +177,7 @@ class ConsistencyFilter(QuerySelection):
 
 
 class LengthFilter(QuerySelection):
-    """Queries of so many words.
+    """Queries of so many words: what spaces separate, so that a query in Chinese or Japanese is one word.
 
     Args:
         min_words: fewest; InPars drops queries of fewer than 3 tokens.
