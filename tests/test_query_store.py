@@ -140,6 +140,7 @@ def test_a_model_that_counts_stays_itself(tmp_path):
 def test_what_a_generator_reads_decides_whether_it_is_asked_again(tmp_path):
     frame = docs("red", "blue").assign(title=["A", "B"], body=["one", "two"])
     titles = ptd.QueryStore(tmp_path / "t").cache(ptd.TitleQueries())
+    assert pt.inspect.transformer_inputs(titles) == [["docno", "title", "text"]]
     assert titles(frame)["querygen"].tolist() == ["A", "B"]
     assert titles(frame.assign(title=["A", "C"]))["querygen"].tolist() == ["A", "C"]
     bodies = ptd.QueryStore(tmp_path / "b").cache(ptd.SpanQueries(1, text_field="body") >> ptd.LengthFilter(1))

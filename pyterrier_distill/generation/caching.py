@@ -101,6 +101,7 @@ class CachedQueryGen(pt.Transformer):
         modes = pt.inspect.transformer_inputs(self.generator, strict=False) or []
         read = next((mode for mode in modes if "docno" in mode and "qid" not in mode), ["text"])
         columns = [column for column in read if column != "docno"] or ["text"]
+        pt.validate.document_frame(inp, columns, context=self)
         texts = (document_texts(inp, column, self) for column in columns)
         return [hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32] for parts in zip(*texts, strict=True)]
 
