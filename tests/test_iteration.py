@@ -1,5 +1,7 @@
 """Rounds of retrieving, labelling and training; the adaptation to a collection in one call."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pyterrier as pt
@@ -196,7 +198,7 @@ class Answering(Telling):
 
 def test_adapting_asks_a_language_model_once(tiny, documents, tmp_path):
     llm = Answering()
-    settings = {"generator": ptd.SyntheticQueryGen(llm), "depth": 5, **SETTINGS}
+    settings = {"generator": ptd.SyntheticQueryGen(llm) >> ptd.LengthFilter(1), "depth": 5, **SETTINGS}
     with pytest.raises(ValueError, match="12 were generated, and the filters leave none"):
         ptd.adapt(None, Counting(), documents, tmp_path / "a", filters=ptd.LengthFilter(30, 40), **settings)
     student = ptd.BiEncoder(tiny, **FP32)
@@ -209,6 +211,16 @@ def test_adapting_takes_a_querys_own_document_as_relevant(tiny, documents, tmp_p
     numbered = documents.assign(docno=range(len(documents)))
     ptd.adapt(student, Counting(), numbered, tmp_path / "a", loss=ptd.InfoNCE(), depth=5, **SETTINGS)
     assert student.manifest["loss"].startswith("InfoNCE(")
+
+
+def test_other_documents_are_indexed_anew(tiny, documents, topics, tmp_path):
+    ptd.adapt(ptd.BiEncoder(tiny, **FP32), Counting(), documents, tmp_path / "a", topics=topics, **SETTINGS)
+    more = pd.concat([documents, documents.assign(docno="new-" + documents["docno"])], ignore_index=True)
+    shutil.rmtree(tmp_path / "a" / "labels")
+    shutil.rmtree(tmp_path / "a" / "training")
+    teacher = Counting()
+    ptd.adapt(ptd.BiEncoder(tiny, **FP32), teacher, more, tmp_path / "a", topics=topics, **SETTINGS)
+    assert {docno[:4] for _, docno in teacher.asked} == {"new-"}  # the others' labels are known
 
 
 def test_what_cannot_be_adapted_to_is_told(tiny, documents, topics, tmp_path):

@@ -80,6 +80,7 @@ def test_positives_of_the_frame_and_of_the_judgements_are_left_out():
     assert miner.counts.relevant == 3 and miner.counts.short == 1
     out = miner(topics("a"))
     assert out["docno"].tolist()[:2] == ["d1", "d2"] and out["label"].tolist()[:3] == [2, 1, 0]
+    assert miner(topics("a").assign(label=7, score=1.0)).equals(out)
 
 
 def test_labels_of_the_frame_decide_what_is_positive():

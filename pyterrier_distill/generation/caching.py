@@ -45,7 +45,8 @@ class CachedQueryGen(pt.Transformer):
             if getattr(stage, "reads_whole_frame", False):
                 raise ValueError(
                     f"{stage!r} looks at all documents at once, and a cache gives it {batch_size} at a time: put it"
-                    " behind the cache, or give KeyphraseQueries the frequencies= of the collection."
+                    " behind the cache (of adapt, into filters=), or give KeyphraseQueries the frequencies= of the"
+                    " collection."
                 )
         self.store = store
         self.generator = generator

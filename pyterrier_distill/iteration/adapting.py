@@ -14,10 +14,11 @@ from ..corpora.first_stage import bm25
 from ..corpora.loading import read_documents
 from ..distiller import Distiller
 from ..frames import LABEL
-from ..generation.queries import explode_queries, positives
+from ..generation.queries import explode_queries, positives, stages_of
 from ..generation.spans import SpanQueries
 from ..generation.store import QueryStore
 from ..generation.synthetic import SyntheticQueryGen
+from ..labels.identity import hash_frame
 from ..labels.store import LabelStore
 from ..losses import Loss, RankNet
 
@@ -48,9 +49,10 @@ def adapt(
         dataset: the collection: a PyTerrier dataset, its name, or a D frame with ``docno`` and ``text``.
         path: a directory for index, queries, labels and checkpoints.
         topics: unlabelled queries of the domain, Q frame; None = queries are generated.
-        generator: D → D with ``querygen``; None = five spans of every document. The answers of a
-            :class:`~pyterrier_distill.SyntheticQueryGen` are kept in a store in ``path``; any other generator writes
-            anew each time, unless it is a :meth:`~pyterrier_distill.QueryStore.cache` itself.
+        generator: D → D with ``querygen``; None = five spans of every document. What a
+            :class:`~pyterrier_distill.SyntheticQueryGen`, or a pipeline with one, writes is kept in a store in
+            ``path``; any other generator writes anew each time, unless it is a
+            :meth:`~pyterrier_distill.QueryStore.cache`.
         filters: R → R (or Q → Q) behind the generated queries.
         candidates: Q → R with text; None = BM25's first ``depth`` documents.
         depth: documents that the teacher sees of a query.
@@ -71,9 +73,10 @@ def adapt(
     chosen_loss = loss or RankNet()
     qrels = None
     if topics is None:
-        if isinstance(generator, SyntheticQueryGen):
+        generator = generator or SpanQueries(n=5)
+        if any(isinstance(stage, SyntheticQueryGen) for stage in stages_of(generator)):
             generator = QueryStore(path / "queries").cache(generator)
-        generated = explode_queries()((generator or SpanQueries(n=5))(documents))
+        generated = explode_queries()(generator(documents))
         left = filters(generated) if filters is not None else generated
         if not len(left):
             raise ValueError(f"no queries to train on: {len(generated)} were generated, and the filters leave none.")
@@ -81,7 +84,8 @@ def adapt(
         if LABEL in chosen_loss.columns():
             qrels = positives(generated[generated["qid"].isin(topics["qid"])])
     if candidates is None:
-        first = bm25(path / "bm25", documents.to_dict("records"), num_results=depth)
+        content = hash_frame(documents[["docno", "text"]])  # other documents, another index
+        first = bm25(path / f"bm25-{content}", documents.to_dict("records"), num_results=depth)
         candidates = first >> pt.apply.generic(
             lambda found: found.merge(documents[["docno", "text"]], on="docno", how="left"), required_columns=["docno"]
         )

@@ -185,6 +185,7 @@ class NegativeMiner(pt.Transformer):
             query_columns = [c for c in bare.columns if c.startswith("q")]
             positives = self._given(bare, incoming_order(inp) if len(inp) else np.empty(0, dtype=int), judged)
         else:
+            bare = bare.drop(columns=LABEL, errors="ignore")  # of a query it says nothing
             query_columns = list(bare.columns)
             positives = self._judged_relevant(bare, judged)
         relevant = _documents(positives)
