@@ -145,6 +145,9 @@ def test_what_a_generator_reads_decides_whether_it_is_asked_again(tmp_path):
     assert titles(frame.assign(title=["A", "C"]))["querygen"].tolist() == ["A", "C"]
     bodies = ptd.QueryStore(tmp_path / "b").cache(ptd.SpanQueries(1, text_field="body") >> ptd.LengthFilter(1))
     assert bodies(frame.drop(columns="text"))["querygen"].tolist() == ["one", "two"]
+    loader = pt.apply.generic(lambda inp: inp.assign(text=inp["docno"] + " text"), required_columns=["docno"])
+    loaded = ptd.QueryStore(tmp_path / "l").cache(loader >> ptd.TitleQueries(None))
+    assert loaded(frame[["docno"]])["querygen"].tolist() == ["d0 text", "d1 text"]
     assert bodies(frame.assign(body="three"))["querygen"].tolist() == ["three", "three"]
 
 

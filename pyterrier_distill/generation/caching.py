@@ -98,12 +98,12 @@ class CachedQueryGen(pt.Transformer):
         return written(inp, [entries[str(docno)][1:] for docno in inp["docno"]])
 
     def _digests(self, inp: pd.DataFrame) -> list[str]:
-        """Of what the generator reads of each document."""
+        """Of what the generator reads of each document; of its docno where that is all."""
         modes = pt.inspect.transformer_inputs(self.generator, strict=False) or []
         read = next((mode for mode in modes if "docno" in mode and "qid" not in mode), ["text"])
-        columns = [column for column in read if column != "docno"] or ["text"]
+        columns = [column for column in read if column != "docno"]
         pt.validate.document_frame(inp, columns, context=self)
-        texts = (document_texts(inp, column, self) for column in columns)
+        texts = [document_texts(inp, column, self) for column in columns] or [inp["docno"].astype(str)]
         return [hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32] for parts in zip(*texts, strict=True)]
 
     def _unknown(self, inp: pd.DataFrame, digests: Sequence[str]) -> list[int]:
