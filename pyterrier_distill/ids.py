@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 
@@ -20,12 +21,13 @@ def check_ids(frame: pd.DataFrame, columns: Iterable[str], what: str = "the fram
     """
     for column in columns:
         cells = frame[column]
-        missing = cells.isna().to_numpy()
-        mixed = pd.api.types.is_object_dtype(cells.dtype) or pd.api.types.is_float_dtype(cells.dtype)
-        bad = [row for row, cell in enumerate(cells) if missing[row] or (mixed and isinstance(cell, float))]
-        if bad:
+        bad = cells.isna().to_numpy()
+        if pd.api.types.is_object_dtype(cells.dtype) or pd.api.types.is_float_dtype(cells.dtype):
+            bad = bad | np.fromiter((isinstance(cell, float) for cell in cells), dtype=bool, count=len(cells))
+        if bad.any():
+            row = int(bad.argmax())
             raise ValueError(
                 f"the column {column!r} of {what} must hold ids, text or whole numbers, but holds"
-                f" {cells.iloc[bad[0]]!r} in row {bad[0]} ({len(bad)} such rows): drop rows without an id, and turn"
+                f" {cells.iloc[row]!r} in row {row} ({int(bad.sum())} such rows): drop rows without an id, and turn"
                 f" fractions back into what they were, such as with .astype(int).astype(str)."
             )

@@ -211,6 +211,8 @@ def test_adapting_takes_a_querys_own_document_as_relevant(tiny, documents, tmp_p
     numbered = documents.assign(docno=range(len(documents)))
     ptd.adapt(student, Counting(), numbered, tmp_path / "a", loss=ptd.InfoNCE(), depth=5, **SETTINGS)
     assert student.manifest["loss"].startswith("InfoNCE(")
+    sampled = {"sampler": ptd.ListSampler(2, strategy="with_positive"), "epochs": 1, "depth": 5, **SETTINGS}
+    ptd.adapt(ptd.BiEncoder(tiny, **FP32), Counting(), documents, tmp_path / "b", **sampled)
 
 
 def test_other_documents_are_indexed_anew(tiny, documents, topics, tmp_path):

@@ -39,7 +39,7 @@ def adapt(
 ) -> Any:
     """Train a student for a collection: queries, candidates, labels, training (InRanker §3; PairDistill §6.2).
 
-    No judgement is read: terms of a loss that need some take each generated query's own document as relevant to it.
+    No judgement is read: losses and samplers that need some take each generated query's own document as relevant to it.
     Run again after whatever stopped it, it goes on: a language model's queries and the labels are stored, training
     resumes.
 
@@ -81,7 +81,7 @@ def adapt(
         if not len(left):
             raise ValueError(f"no queries to train on: {len(generated)} were generated, and the filters leave none.")
         topics = left[["qid", "query"]]
-        if LABEL in chosen_loss.columns():
+        if LABEL in chosen_loss.columns() or getattr(settings.get("sampler"), "reads_judgements", False):
             qrels = positives(generated[generated["qid"].isin(topics["qid"])])
     if candidates is None:
         content = hash_frame(documents[["docno", "text"]])  # other documents, another index
