@@ -83,6 +83,11 @@ class MissingLabelError(pt.validate.InputValidationError):
         return str(self.args[0])
 
 
+def holds_ranks(column: str) -> bool:
+    """Whether numbers of this column are ranks, lower = better."""
+    return column == "rank" or column.startswith(TEACHER_RANK)
+
+
 def label_source(column: str) -> str:
     """Who writes ``column``: known names exactly, ``teacher_score_x`` like ``teacher_score``."""
     for name, known in LABEL_COLUMNS.items():

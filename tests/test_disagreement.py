@@ -195,3 +195,12 @@ def test_such_a_teacher_says_what_it_lacks(tiny_t5, results):
     teacher = ptd.PairwiseTeacher(tiny_t5, disagreement={"student": "score_student"})
     with pytest.raises(pt.validate.InputValidationError, match="score_student"):
         teacher(results)
+
+
+def test_the_ranking_counts_from_the_best():
+    ranked = pt.model.add_ranks(frame([3.0, 2.0, 1.0], [3.0, 1.0, 2.0]))
+    assert ptd.disagreement(ranked, student="rank").tolist() == ptd.disagreement(ranked).tolist() == [0, 1, 1]
+    by_rank = ptd.pair_disagreement(ranked, student="rank", how="inversion")["q"]
+    assert (by_rank == ptd.pair_disagreement(ranked, how="inversion")["q"]).all() and by_rank.sum() == 2
+    with pytest.raises(ValueError, match="ranks tell no preferences"):
+        ptd.pair_disagreement(ranked, student="rank")

@@ -257,3 +257,14 @@ def test_bad_frames():
         ptd.FalseNegativeFilter(pt.Transformer.identity(), margin=0)(ONE)
     with pytest.raises(ValueError, match="must hold a dict"):
         ptd.FalseNegativeFilter(preference=0.5)(CANDIDATES.assign(teacher_prefs=[1, 2, 3, 4]))
+
+
+def test_the_ranking_counts_as_ranks():
+    ranked = ONE.assign(rank=range(len(ONE)))
+    by_rank = ptd.FalseNegativeFilter(margin=0, column="rank")(ranked)
+    same = ptd.FalseNegativeFilter(margin=0, column="teacher_rank")(ranked.assign(teacher_rank=ranked["rank"]))
+    assert by_rank["docno"].tolist() == same["docno"].tolist()
+    with pytest.raises(ValueError, match="holds ranks"):
+        ptd.FalseNegativeFilter(max_ratio=0.95, column="rank")
+    with pytest.raises(ValueError, match="must hold ids"):
+        ptd.FalseNegativeFilter(margin=0)(ONE.assign(qid=[None, *ONE["qid"][1:]]))

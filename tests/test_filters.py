@@ -72,6 +72,12 @@ def test_language_filter():
     assert len(ptd.LanguageFilter(share=0.5)(mixed)) == 2 and len(ptd.LanguageFilter(share=0.6)(mixed)) == 1
     english = ptd.LanguageFilter(languages=["en"], detect=lambda text: "fr" if "où" in text else "en")
     assert english(FRAME)["qid"].tolist() == ["a-0", "a-1", "c-4"] and english.removed == 2
+    assert english(queries(("12 + 3", "a", 0.0)))["query"].tolist() == ["12 + 3"]  # detectors fail on such
+
+    def fails(text):
+        raise RuntimeError("No features in text.")
+
+    assert len(ptd.LanguageFilter(languages=["en"], detect=fails)(queries(("12 + 3", "a", 0.0)))) == 1
     for wrong in ({"scripts": "LATIN"}, {"scripts": ["LATEN"]}, {"share": 2}, {"languages": ["en"]}):
         with pytest.raises(ValueError, match=next(iter(wrong))[:5] if "scripts" not in wrong else "LAT"):
             ptd.LanguageFilter(**wrong)

@@ -89,8 +89,9 @@ def test_exploded_rows_keep_their_document():
 
 
 def test_mistakes_are_told():
-    with pytest.raises(ValueError, match="at least 1"):
-        ptd.SpanQueries(n=0)
+    for wrong in (0, 2.5, True, "3"):
+        with pytest.raises(ValueError, match="at least 1"):
+            ptd.SpanQueries(n=wrong)
     with pytest.raises(ValueError, match="low <= high"):
         LogUniform(5, 2)
     with pytest.raises(ValueError, match="'text' must hold text.*'d1'"):
@@ -140,3 +141,27 @@ def test_exploded_queries_keep_ids_and_scores():
         ptd.positives(pd.concat([out, out]))
     with pytest.raises(ValueError, match="3 lines .* 1 numbers"):
         ptd.explode_queries()(frame.assign(querygen_score=[np.array([-1.0])] * 3))
+
+
+def test_two_queries_never_have_one_id():
+    frame = docs("a", "b").assign(querygen="x")
+    with pytest.raises(ValueError, match="'d0' stands in the frame more than once"):
+        ptd.explode_queries()(pd.concat([frame, frame.iloc[[0]].assign(querygen="another")]))
+    with pytest.raises(ValueError, match="more than once"):
+        ptd.explode_queries()(frame.assign(docno=pd.Series([1, "1"], dtype=object)))
+    for missing in ([None, "b"], [float("nan"), 2], [1.5, 2.5]):
+        with pytest.raises(ValueError, match="'docno' of the frame must hold ids"):
+            ptd.explode_queries()(frame.assign(docno=missing))
+    assert ptd.explode_queries()(frame.assign(docno=[7, 8]))["qid"].tolist() == ["7-0", "8-0"]
+
+
+@pytest.mark.parametrize("writer", [ptd.SpanQueries(2), ptd.TitleQueries(None), ptd.KeyphraseQueries(2)])
+def test_scores_of_other_queries_do_not_stay(writer):
+    scored = docs("red dogs run").assign(querygen="old", querygen_score=[np.array([-1.0])])
+    out = (writer >> ptd.explode_queries())(scored)
+    assert len(out) and "old" not in out["query"].tolist() and "query_score" not in out.columns
+
+
+def test_titles_without_words_are_no_titles():
+    frame = docs("First. Second.", "...", "What?").assign(title=["...", "--", "_"])
+    assert ptd.TitleQueries()(frame)["querygen"].tolist() == ["First", "", "What?"]

@@ -1,13 +1,17 @@
 """Rounds of retrieving, labelling and training; the adaptation to a collection in one call."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pyterrier_dr
 import pytest
 import torch
+from generating import Telling, document_of
 
 import pyterrier_distill as ptd
+from pyterrier_distill.backends.completions import Completion
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 SETTINGS = {"precision": "fp32", "verbose": False, "dropout": 0.0, "learning_rate": 2e-3, "queries_per_batch": 8}
@@ -191,3 +195,66 @@ def test_adapting_to_given_queries_and_candidates(tiny, documents, topics, tmp_p
     student = ptd.CrossEncoder(tiny, **FP32)
     ptd.adapt(student, Counting(), documents, tmp_path / "a", topics=topics, candidates=everything, **SETTINGS)
     assert student.manifest["queries"] == 16 and student.manifest["loss"].startswith("RankNet(")
+
+
+class Answering(Telling):
+    """Writes a query of two words of the document."""
+
+    def complete(self, prompts, **settings):
+        self.usage.add(len(prompts))
+        return [Completion(" ".join(document_of(prompt).split()[:2])) for prompt in prompts]
+
+
+def test_adapting_asks_a_language_model_once(tiny, documents, tmp_path):
+    llm = Answering()
+    settings = {"generator": ptd.SyntheticQueryGen(llm) >> ptd.LengthFilter(1), "depth": 5, **SETTINGS}
+    with pytest.raises(ValueError, match="12 were generated, and the filters leave none"):
+        ptd.adapt(None, Counting(), documents, tmp_path / "a", filters=ptd.LengthFilter(30, 40), **settings)
+    student = ptd.BiEncoder(tiny, **FP32)
+    ptd.adapt(student, Counting(), documents, tmp_path / "a", **settings)
+    assert llm.usage.calls == 12 and len(ptd.QueryStore(tmp_path / "a" / "queries")) == 12
+
+
+def test_adapting_takes_a_querys_own_document_as_relevant(tiny, documents, tmp_path):
+    student = ptd.BiEncoder(tiny, **FP32)
+    numbered = documents.assign(docno=range(len(documents)))
+    ptd.adapt(student, Counting(), numbered, tmp_path / "a", loss=ptd.InfoNCE(), depth=5, **SETTINGS)
+    assert student.manifest["loss"].startswith("InfoNCE(")
+    sampled = {"sampler": ptd.ListSampler(2, strategy="with_positive"), "epochs": 1, "depth": 5, **SETTINGS}
+    ptd.adapt(ptd.BiEncoder(tiny, **FP32), Counting(), documents, tmp_path / "b", **sampled)
+
+
+def test_other_documents_are_indexed_anew(tiny, documents, topics, tmp_path):
+    ptd.adapt(ptd.BiEncoder(tiny, **FP32), Counting(), documents, tmp_path / "a", topics=topics, **SETTINGS)
+    more = pd.concat([documents, documents.assign(docno="new-" + documents["docno"])], ignore_index=True)
+    shutil.rmtree(tmp_path / "a" / "labels")
+    shutil.rmtree(tmp_path / "a" / "training")
+    teacher = Counting()
+    ptd.adapt(ptd.BiEncoder(tiny, **FP32), teacher, more, tmp_path / "a", topics=topics, **SETTINGS)
+    assert {docno[:4] for _, docno in teacher.asked} == {"new-"}  # the others' labels are known
+
+
+def test_what_cannot_be_adapted_to_is_told(tiny, documents, topics, tmp_path):
+    with pytest.raises(ValueError, match="leave generator= and filters= out"):
+        ptd.adapt(None, Counting(), documents, tmp_path / "a", topics=topics, filters=ptd.LengthFilter())
+    with pytest.raises(ValueError, match="'d0' has two texts"):
+        ptd.adapt(None, Counting(), pd.concat([documents, documents.head(1).assign(text="x")]), tmp_path / "a")
+    with pytest.raises(ValueError, match="none of 2 queries finds a document"):
+        unknown = topics.head(2).assign(query=["qqq", "zzz"])
+        ptd.adapt(None, Counting(), documents, tmp_path / "b", topics=unknown, **SETTINGS)
+
+
+def test_rounds_of_other_queries_need_another_path(tiny, topics, judged, search, tmp_path):
+    def run(topics, *validation):
+        distiller = ptd.Distiller(ptd.BiEncoder(tiny, **FP32), ptd.KLDivergence(temperature=0.1), steps=1, **SETTINGS)
+        rounds = ptd.IterativeDistiller(search, Counting(), distiller, tmp_path / "r", rounds=1, verbose=False)
+        return rounds.fit(topics, None, *validation)
+
+    run(topics)
+    run(topics)
+    with pytest.raises(ValueError, match="query"):
+        run(topics.assign(query=topics["query"].to_numpy()[::-1]))
+    with pytest.raises(ValueError, match="8 queries that the topics do not"):
+        run(topics.head(8))
+    with pytest.raises(ValueError, match="check their qids"):
+        run(topics, topics, judged.assign(qid="x" + judged["qid"]))

@@ -80,6 +80,7 @@ def test_positives_of_the_frame_and_of_the_judgements_are_left_out():
     assert miner.counts.relevant == 3 and miner.counts.short == 1
     out = miner(topics("a"))
     assert out["docno"].tolist()[:2] == ["d1", "d2"] and out["label"].tolist()[:3] == [2, 1, 0]
+    assert miner(topics("a").assign(label=7, score=1.0)).equals(out)
 
 
 def test_labels_of_the_frame_decide_what_is_positive():
@@ -237,3 +238,41 @@ def test_labels_of_mined_lists_are_stored(path, documents):
     other = ptd.mine_negatives(found, n=3, exclude=qrels, text=documents)
     with pytest.raises(ValueError, match="n was 2 and is 3"):
         ptd.LabelStore(path).build(other >> Scorer(), topics("a", "b"))
+
+
+# -- ids and labels that match nothing --------------------------------------------------------------------------------
+
+
+def test_ids_that_would_match_nothing_are_refused():
+    scores = {"1": {str(n): float(-n) for n in range(6)}}
+    known = pd.DataFrame({"qid": ["1"], "docno": ["2"], "label": [1]})
+    with pytest.raises(ValueError, match="'docno' of exclude must hold ids.*2.0"):
+        ptd.mine_negatives(run(scores), exclude=known.assign(docno=[2.0]))
+    with pytest.raises(ValueError, match="'qid' of exclude must hold ids"):
+        ptd.mine_negatives(run(scores), exclude=known.assign(qid=[None]))
+    for wrong in ({"docno": [0.0]}, {"docno": [None]}, {"qid": [np.nan]}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))!r} of the frame must hold ids"):
+            ptd.mine_negatives(run(scores))(positives(**{"1": ["0"]}).assign(**wrong))
+    found = run(scores).df.astype({"docno": float})
+    with pytest.raises(ValueError, match="'docno' of the results of .* must hold ids"):
+        ptd.mine_negatives(pt.Transformer.from_df(found))(positives(**{"1": ["0"]}))
+
+
+def test_judgements_of_other_queries_are_told(caplog):
+    qrels = pd.DataFrame({"qid": ["Q-a"], "docno": ["d1"], "label": [1]})
+    ptd.mine_negatives(run({"a": TEN}), n=9, exclude=qrels)(positives(a=["d0"]))
+    assert "exclude judges none of 1 queries, such as 'a' (it judges 'Q-a')" in caplog.text
+    caplog.clear()
+    ptd.mine_negatives(run({"a": TEN}), n=9, exclude=qrels.assign(qid="a"))(positives(a=["d0"], b=["d1"]))
+    assert "judges none" not in caplog.text
+
+
+def test_a_query_has_one_text_and_whole_labels():
+    frame = positives(a=["d0", "d1"])
+    with pytest.raises(ValueError, match="'a' has several queries"):
+        ptd.mine_negatives(run({"a": TEN}))(frame.assign(query=["one", "another"]))
+    with pytest.raises(ValueError, match="whole numbers, but holds 0.5"):
+        ptd.mine_negatives(run({"a": TEN}))(frame.assign(label=[0.5, 1.0]))
+    mixed = frame.assign(qid=pd.Series([1, "1"], dtype=object), query="one")
+    out = ptd.mine_negatives(run({1: TEN}), n=20)(mixed)  # retrievers see ids as they were given
+    assert out["label"].tolist() == [1, 1, *[0] * 8] and out["qid"].unique().tolist() == ["1"]

@@ -135,6 +135,9 @@ def test_two_filters_and_a_broken_one():
     nothing = pt.apply.generic(lambda inp: inp.iloc[:0])
     with pytest.raises(ValueError, match="negatives only"):
         ptd.mine_negatives(found, false_negatives=nothing)(positives(a=["x"]))
+    for more in (lambda inp: inp.assign(docno="new-" + inp["docno"]), lambda inp: pd.concat([inp, inp])):
+        with pytest.raises(ValueError, match="must remove rows only, but gave new ones"):
+            ptd.mine_negatives(found, false_negatives=pt.apply.generic(more))(positives(a=["x"]))
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------

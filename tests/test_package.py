@@ -16,6 +16,7 @@ ROOT = Path(ptd.__file__).parent
 ROOMS = [
     "_version",
     "frames",
+    "ids",
     "texts",
     "prompts",
     "templates",

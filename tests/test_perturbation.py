@@ -163,3 +163,19 @@ def test_mistakes_are_told(tiny_llm, tiny_t5):
         ptd.QueryPerturbation("/no/such/model")
     with pytest.raises(ValueError, match="llama checkpoint"):
         ptd.QueryPerturbation(tiny_llm)(pd.DataFrame([("1", "red")], columns=["qid", "query"]))
+
+
+def test_ids_are_text_and_never_the_same_twice(topics, tiny_t5):
+    perturb = ptd.QueryPerturbation(tiny_t5, noise=0.5, **FP32)
+    numbered = perturb(topics.assign(qid=[1, 2, 3, 4]))
+    assert numbered["qid"].tolist() == perturb(topics)["qid"].tolist()
+    more = ptd.QueryPerturbation(tiny_t5, noise=0.9, seed=1, **FP32)
+    with pytest.raises(ValueError, match="two queries would have the qid '.-p.'.*suffix="):
+        (perturb >> more)(topics)
+    other = ptd.QueryPerturbation(tiny_t5, noise=0.9, seed=1, suffix="x", **FP32)
+    out = (perturb >> other)(topics)
+    assert out["qid"].is_unique and any("-p0-x" in qid for qid in out["qid"])
+    with pytest.raises(ValueError, match="drop_duplicates"):
+        perturb(topics.assign(qid="1"))
+    with pytest.raises(ValueError, match="must hold ids"):
+        perturb(topics.assign(qid=[1, 2, 3, None]))

@@ -194,6 +194,20 @@ def test_wrong_settings_are_told(tiny_llm):
         ptd.SyntheticQueryGen(tiny_llm, prompts.Template((("user", "{examples} {document}"),), line="{document}"))
 
 
+def test_documents_that_are_gone_are_no_examples():
+    topics = pd.DataFrame({"qid": ["1", "2", "3"], "query": ["a", "b", "c"]})
+    qrels = pd.DataFrame({"qid": ["1", "2", "3", "3"], "docno": ["d0", "gone", "gone", "d1"], "label": 1})
+    full = docs("red", "blue").rename(columns={"text": "full text"})  # no name for an attribute
+    few = ptd.FewShot(topics, qrels, full, n=2, text_field="full text")
+    assert sorted(few.example_qids) == ["1", "3"] and sorted(e.document for e in few.examples) == ["blue", "red"]
+    with pytest.raises(ValueError, match="label' must hold whole numbers"):
+        ptd.FewShot(topics, qrels.assign(label="yes"), full)
+    with pytest.raises(ValueError, match="must be unique, but .'1',. occurs"):
+        ptd.FewShot(pd.concat([topics, topics.assign(query="another")]), qrels, full)
+    with pytest.raises(ValueError, match="only 2 of 3 examples"):
+        repr(ptd.FewShot(topics, qrels, full, n=3, text_field="full text"))
+
+
 def test_few_shot_examples_are_drawn_and_named(results, qrels, documents):
     topics = results[["qid", "query"]].drop_duplicates()
     few = ptd.FewShot(topics, qrels, documents, n=2, seed=1)
@@ -229,6 +243,13 @@ ANSWERS = {
     "Here is a query for the document:\n\n- what is a red dog\n- another": "what is a red dog",
     "<think>\nThe user wants\na query</think>\nwhat is a red dog": "what is a red dog",
     "Query:\n\"'what\tis  a\x00red dog'\"": "what is a red dog",
+    '"red dog" or "blue dog"': '"red dog" or "blue dog"',
+    "“red dog” or “blue dog”": "“red dog” or “blue dog”",
+    "'what's a red dog'": "what's a red dog",
+    "```\nwhat is a red dog\n```": "what is a red dog",
+    "---\nQ: **what is a red dog**": "what is a red dog",
+    "**red** or **blue** dog **": "**red** or **blue** dog **",
+    "what does __init__ do": "what does __init__ do", "__init__": "__init__",
     "10 facts about the 3 red dogs": "10 facts about the 3 red dogs",
     "red dog: what is it": "red dog: what is it",
     "Was ist ein „Dog“?": "Was ist ein „Dog“?",
@@ -296,6 +317,7 @@ def test_documents_without_words_are_not_asked_about():
 
 def test_an_answer_ends_with_its_query():
     assert not has_ended("\n\n") and not has_ended("what is") and not has_ended("Query:\n") and has_ended("a b\n")
+    assert not has_ended("```\n") and has_ended("```\nwhat is it\n")
     assert not has_ended("<think>so\nthat\n") and has_ended("<think>so\n</think>\nwhat\n")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pyterrier as pt
@@ -14,6 +15,7 @@ from generating import Telling, docs, document_of
 
 import pyterrier_distill as ptd
 from pyterrier_distill.backends.base import BackendError
+from pyterrier_distill.backends.completions import Completion
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 
@@ -79,9 +81,84 @@ def test_a_store_knows_its_examples_and_its_model(tmp_path, plain_llm, results, 
     ptd.QueryStore(tmp_path / "q").cache(make())(documents)
     manifest = ptd.QueryStore(tmp_path / "q").manifest
     assert manifest["example_qids"] == few.example_qids and "content" in str(manifest["generator"])
+    piped = ptd.QueryStore(tmp_path / "p")
+    piped.cache(make() >> ptd.LengthFilter(1))(documents.head(1))
+    assert piped.manifest["example_qids"] == few.example_qids
     again = make()  # not loaded yet: the same generator all the same
     ptd.QueryStore(tmp_path / "q").cache(again)(documents)
     assert again.usage.calls == 0
+
+
+def test_a_cached_pipeline_writes_what_the_pipeline_writes(tmp_path):
+    class Several(Breaking):
+        """Of each document's three queries the second has one word."""
+
+        def complete(self, prompts, **settings):
+            try:
+                return self.several(super().complete(prompts, **settings))
+            except BackendError as error:
+                raise BackendError("gone.", self.several(error.answers), error.failed) from None
+
+        def several(self, made):
+            return [a and Completion([a.text, "word", f"{a.text} again"][n % 3]) for n, a in enumerate(made)]
+
+    pipeline = lambda: ptd.SyntheticQueryGen(Several(), n=3) >> (ptd.LengthFilter(2) >> ptd.LanguageFilter())  # noqa: E731
+    frame = docs("red", "blue", "green")
+    told = lambda frame: ptd.explode_queries()(frame)[["qid", "query", "docno"]].to_numpy().tolist()  # noqa: E731
+    expected = told(pipeline()(frame))
+    assert [qid for qid, *_ in expected] == [f"d{i}-{k}" for i in range(3) for k in (0, 2)]
+    store = ptd.QueryStore(tmp_path / "q")
+    cached = store.cache(pipeline())
+    assert cached.estimate(frame).calls == 9
+    assert told(cached(frame)) == told(ptd.QueryStore(tmp_path / "q").frame()) == expected
+    assert cached.usage.calls == store.usage.calls == 9
+
+    failing = ptd.QueryStore(tmp_path / "f")
+    with pytest.raises(ptd.GenerationError, match="gone"):
+        failing.cache(pipeline())(docs("red", "blue", "stop"))
+    assert told(failing.frame()) == expected[:4]  # through the filters, too
+
+
+def test_a_model_that_counts_stays_itself(tmp_path):
+    class Counting:
+        def __init__(self):
+            self.calls = 0
+
+        def generate(self, asked):
+            self.calls += len(asked)
+            return [SimpleNamespace(text="what is it")] * len(asked)
+
+    frame = docs("red", "blue", "green")
+    for rows in (2, 3):  # the second time in another process, say
+        inner = Counting()
+        cached = ptd.QueryStore(tmp_path / "q").cache(ptd.SyntheticQueryGen(inner), batch_size=1)
+        assert cached(frame.head(rows))["querygen"].tolist() == ["what is it"] * rows
+        assert cached(frame.head(rows))["docno"].tolist() == [f"d{i}" for i in range(rows)]
+    assert inner.calls == 1
+
+
+def test_what_a_generator_reads_decides_whether_it_is_asked_again(tmp_path):
+    frame = docs("red", "blue").assign(title=["A", "B"], body=["one", "two"])
+    titles = ptd.QueryStore(tmp_path / "t").cache(ptd.TitleQueries())
+    assert pt.inspect.transformer_inputs(titles) == [["docno", "title", "text"]]
+    assert titles(frame)["querygen"].tolist() == ["A", "B"]
+    assert titles(frame.assign(title=["A", "C"]))["querygen"].tolist() == ["A", "C"]
+    bodies = ptd.QueryStore(tmp_path / "b").cache(ptd.SpanQueries(1, text_field="body") >> ptd.LengthFilter(1))
+    assert bodies(frame.drop(columns="text"))["querygen"].tolist() == ["one", "two"]
+    loader = pt.apply.generic(lambda inp: inp.assign(text=inp["docno"] + " text"), required_columns=["docno"])
+    loaded = ptd.QueryStore(tmp_path / "l").cache(loader >> ptd.TitleQueries(None))
+    assert loaded(frame[["docno"]])["querygen"].tolist() == ["d0 text", "d1 text"]
+    assert bodies(frame.assign(body="three"))["querygen"].tolist() == ["three", "three"]
+
+
+def test_what_looks_at_all_documents_is_not_cached(tmp_path, documents):
+    store = ptd.QueryStore(tmp_path / "q")
+    for whole in (ptd.KeyphraseQueries(), ptd.SyntheticQueryGen(Telling()) >> ptd.TopQueries(3)):
+        with pytest.raises(ValueError, match="looks at all documents at once"):
+            store.cache(whole, batch_size=2)
+    phrases = ptd.KeyphraseQueries(frequencies=ptd.KeyphraseQueries.frequencies_of(documents.to_dict("records")))
+    out = store.cache(phrases, batch_size=2)(documents)
+    assert out["querygen"].equals(phrases(documents)["querygen"])
 
 
 def test_damage_is_told(tmp_path):

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
+from ..ids import check_ids
+
 _ALIASES = {"pydocs": "pydocs:test"}
 _TOPIC_FIELDS = ("query", "text", "title", "question")
 
@@ -83,11 +85,15 @@ def read_documents(dataset: Any) -> pd.DataFrame:
         D frame: ``docno``, ``text``.
 
     Raises:
-        ValueError: if there are none, or a frame lacks a column.
+        ValueError: if there are none, a frame lacks a column or an id, or a document has two texts.
     """
     if isinstance(dataset, pd.DataFrame):
         pt.validate.document_frame(dataset, ["text"])
-        documents = dataset.drop_duplicates("docno")
+        check_ids(dataset, ["docno"], "the documents")
+        documents = dataset.astype({"docno": str}).drop_duplicates(["docno", "text"])
+        twice = documents["docno"].duplicated().to_numpy()
+        if twice.any():
+            raise ValueError(f"document {documents['docno'][twice].iloc[0]!r} has two texts ({int(twice.sum())} such).")
     else:
         dataset = _dataset(dataset) if isinstance(dataset, str) else dataset
         documents = pd.DataFrame(_texts(dataset), columns=["docno", "text"])

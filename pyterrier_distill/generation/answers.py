@@ -15,22 +15,25 @@ OUTCOMES = ("ok", "copied", "duplicate", "overlong", "empty", "no_text")
 #: What models put before a query: a bullet or number, and a label.
 _LEAD = re.compile(
     r"\s*(?:(?:[-*•]|\d{1,2}[.)])\s+)?"
-    r"(?:[*_]*(?:(?:relevant|good|generated|search|example)\s+)?(?:query|question)\s*\d{0,2}\s*[*_]*:[*_]*\s*)?",
+    r"(?:[*_]*(?:(?:relevant|good|generated|search|example)\s+)?(?:query|question|q)\s*\d{0,2}\s*[*_]*:[*_]*\s*)?",
     re.IGNORECASE,
 )
+_EMPHASIS = re.compile(r"(\*{1,3}).*\1")
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
 #: Characters of a word at the most, on average: more is not written by people.
 _WORD = 40
 
 
 def find_query(text: str) -> tuple[int, int]:
-    """Where the query stands in an answer: the first line that has one, without label, number and quotes.
+    """Where the query stands in an answer: the first line that has one, without label, number, quotes and emphasis.
 
-    Reasoning blocks are passed over, and lines that end with a colon announce something else.
+    Reasoning blocks are passed over, and lines that end with a colon announce something else. Lines without words, such
+    as the fence of a code block, count where no other has any.
 
     Returns:
         ``(start, end)`` with ``start == end`` where there is none.
     """
+    wordless = (0, 0)
     text = REASONING.sub(lambda match: re.sub(r"[^\n]", " ", match.group(0)), text)
     for line in re.finditer(r"[^\r\n]+", text):
         lead = _LEAD.match(text, line.start(), line.end())
@@ -40,19 +43,35 @@ def find_query(text: str) -> tuple[int, int]:
                 start += 1
             while start < end and text[end - 1].isspace():
                 end -= 1
-            if end - start > 1 and _QUOTES.get(text[start]) == text[end - 1]:
-                start, end = start + 1, end - 1
-            else:
+            marks = _wrapped(text[start:end])
+            if not marks:
                 break
+            start, end = start + marks, end - marks
         if start < end and text[end - 1] != ":":
-            return start, end
-    return 0, 0
+            if any(map(str.isalnum, text[start:end])):
+                return start, end
+            wordless = wordless if wordless[1] else (start, end)
+    return wordless
+
+
+def _wrapped(line: str) -> int:
+    """How many characters at both ends are quotes or emphasis round all of it; 0 in ``"this" or "that"``."""
+    inner = line[1:-1]
+    closing = _QUOTES.get(line[:1])
+    if len(line) > 1 and closing == line[-1]:
+        # Quotes that pair up inside are others than the two at the ends; a single one is an apostrophe.
+        others = inner.count(closing) % 2 == 0 if closing == line[0] else closing in inner.split(line[0])[0]
+        return 0 if others and closing in inner else 1
+    emphasis = _EMPHASIS.fullmatch(line)
+    marks = len(emphasis.group(1)) if emphasis else 0
+    return marks if marks and emphasis.group(1) not in line[marks:-marks] else 0
 
 
 def has_ended(text: str) -> bool:
     """Whether the line with the query is complete."""
     end = max(text.rfind("\n"), text.rfind("\r"))
-    return end > 0 and find_query(text[:end]) != (0, 0)
+    start, stop = find_query(text[:end]) if end > 0 else (0, 0)
+    return any(map(str.isalnum, text[start:stop]))
 
 
 def clean(text: str) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..backends.base import Usage
-from .queries import QUERYGEN, document_texts
+from ..labels.identity import identity
+from .queries import QUERYGEN, document_texts, stages_of
 from .store import QueryStore, written
-from .synthetic import GenerationError
+from .synthetic import GenerationError, SyntheticQueryGen
 
 #: Batches under way at once are told apart by this many locks.
 _LOCKS = 64
@@ -21,13 +24,16 @@ _LOCKS = 64
 class CachedQueryGen(pt.Transformer):
     """D → D with ``querygen`` and ``querygen_score``: from the store what is in it, the rest from ``generator``.
 
-    A document whose text has changed is asked about again. Several processes may fill one store at once; batches of the
-    same documents wait for one another. Made by :meth:`QueryStore.cache`.
+    A document of which something that the generator reads has changed is asked about again. Several processes may fill
+    one store at once; batches of the same documents wait for one another. Made by :meth:`QueryStore.cache`.
 
     Args:
         store: where queries are kept.
-        generator: who makes them.
+        generator: who makes them; of a pipeline, what a failing stage had finished goes through the stages behind it.
         batch_size: documents of one commit.
+
+    Raises:
+        ValueError: if the generator's queries of one document depend on the others that it is given.
     """
 
     schematic = {"label": "CachedQueryGen"}
@@ -35,31 +41,46 @@ class CachedQueryGen(pt.Transformer):
     def __init__(self, store: QueryStore, generator: pt.Transformer, batch_size: int = 64):
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
+        for stage in stages_of(generator):
+            if getattr(stage, "reads_whole_frame", False):
+                raise ValueError(
+                    f"{stage!r} looks at all documents at once, and a cache gives it {batch_size} at a time: put it"
+                    " behind the cache (of adapt, into filters=), or give KeyphraseQueries the frequencies= of the"
+                    " collection."
+                )
         self.store = store
         self.generator = generator
         self.batch_size = batch_size
-        self.store.agree(generator)
+        if self.store.manifest:
+            self.store.agree(self._described)
+
+    @cached_property
+    def _described(self) -> Any:
+        """The generator's identity, before it is asked anything."""
+        return identity(self.generator)
 
     @property
     def usage(self) -> Usage:
         """What was really asked."""
-        return getattr(self.generator, "usage", Usage())
+        told = [getattr(stage, "usage", None) for stage in stages_of(self.generator)]
+        return sum((usage for usage in told if isinstance(usage, Usage)), Usage())
 
     def estimate(self, inp: pd.DataFrame) -> Usage:
-        """The cost of what is not known yet."""
+        """The cost of what is not known yet; nothing for generators that ask no model."""
         digests = self._digests(inp)
         todo = self._unknown(inp, digests)
-        return self.generator.estimate(inp.iloc[todo]) if todo else Usage()
+        writers = [stage for stage in stages_of(self.generator) if isinstance(stage, SyntheticQueryGen)]
+        return sum((writer.estimate(inp.iloc[todo]) for writer in writers), Usage()) if todo else Usage()
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add ``querygen`` and ``querygen_score``; every other column, the rows' order and the index stay."""
         digests = self._digests(inp)
         if len(inp) == 0:
             return written(inp, [])
-        self.store.agree(self.generator)
+        self.store.agree(self._described)
         self.store.sweep()
         todo = set(self._unknown(inp, digests))
-        verbose = bool(getattr(self.generator, "verbose", False)) and bool(todo)
+        verbose = any(getattr(stage, "verbose", False) for stage in stages_of(self.generator)) and bool(todo)
         # The same batches in every process, whatever is known already: they are claimed as such.
         first = list({docno: row for row, docno in reversed(list(enumerate(inp["docno"].astype(str))))}.values())[::-1]
         batches = [first[at : at + self.batch_size] for at in range(0, len(first), self.batch_size)]
@@ -77,8 +98,13 @@ class CachedQueryGen(pt.Transformer):
         return written(inp, [entries[str(docno)][1:] for docno in inp["docno"]])
 
     def _digests(self, inp: pd.DataFrame) -> list[str]:
-        texts = document_texts(inp, getattr(self.generator, "text_field", "text"), self)
-        return [hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts]
+        """Of what the generator reads of each document; of its docno where that is all."""
+        modes = pt.inspect.transformer_inputs(self.generator, strict=False) or []
+        read = next((mode for mode in modes if "docno" in mode and "qid" not in mode), ["text"])
+        columns = [column for column in read if column != "docno"]
+        pt.validate.document_frame(inp, columns, context=self)
+        texts = [document_texts(inp, column, self) for column in columns] or [inp["docno"].astype(str)]
+        return [hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32] for parts in zip(*texts, strict=True)]
 
     def _unknown(self, inp: pd.DataFrame, digests: Sequence[str]) -> list[int]:
         """Rows of documents that are not in, each document once.
@@ -108,13 +134,17 @@ class CachedQueryGen(pt.Transformer):
             return
         asked = batch.iloc[todo]
         before = Usage() + self.usage
-        try:
-            made = self.generator(asked)
-        except GenerationError as error:
-            if len(error.generated):
-                self._keep(asked, error.generated, digests, todo, before)
-            raise
+        made, failure = asked, None
+        for stage in stages_of(self.generator):
+            try:
+                made = stage(made)
+            except GenerationError as error:
+                if not len(error.generated):
+                    raise
+                made, failure = error.generated, failure or error
         self._keep(asked, made, digests, todo, before)
+        if failure is not None:
+            raise failure
 
     def _keep(
         self, asked: pd.DataFrame, made: pd.DataFrame, digests: list[str], todo: list[int], before: Usage
@@ -126,7 +156,8 @@ class CachedQueryGen(pt.Transformer):
                 f"{self.generator!r} was asked for the {QUERYGEN!r} of {len(asked)} documents and returned others: it"
                 " must return the rows that it is given."
             )
-        self.store.commit(self.generator, made, [digest_of[docno] for docno in docnos], self.usage - before)
+        asked_about = [digest_of[docno] for docno in docnos]
+        self.store.commit(self.generator, self._described, made, asked_about, self.usage - before)
 
     __repr__ = pta.transformer_repr
 

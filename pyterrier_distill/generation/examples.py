@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyterrier as pt
 
-from ..frames import check_text
+from ..frames import check_qrels, check_text, check_unique
 from ..texts import text_source
 
 
@@ -64,7 +64,8 @@ class FewShot:
         text_field: the column of text.
 
     Raises:
-        ValueError: when first used, if fewer than ``n`` queries have such a document with words.
+        ValueError: for judgements that are no whole numbers or stand twice, or a qid with two queries; when first used,
+            if fewer than ``n`` queries have such a document with words.
     """
 
     def __init__(
@@ -81,8 +82,9 @@ class FewShot:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"n must be a whole number of at least 1, not {n!r}.")
         pt.validate.query_frame(topics, ["query"])
-        pt.validate.columns(qrels, includes=["qid", "docno", "label"])
+        check_qrels(qrels)
         check_text(topics, ["query"])
+        check_unique(topics[["qid", "query"]].astype({"qid": str}).drop_duplicates())
         self.topics = topics
         self.qrels = qrels
         self.docs = docs
@@ -94,7 +96,10 @@ class FewShot:
     @cached_property
     def _drawn(self) -> tuple[list[str], list[Example]]:
         queries = dict(zip(self.topics["qid"].astype(str), self.topics["query"], strict=True))
-        good = self.qrels[self.qrels["label"] >= self.min_label].astype({"qid": str, "docno": str})
+        judged = check_qrels(self.qrels)
+        good = judged[judged["label"] >= self.min_label]
+        if isinstance(self.docs, pd.DataFrame):
+            good = good[good["docno"].isin(self.docs["docno"].astype(str))]
         documents = {qid: sorted(rows["docno"]) for qid, rows in good.groupby("qid") if qid in queries}
         order = sorted(documents)
         rng = random.Random(self.seed)
@@ -106,8 +111,9 @@ class FewShot:
             some = order[at : at + 4 * self.n]
             frame = pd.DataFrame({"qid": some, "docno": [rng.choice(documents[qid]) for qid in some]})
             frame = source(frame.assign(query=[queries[qid] for qid in some], score=0.0, rank=0))
-            texts = {(row.qid, row.docno): getattr(row, self.text_field) for row in frame.itertuples()}
-            for (qid, _), text in texts.items():
+            texts = dict(zip(frame["qid"], frame[self.text_field], strict=True))
+            for qid in some:
+                text = texts.get(qid)
                 if isinstance(text, str) and text.split() and len(drawn) < self.n:
                     qids.append(qid)
                     drawn.append(Example(text, queries[qid]))

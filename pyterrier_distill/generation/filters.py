@@ -110,6 +110,7 @@ class TopQueries(QuerySelection):
     """
 
     schematic = {"label": "TopQueries"}
+    reads_whole_frame = True
 
     def __init__(self, k: int = 10_000, by: str = QUERY_SCORE):
         super().__init__()
@@ -176,7 +177,7 @@ class ConsistencyFilter(QuerySelection):
 
 
 class LengthFilter(QuerySelection):
-    """Queries of so many words.
+    """Queries of so many words: what spaces separate, so that a query in Chinese or Japanese is one word.
 
     Args:
         min_words: fewest; InPars drops queries of fewer than 3 tokens.
@@ -208,7 +209,8 @@ class LanguageFilter(QuerySelection):
     """Queries in the right script, and, given what tells languages apart, in the right language.
 
     A script is told by Unicode's names of the letters; digits and signs are of every script. It does not tell English
-    from German. Languages of texts as short as queries are told unreliably: expect to lose good ones.
+    from German. Languages of texts as short as queries are told unreliably: expect to lose good ones. Queries without
+    letters are of every script and language.
 
     Args:
         scripts: as Unicode names them: ``"LATIN"``, ``"CYRILLIC"``, ``"ARABIC"``, ``"CJK"``, ``"HIRAGANA"``, ...
@@ -251,7 +253,10 @@ class LanguageFilter(QuerySelection):
         if self.detect is None:
             return right
         detect, languages = self.detect, self.languages or ()
-        return [ok and detect(query) in languages for ok, query in zip(right, queries["query"], strict=True)]
+        return [
+            ok and (not any(map(str.isalpha, query)) or detect(query) in languages)
+            for ok, query in zip(right, queries["query"], strict=True)
+        ]
 
     def _script(self, query: str) -> bool:
         letters = [script_of(character) for character in query if character.isalpha()]

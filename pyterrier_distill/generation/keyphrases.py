@@ -101,6 +101,11 @@ class KeyphraseQueries(pt.Transformer):
     #: Counts the words of a collection: :meth:`DocumentFrequencies.of`.
     frequencies_of = staticmethod(DocumentFrequencies.of)
 
+    @property
+    def reads_whole_frame(self) -> bool:
+        """Whether a document's phrases depend on the others."""
+        return self.frequencies is None
+
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add ``querygen``; ``""`` for a document without phrases."""
         texts = document_texts(inp, self.text_field, self)

@@ -18,6 +18,7 @@ from .. import scoring
 from ..backends import checkpoint
 from ..backends.inputs import decoder_start
 from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, check_text
+from ..ids import check_ids
 from .answers import clean, key_of
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ class QueryPerturbation(pt.Transformer):
     """Q → Q: behind each query up to n new ones, x' = Dec(Enc(x) + ε) of an encoder-decoder.
 
     Some tokens of the query are masked, Gaussian noise is added to the encoder's output, and the decoder writes
-    greedily what it reads there. A new query has the qid ``<qid>-p<k>`` (k from 0) and its query's other columns, save
-    vectors and tokens, which are dropped from all rows: encode behind this, not before. New queries that equal theirs
-    or one another but for case and punctuation, and empty ones, are left out and counted; the others keep their k.
-    They depend on the seed and on the query's text, not on what else is in the frame.
+    greedily what it reads there. A new query has the qid ``<qid>-<suffix><k>`` (k from 0) and its query's other
+    columns, save vectors and tokens, which are dropped from all rows: encode behind this, not before. All qids become
+    strings. New queries that equal theirs or one another but for case and punctuation, and empty ones, are left out and
+    counted; the others keep their k. They depend on the seed and on the query's text, not on what else is in the frame.
 
     Args:
         model: the directory or hub name of an encoder-decoder checkpoint that reconstructs its input, as BART does.
@@ -44,6 +45,7 @@ class QueryPerturbation(pt.Transformer):
             order, else by its unknown token.
         n: new queries of a query.
         keep_original: whether the queries themselves are in the output.
+        suffix: of the new qids. Give each of several perturbations of the same queries its own.
         seed: another seed, other noise and masks.
         max_length: tokens of a query, and of a new one; further ones are cut.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``.
@@ -57,7 +59,8 @@ class QueryPerturbation(pt.Transformer):
         responses: how many new queries were ``ok``, a ``duplicate``, or ``empty``, since it was made.
 
     Raises:
-        ValueError: for impossible settings; when first used, if the checkpoint is no encoder-decoder.
+        ValueError: for impossible settings; when first used, if the checkpoint is no encoder-decoder; when
+            transforming, if two queries would have one qid.
 
     References:
         Kim et al. 2024 (USTAD), Appendix C: BART-base, 10% masked, σ = 0.1 and 0.2, two new queries of each.
@@ -65,6 +68,8 @@ class QueryPerturbation(pt.Transformer):
     Example::
 
         queries = (ptd.QueryPerturbation(n=2) >> teacher.query_encoder())(topics)
+        little, much = ptd.QueryPerturbation(), ptd.QueryPerturbation(noise=0.2, keep_original=False, suffix="much")
+        queries = pd.concat([little(topics), much(topics)], ignore_index=True)
     """
 
     schematic = {"label": "QueryPerturbation"}
@@ -77,6 +82,7 @@ class QueryPerturbation(pt.Transformer):
         n: int = 2,
         *,
         keep_original: bool = True,
+        suffix: str = "p",
         seed: int = 42,
         max_length: int = 64,
         precision: str = "auto",
@@ -86,9 +92,9 @@ class QueryPerturbation(pt.Transformer):
         verbose: bool = False,
         trust_remote_code: bool = False,
     ):
-        if not 0 <= noise < float("inf"):
+        if not isinstance(noise, (int, float)) or not 0 <= noise < float("inf"):
             raise ValueError(f"noise must be a number of at least 0, not {noise!r}.")
-        if not 0 <= mask <= 1:
+        if not isinstance(mask, (int, float)) or not 0 <= mask <= 1:
             raise ValueError(f"mask must be a probability between 0 and 1, not {mask!r}.")
         if noise == 0 and mask == 0:
             raise ValueError("with neither noise nor mask all new queries would be the same.")
@@ -100,6 +106,7 @@ class QueryPerturbation(pt.Transformer):
         self.mask = mask
         self.n = n
         self.keep_original = keep_original
+        self.suffix = suffix
         self.seed = seed
         self.max_length = max_length
         self.precision = scoring.check_precision(precision)
@@ -153,6 +160,7 @@ class QueryPerturbation(pt.Transformer):
         """Add new queries behind each query."""
         pt.validate.query_frame(inp, ["query"], context=self)
         check_text(inp, ["query"])
+        check_ids(inp, ["qid"])
         inp = inp.drop(columns=[column for column in _STALE if column in inp.columns])
         texts = inp["query"].tolist()
         distinct = [text for text in dict.fromkeys(texts) if text.split()]
@@ -160,7 +168,7 @@ class QueryPerturbation(pt.Transformer):
         rows: list[int] = []
         qids: list[Any] = []
         queries: list[str] = []
-        for row, (qid, text) in enumerate(zip(inp["qid"], texts, strict=True)):
+        for row, (qid, text) in enumerate(zip(inp["qid"].astype(str), texts, strict=True)):
             if self.keep_original:
                 rows, qids, queries = [*rows, row], [*qids, qid], [*queries, text]
             seen = {key_of(text)}
@@ -170,8 +178,14 @@ class QueryPerturbation(pt.Transformer):
                 if outcome == "ok":
                     seen.add(key_of(new))
                     rows.append(row)
-                    qids.append(f"{qid}-p{k}")
+                    qids.append(f"{qid}-{self.suffix}{k}")
                     queries.append(new)
+        twice = [qid for qid, count in Counter(qids).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"two queries would have the qid {twice[0]!r} ({len(twice)} such ids): where the frame holds queries of"
+                " another perturbation, give this one a suffix= of its own; else drop_duplicates('qid') first."
+            )
         out = inp.iloc[rows].reset_index(drop=True)
         return out.assign(qid=pd.Series(qids, dtype=object), query=pd.Series(queries, dtype=object))
 

@@ -16,6 +16,7 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..frames import LABEL, check_text
+from ..ids import check_ids
 
 QUERYGEN = "querygen"
 QUERYGEN_SCORE = "querygen_score"
@@ -46,10 +47,17 @@ def check_text_field(text_field: str | Sequence[str]) -> str | list[str]:
     return text_field if isinstance(text_field, str) else list(text_field)
 
 
+def stages_of(generator: pt.Transformer) -> list[pt.Transformer]:
+    """The stages of a pipeline, one by one; a transformer that is none is its own only stage."""
+    if not isinstance(generator, pt.Compose):
+        return [generator]
+    return [stage for part in generator for stage in stages_of(part)]
+
+
 def with_queries(
     inp: pd.DataFrame, queries: Sequence[Sequence[str]], scores: Sequence[Sequence[float]] | None = None
 ) -> pd.DataFrame:
-    """``inp`` with ``querygen`` and, where scores are given, ``querygen_score``.
+    """``inp`` with ``querygen`` and, where scores are given, ``querygen_score``; those of other queries go.
 
     Args:
         inp: a D frame.
@@ -60,7 +68,8 @@ def with_queries(
     for row in lines:
         while row and not row[-1]:
             row.pop()
-    out = inp.assign(**{QUERYGEN: _column(["\n".join(row) for row in lines], inp)})
+    out = inp.drop(columns=QUERYGEN_SCORE, errors="ignore")
+    out = out.assign(**{QUERYGEN: _column(["\n".join(row) for row in lines], inp)})
     if scores is None:
         return out
     cells = []
@@ -109,6 +118,10 @@ class ExplodeQueries(pt.Transformer):
     The qid is ``<docno>-<n>``, n being the query's line from 0, so it depends neither on other documents nor on which
     queries filters have left: empty lines are no queries, but count. ``querygen_score`` becomes ``query_score``, a
     number a row. Every other column of the document stays. The order is that of the input.
+
+    Raises:
+        ValueError: when transforming, if a document stands in the frame twice or has no docno: two queries would have
+            one qid.
     """
 
     schematic = {"label": "ExplodeQueries"}
@@ -119,6 +132,13 @@ class ExplodeQueries(pt.Transformer):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Explode ``querygen``, queries separated by newlines."""
         pt.validate.document_frame(inp, [QUERYGEN], context=self)
+        check_ids(inp, ["docno"])
+        twice = inp["docno"].astype(str).duplicated().to_numpy()
+        if twice.any():
+            raise ValueError(
+                f"document {inp['docno'][twice].iloc[0]!r} stands in the frame more than once ({int(twice.sum())} such"
+                " rows), and queries are named after their document: drop_duplicates('docno') first."
+            )
         lines = lines_of(inp)
         out = inp.drop(columns=[QUERYGEN, QUERYGEN_SCORE, "query", "qid", QUERY_SCORE], errors="ignore")
         out = out.iloc[lines["row"].to_numpy()].reset_index(drop=True)

@@ -13,7 +13,7 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from .phrasings import ENGLISH
-from .queries import QUERYGEN, check_text_field, document_texts
+from .queries import check_text_field, document_texts, with_queries
 
 _PARSE = string.Formatter().parse
 
@@ -108,7 +108,7 @@ class SpanQueries(pt.Transformer):
         text_field: the column of text, or several, joined by a space.
 
     Raises:
-        ValueError: for n < 1.
+        ValueError: unless n is a whole number of at least 1.
 
     Example::
 
@@ -126,8 +126,8 @@ class SpanQueries(pt.Transformer):
         seed: int = 42,
         text_field: str | list[str] = "text",
     ):
-        if n < 1:
-            raise ValueError(f"n must be at least 1, not {n}.")
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"n must be a whole number of at least 1, not {n!r}.")
         self.n = n
         self.lengths = lengths
         self.phrasings = phrasings
@@ -137,15 +137,14 @@ class SpanQueries(pt.Transformer):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add ``querygen``: ``n`` queries joined by newlines; ``""`` for a document without words."""
         texts = document_texts(inp, self.text_field, self)
-        queries = [self._queries(str(docno), text) for docno, text in zip(inp["docno"], texts, strict=True)]
-        return inp.assign(**{QUERYGEN: pd.Series(queries, index=inp.index, dtype=object)})
+        return with_queries(inp, [self._queries(str(d), text) for d, text in zip(inp["docno"], texts, strict=True)])
 
-    def _queries(self, docno: str, text: str) -> str:
+    def _queries(self, docno: str, text: str) -> list[str]:
         words = text.split()
         if not words:
-            return ""
+            return []
         rng = random.Random(hashlib.sha256(f"{self.seed}\0{docno}".encode()).digest())
-        return "\n".join(self._query(words, rng) for _ in range(self.n))
+        return [self._query(words, rng) for _ in range(self.n)]
 
     def _query(self, words: list[str], rng: random.Random) -> str:
         phrasings = self.phrasings

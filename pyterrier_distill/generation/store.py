@@ -16,9 +16,9 @@ import pyterrier as pt
 
 from ..backends.base import Usage
 from ..checkpoints import versions
-from ..labels.identity import difference, identity
+from ..labels.identity import difference
 from ..labels.storage import CLAIMS, is_remote, storage
-from .queries import QUERYGEN_SCORE, lines_of, with_queries
+from .queries import QUERYGEN_SCORE, lines_of, stages_of, with_queries
 
 if TYPE_CHECKING:
     from .caching import CachedQueryGen
@@ -27,7 +27,7 @@ META = "pt_meta.json"
 MANIFEST = "manifest.json"
 QUERIES = "queries"
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{32})\.jsonl")
-#: The text's digest, the queries, and their scores (None where not known).
+#: The text's digest, the queries (``""`` where one was filtered out), and their scores (None where not known).
 _Entry = tuple[str, list[str], list[float | None]]
 
 
@@ -126,7 +126,8 @@ class QueryStore(pt.Artifact):
             batch_size: documents of one commit: what is lost when a process is killed.
 
         Raises:
-            ValueError: if the store's queries were made by another one, naming the setting; or for an impossible size.
+            ValueError: if the store's queries were made by another one, naming the setting; for an impossible size; or
+                for a generator that needs all documents at once, such as ``TopQueries``.
         """
         from .caching import CachedQueryGen
 
@@ -137,22 +138,28 @@ class QueryStore(pt.Artifact):
         for folder in ("", QUERIES):
             self.files.sweep(folder)
 
-    def agree(self, generator: pt.Transformer) -> None:
-        """Check that the store's queries come from ``generator``, or may.
+    def agree(self, described: Any) -> None:
+        """Check that the store's queries come from a generator, or may.
+
+        Args:
+            described: the generator's identity.
 
         Raises:
             ValueError: naming the setting that differs.
         """
         manifest = self.manifest
-        told = difference(manifest["generator"], _plain(identity(generator))) if manifest else None
+        told = difference(manifest["generator"], _plain(described)) if manifest else None
         if told is not None:
             raise ValueError(f"{self.files} was made by another generator: {told}. Give this one a path of its own.")
 
-    def commit(self, generator: pt.Transformer, made: pd.DataFrame, digests: Sequence[str], usage: Usage) -> None:
+    def commit(
+        self, generator: pt.Transformer, described: Any, made: pd.DataFrame, digests: Sequence[str], usage: Usage
+    ) -> None:
         """Keep what ``generator`` made.
 
         Args:
             generator: for the manifest.
+            described: its identity before it was asked anything: some generators count.
             made: D frame with ``querygen``, whole documents.
             digests: of their texts.
             usage: what they have cost.
@@ -161,9 +168,10 @@ class QueryStore(pt.Artifact):
         scores = lines["query_score"] if "query_score" in lines.columns else np.full(len(lines), np.nan)
         queries: list[list[str]] = [[] for _ in range(len(made))]
         values: list[list[float | None]] = [[] for _ in range(len(made))]
-        for row, query, score in zip(lines["row"], lines["query"], scores, strict=True):
-            queries[row].append(query)
-            values[row].append(float(score) if math.isfinite(score) else None)
+        for row, line, query, score in zip(lines["row"], lines["line"], lines["query"], scores, strict=True):
+            empty = line - len(queries[row])  # places of queries that were filtered out: they count in others' qids
+            queries[row] += [""] * empty + [query]
+            values[row] += [None] * empty + [float(score) if math.isfinite(score) else None]
         rows: list[dict[str, Any]] = [{"usage": usage.as_dict()}]
         rows += [
             {"docno": str(docno), "text": digest, "queries": q, "scores": v}
@@ -171,18 +179,18 @@ class QueryStore(pt.Artifact):
         ]
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         with self.files.claimed("commit", wait=True):
-            self._create(generator)
+            self._create(generator, described)
             number = 1 + max((int(name[:8]) for name in self.files.names(QUERIES) if _NAME.fullmatch(name)), default=-1)
             name = f"{number:08d}-{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
             self.files.write(f"{QUERIES}/{name}", content)
 
-    def _create(self, generator: pt.Transformer) -> None:
+    def _create(self, generator: pt.Transformer, described: Any) -> None:
         """Write the two descriptions, if they are not there. The meta file says that this is a store: last."""
-        self.agree(generator)
+        self.agree(described)
         about = {
-            "generator": identity(generator),
+            "generator": described,
             "reads": repr(generator),
-            "example_qids": list(getattr(generator, "example_qids", [])),
+            "example_qids": [qid for stage in stages_of(generator) for qid in getattr(stage, "example_qids", [])],
             "versions": versions(),
         }
         hint = {"package_hint": self.ARTIFACT_PACKAGE_HINT}

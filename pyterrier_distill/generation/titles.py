@@ -16,13 +16,16 @@ from .queries import check_text_field, document_texts, with_queries
 _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[^a-z\s])|(?<=[。！？])|\n\s*\n")
 
 
+_WORD = re.compile(r"[^\W_]")
+
+
 class TitleQueries(pt.Transformer):
     """D → D with ``querygen``: the title of each document, or the first sentence of its text, as its one query.
 
     The simplest baseline of generated queries; what weakly supervised retrievers are trained on (title, body).
 
     Args:
-        title_field: the column of titles; None = first sentences. Documents whose title is empty give their first
+        title_field: the column of titles; None = first sentences. Documents whose title has no words give their first
             sentence.
         max_words: a longer one is cut.
         text_field: the column of text, or several, joined by a space.
@@ -48,8 +51,11 @@ class TitleQueries(pt.Transformer):
             check_text(inp, [self.title_field])
         texts = document_texts(inp, self.text_field, self)
         titles = [""] * len(texts) if self.title_field is None else inp[self.title_field].tolist()
-        chosen = [title if title.split() else first_sentence(text) for title, text in zip(titles, texts, strict=True)]
+        chosen = [
+            title if _WORD.search(title) else first_sentence(text) for title, text in zip(titles, texts, strict=True)
+        ]
         queries = [first_words(" ".join(text.split()), self.max_words).rstrip(" .") for text in chosen]
+        queries = [query if _WORD.search(query) else "" for query in queries]
         return with_queries(inp, [[query] if query else [] for query in queries])
 
     __repr__ = pta.transformer_repr

@@ -13,8 +13,12 @@ import pyterrier as pt
 from ..corpora.first_stage import bm25
 from ..corpora.loading import read_documents
 from ..distiller import Distiller
-from ..generation.queries import explode_queries
+from ..frames import LABEL
+from ..generation.queries import explode_queries, positives, stages_of
 from ..generation.spans import SpanQueries
+from ..generation.store import QueryStore
+from ..generation.synthetic import SyntheticQueryGen
+from ..labels.identity import hash_frame
 from ..labels.store import LabelStore
 from ..losses import Loss, RankNet
 from .iterative import labelling
@@ -36,15 +40,20 @@ def adapt(
 ) -> Any:
     """Train a student for a collection: queries, candidates, labels, training (InRanker §3; PairDistill §6.2).
 
-    No judgement is read. Run again after whatever stopped it, it goes on: labels are stored, training resumes.
+    No judgement is read: losses and samplers that need some take each generated query's own document as relevant to it.
+    Run again after whatever stopped it, it goes on: a language model's queries and the labels are stored, training
+    resumes.
 
     Args:
         student: what is trained, in place.
         teacher: R → R with label columns; any other re-ranker's scores become ``teacher_score``.
         dataset: the collection: a PyTerrier dataset, its name, or a D frame with ``docno`` and ``text``.
-        path: a directory for index, labels and checkpoints.
+        path: a directory for index, queries, labels and checkpoints.
         topics: unlabelled queries of the domain, Q frame; None = queries are generated.
-        generator: D → D with ``querygen``; None = five spans of every document.
+        generator: D → D with ``querygen``; None = five spans of every document. What a
+            :class:`~pyterrier_distill.SyntheticQueryGen`, or a pipeline with one, writes is kept in a store in
+            ``path``; any other generator writes anew each time, unless it is a
+            :meth:`~pyterrier_distill.QueryStore.cache`.
         filters: R → R (or Q → Q) behind the generated queries.
         candidates: Q → R with text; None = BM25's first ``depth`` documents.
         depth: documents that the teacher sees of a query.
@@ -56,24 +65,41 @@ def adapt(
         ``student``.
 
     Raises:
-        ValueError: for a collection without texts, or queries that find nothing.
+        ValueError: for a collection without texts, settings of generated queries beside given ones, filters that leave
+            no queries, or queries that find nothing.
     """
+    if topics is not None and (generator is not None or filters is not None):
+        raise ValueError("with topics= no queries are generated: leave generator= and filters= out.")
     path = Path(path)
     documents = read_documents(dataset)
+    if loss is None:
+        loss = RankNet(temperature=0.05) if getattr(student, "scores_cosines", False) else RankNet()
+    qrels = None
     if topics is None:
-        generated = explode_queries()((generator or SpanQueries(n=5))(documents))
-        topics = (filters(generated) if filters is not None else generated)[["qid", "query"]]
+        generator = generator or SpanQueries(n=5)
+        if any(isinstance(stage, SyntheticQueryGen) for stage in stages_of(generator)):
+            generator = QueryStore(path / "queries").cache(generator)
+        generated = explode_queries()(generator(documents))
+        left = filters(generated) if filters is not None else generated
+        if not len(left):
+            raise ValueError(f"no queries to train on: {len(generated)} were generated, and the filters leave none.")
+        topics = left[["qid", "query"]]
+        if LABEL in loss.columns() or getattr(settings.get("sampler"), "reads_judgements", False):
+            qrels = positives(generated[generated["qid"].isin(topics["qid"])])
     if candidates is None:
-        first = bm25(path / "bm25", documents.to_dict("records"), num_results=depth)
+        content = hash_frame(documents[["docno", "text"]])  # other documents, another index
+        first = bm25(path / f"bm25-{content}", documents.to_dict("records"), num_results=depth)
         candidates = first >> pt.apply.generic(
             lambda found: found.merge(documents[["docno", "text"]], on="docno", how="left"), required_columns=["docno"]
         )
     labels = LabelStore(path / "labels")
     cached = LabelStore(path / "answers").cache(teacher)
     chosen: Mapping[str, Any] = {"checkpoints": path / "training", **settings}
-    if loss is None:
-        loss = RankNet(temperature=0.05) if getattr(student, "scores_cosines", False) else RankNet()
     distiller = Distiller(student, loss, **chosen)
-    labels.build(labelling(candidates % depth, cached, distiller), topics, with_text=True, batch_size=1024)
-    distiller.fit(labels)
+    verbose = bool(settings.get("verbose", True))
+    pipeline = labelling(candidates % depth, cached, distiller)
+    labels.build(pipeline, topics, with_text=True, batch_size=1024, verbose=verbose)
+    if not labels.documents:
+        raise ValueError(f"none of {len(topics)} queries finds a document: check topics and candidates.")
+    distiller.fit(labels, qrels)
     return student

@@ -161,6 +161,9 @@ class IterativeDistiller(pt.Estimator):
             raise ValueError("validation needs both: topics_va and qrels_va.")
         if qrels_va is not None:
             qrels_va = frames.check_qrels(qrels_va)
+            judged = qrels_va.loc[qrels_va["label"] > 0, "qid"].astype(str)
+            if not judged.isin(topics_va["qid"].astype(str)).any():
+                raise ValueError("qrels_va judge no document of any query of topics_va relevant: check their qids.")
         self.rounds_ = []
         candidates = self._candidates()
         best = self._measured(0, candidates, topics_va, qrels_va, queries=0, asked=0)
@@ -205,8 +208,12 @@ class IterativeDistiller(pt.Estimator):
         teacher = LabelStore(Path(self.path) / "answers").cache(self.teacher)
         known = teacher.store.documents
         store = LabelStore(Path(self.path) / f"round-{number}" / "labels")
-        if len(store) < len(topics) or set(store.qids()) != set(topics["qid"].astype(str)):
-            store.build(labelling(candidates, teacher, self.distiller), topics, with_text=True, verbose=self.verbose)
+        store.build(labelling(candidates, teacher, self.distiller), topics, with_text=True, verbose=self.verbose)
+        if strange := set(store.qids()) - set(topics["qid"].astype(str)):
+            raise ValueError(
+                f"{store.path} holds labels of {len(strange)} queries that the topics do not: rounds of other queries"
+                " need a path of their own."
+            )
         return store, teacher.store.documents - known
 
     def _measured(

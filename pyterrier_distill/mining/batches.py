@@ -214,6 +214,11 @@ class Batches:
     def _filtered(self, both: pd.DataFrame, positives: pd.DataFrame) -> pd.DataFrame:
         filtered = self.miner.false_negatives(both)
         frames.require_columns(filtered, ["qid", "docno", LABEL], reader="NegativeMiner", context=self.miner)
+        given = set(zip(both["qid"], both["docno"], strict=True))
+        foreign = [pair for pair in zip(filtered["qid"], filtered["docno"], strict=True) if pair not in given]
+        if foreign or filtered.duplicated(["qid", "docno"]).any():
+            shown = f", such as {foreign[0]}" if foreign else ""
+            raise ValueError(f"{self.miner.false_negatives!r} must remove rows only, but gave new ones{shown}.")
         if int((filtered[LABEL] > 0).sum()) != len(positives):
             raise ValueError(
                 f"{self.miner.false_negatives!r} must remove negatives only, but of {len(positives)} positives"
@@ -271,6 +276,6 @@ def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
     """Ranks as the rows stand in each query, from 0; scores that say the same."""
     ranks = rows.groupby("qid", sort=False).cumcount().to_numpy(dtype=int)
     kept = [c for c in rows.columns if c not in WRITTEN]
-    return rows.assign(rank=ranks, score=-ranks.astype(float))[
+    return rows.assign(rank=ranks, score=0.0 - ranks)[
         [*kept, *(c for c in WRITTEN if c in rows.columns or c in ("score", "rank"))]
     ]

@@ -14,6 +14,7 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import frames
+from ..ids import check_ids
 from ..samplers import log_weights, weighted_order
 from ..teachers.base import incoming_order
 
@@ -126,6 +127,7 @@ def retrieve(
         raise ValueError(f"the retriever {retriever!r} gives no {missing[0]}: it must turn queries into results.")
     if not len(found):
         return {}, text_field in found.columns
+    check_ids(found, ["qid", "docno"], f"the results of {retriever!r}")
     frames.check_numbers(found, "score")
     tells = text_field in found.columns
     place = incoming_order(found)

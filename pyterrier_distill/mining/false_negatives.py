@@ -12,7 +12,8 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from .. import frames
-from ..frames import LABEL, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
+from ..frames import LABEL, TEACHER_PREFS, TEACHER_SCORE
+from ..ids import check_ids
 from ..teachers.base import check_label
 from .candidates import Limits
 
@@ -45,7 +46,7 @@ class FalseNegativeFilter(pt.Transformer):
 
     * a teacher's score (a cross-encoder, an LLM asked yes or no, a dense model): with ``max_ratio``, ``margin``,
       ``threshold``, or several of them. A candidate goes if its score is *above* a limit; at the limit it stays.
-      Columns whose name begins with ``teacher_rank`` count as minus the rank, and take a margin only:
+      ``rank``, and columns whose name begins with ``teacher_rank``, count as minus the rank, and take a margin only:
       ``margin=0`` removes what is ranked above the positive.
     * a verdict between two documents (an LLM asked which one is better): with ``preference``. A candidate goes if
       P(candidate ≻ positive) is *at least* that. The teacher is asked about pairs of a candidate and a positive only.
@@ -104,7 +105,7 @@ class FalseNegativeFilter(pt.Transformer):
             raise ValueError(f"preference must be above 0 and at most 1, not {preference!r}.")
         if against not in ("best", "worst"):
             raise ValueError(f"against must be 'best' or 'worst', not {against!r}.")
-        if (column or "").startswith(TEACHER_RANK) and given != [False, True, False]:
+        if frames.holds_ranks(column or "") and given != [False, True, False]:
             raise ValueError(f"{column!r} holds ranks: give a margin, and nothing else.")
         if teacher is not None and column is not None:
             check_label(column)
@@ -147,6 +148,7 @@ class FalseNegativeFilter(pt.Transformer):
         with pt.validate.any(inp, context=self) as v:
             for columns in self._modes():
                 v.result_frame([LABEL, *columns])
+        check_ids(inp, ["qid", "docno"])
         frames.check_unique(inp)
         frames.check_numbers(inp, LABEL)
 
@@ -210,7 +212,7 @@ class FalseNegativeFilter(pt.Transformer):
         """Which rows go, and of which nothing is known: bool ``[n]`` each."""
         if self.teacher is None:
             frames.check_numbers(labelled, self.label_column)
-        sign = -1.0 if self.label_column.startswith(TEACHER_RANK) else 1.0
+        sign = -1.0 if frames.holds_ranks(self.label_column) else 1.0
         scores = sign * labelled[self.label_column].to_numpy(dtype=float, na_value=np.nan)
         candidate = ~(labelled[LABEL].to_numpy() > 0)
         rules = Limits(self.max_ratio, self.margin, self.threshold)

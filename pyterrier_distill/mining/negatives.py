@@ -15,6 +15,7 @@ import pyterrier as pt
 
 from .. import frames
 from ..frames import LABEL
+from ..ids import check_ids
 from ..teachers.base import incoming_order
 from ..texts import text_source
 from .batches import WRITTEN, Batches, named_retrievers, scorers_of
@@ -72,7 +73,8 @@ class NegativeMiner(pt.Transformer):
             ``"log_uniform"`` with weights 1 / rank, both preferring early ranks. Ranks from 1, among the candidates
             that are left.
         skip: leave out documents among the first so many of any retriever, where false negatives are most frequent.
-        exclude: judgements; documents with label > 0 are never negatives, nor are the input's positives.
+        exclude: judgements; documents with label > 0 are never negatives, nor are the input's positives. Where it
+            judges none of the queries, that is logged.
         max_score_ratio: leave out documents with more than this share of the best positive's score in any retriever's
             list; 0.95 is customary for cosines. Refused where the positive's score is not above 0.
         margin: leave out documents that score above the best positive's score less this, in the retriever's unit.
@@ -93,8 +95,8 @@ class NegativeMiner(pt.Transformer):
         verbose: whether to show progress.
 
     Raises:
-        ValueError: for impossible settings; when transforming, if a retriever's score is not finite, or texts are
-            missing in some rows.
+        ValueError: for impossible settings; when transforming, if a retriever's score is not finite, texts are missing
+            in some rows, an id is missing or a fraction, a label is a fraction, or a qid has two queries.
 
     References:
         Qu et al. 2021 (RocketQA): hard negatives and their denoising. Moreira et al. 2024 (NV-Retriever): limits.
@@ -141,6 +143,7 @@ class NegativeMiner(pt.Transformer):
         Limits(max_score_ratio, margin, max_score).check(("max_score_ratio", "margin", "max_score"))
         if exclude is not None:
             frames.check_qrels(exclude)
+            check_ids(exclude, ["qid", "docno"], "exclude")
         if false_negatives is not None and not isinstance(false_negatives, pt.Transformer):
             raise TypeError(f"false_negatives must be a transformer that removes rows, not {false_negatives!r}.")
         if text is not None:
@@ -174,13 +177,15 @@ class NegativeMiner(pt.Transformer):
             if self.exclude is not None:
                 v.query_frame(["query"], mode="queries")
         frames.check_text(inp, ["query"])
-        frames.check_unique(inp)
+        check_ids(inp, ["qid", *(["docno"] if v.mode == "positives" else [])])
+        frames.check_unique(inp.astype({"qid": str, **({"docno": str} if v.mode == "positives" else {})}))
         judged = None if self.exclude is None else frames.check_qrels(self.exclude)
         bare = inp.drop(columns=[c for c in WRITTEN if c in inp.columns]).reset_index(drop=True)
         if v.mode == "positives":
             query_columns = [c for c in bare.columns if c.startswith("q")]
             positives = self._given(bare, incoming_order(inp) if len(inp) else np.empty(0, dtype=int), judged)
         else:
+            bare = bare.drop(columns=LABEL, errors="ignore")  # of a query it says nothing
             query_columns = list(bare.columns)
             positives = self._judged_relevant(bare, judged)
         relevant = _documents(positives)
@@ -188,7 +193,12 @@ class NegativeMiner(pt.Transformer):
         if judged is not None:
             for qid, docnos in _documents(judged[judged[LABEL] > 0]).items():
                 relevant.setdefault(qid, set()).update(docnos)
-        topics = bare.drop_duplicates("qid")[query_columns]
+        topics = _topics(bare)[query_columns]
+        if judged is not None and len(topics) and not topics["qid"].astype(str).isin(judged["qid"]).any():
+            logger.warning(
+                "exclude judges none of %d queries, such as %r (it judges %s): are their ids spelt alike?",
+                len(topics), topics["qid"].iloc[0], repr(judged["qid"].iloc[0]) if len(judged) else "none",
+            )  # fmt: skip
         before = copy.copy(self.counts)
         with_positive = topics["qid"].astype(str).isin(known).to_numpy()
         self.counts.without_positive += int((~with_positive).sum())
@@ -221,6 +231,9 @@ class NegativeMiner(pt.Transformer):
         if LABEL in rows.columns:
             frames.check_numbers(rows, LABEL)
             labels = rows[LABEL]
+            if (labels % 1 != 0).any():
+                bad = labels[labels % 1 != 0].iloc[0]
+                raise ValueError(f"the column {LABEL!r} must hold whole numbers, but holds {bad}: above 0 = relevant.")
         elif judged is not None:
             keys = pd.MultiIndex.from_frame(rows[["qid", "docno"]])
             labels = judged.set_index(["qid", "docno"])[LABEL].reindex(keys).fillna(1)
@@ -267,6 +280,19 @@ class NegativeMiner(pt.Transformer):
 
     def __hash__(self) -> int:
         return hash(repr(self))
+
+
+def _topics(rows: pd.DataFrame) -> pd.DataFrame:
+    """The first row of each query.
+
+    Raises:
+        ValueError: if rows of one qid have different queries.
+    """
+    named = rows[["qid", "query"]].astype({"qid": str}).drop_duplicates()["qid"]
+    twice = named[named.duplicated().to_numpy()]
+    if len(twice):
+        raise ValueError(f"the qid {twice.iloc[0]!r} has several queries ({len(twice)} such): give each its own qid.")
+    return rows.loc[named.index]
 
 
 def _documents(rows: pd.DataFrame) -> dict[str, set[str]]:

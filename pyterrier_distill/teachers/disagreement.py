@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
-from ..frames import TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
+from ..frames import TEACHER_PREFS, TEACHER_SCORE
 from .base import incoming_order
 
 HOW = ("preference", "inversion")
@@ -22,8 +22,8 @@ def disagreement(frame: pd.DataFrame, student: str = "score", teacher: str = TEA
     Args:
         frame: an R frame.
         student: the column of the student's scores, higher = better.
-        teacher: the column of the teacher's; one whose name begins with ``teacher_rank`` holds ranks, lower = better,
-            and so may ``student``.
+        teacher: the column of the teacher's; ``rank``, and one whose name begins with ``teacher_rank``, holds ranks,
+            lower = better, and so may ``student``.
 
     Raises:
         MissingLabelError: if a column is missing.
@@ -78,7 +78,7 @@ def pair_disagreement(
         raise ValueError(f"how must be 'preference' or 'inversion', not {how!r}.")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature!r}.")
-    if how == "preference" and any(column.startswith(TEACHER_RANK) for column in (student, teacher)):
+    if how == "preference" and (frames.holds_ranks(student) or frames.holds_ranks(teacher)):
         raise ValueError("ranks tell no preferences: use how='inversion', or a column of scores.")
     frames.require_columns(frame, ["qid", "docno", student, teacher], reader="pair_disagreement()")
     frames.check_unique(frame)
@@ -110,7 +110,7 @@ def disagreement_columns(student: str = "score", teacher: str = TEACHER_SCORE, *
 def _scores(frame: pd.DataFrame, column: str) -> np.ndarray:
     """Higher = better."""
     values = frame[column].to_numpy(dtype=float)
-    return -values if column.startswith(TEACHER_RANK) else values
+    return -values if frames.holds_ranks(column) else values
 
 
 def _ranks(frame: pd.DataFrame, column: str) -> np.ndarray:
