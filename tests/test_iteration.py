@@ -241,7 +241,8 @@ def test_what_cannot_be_adapted_to_is_told(tiny, documents, topics, tmp_path):
         ptd.adapt(None, Counting(), pd.concat([documents, documents.head(1).assign(text="x")]), tmp_path / "a")
     with pytest.raises(ValueError, match="none of 2 queries finds a document"):
         unknown = topics.head(2).assign(query=["qqq", "zzz"])
-        ptd.adapt(None, Counting(), documents, tmp_path / "b", topics=unknown, **SETTINGS)
+        student = ptd.BiEncoder(tiny, **FP32)
+        ptd.adapt(student, Counting(), documents, tmp_path / "b", topics=unknown, **SETTINGS)
 
 
 def test_rounds_of_other_queries_need_another_path(tiny, topics, judged, search, tmp_path):
