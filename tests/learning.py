@@ -1,4 +1,7 @@
-"""Training of tiny students, shared by tests."""
+"""Training of tiny students and a teacher for it, shared by tests."""
+
+import numpy as np
+import pyterrier as pt
 
 import pyterrier_distill as ptd
 
@@ -9,3 +12,20 @@ def fitted(student, loss, frame, qrels=None, **settings):
     distiller = ptd.Distiller(student, loss, dropout=0.0, **{**defaults, **settings})
     distiller.fit(frame, qrels)
     return distiller
+
+
+class Counting(pt.Transformer):
+    """A teacher that likes documents which share letters with the query, and counts what it is asked."""
+
+    schematic = {"label": "Counting"}
+
+    def __init__(self):
+        self.asked = []
+
+    def transform(self, inp):
+        self.asked += list(zip(inp["query"], inp["docno"]))
+        shared = [len(set(q) & set(t)) / len(set(q) | set(t)) for q, t in zip(inp["query"], inp["text"])]
+        return pt.model.add_ranks(inp.assign(score=np.array(shared)))
+
+    def __repr__(self):
+        return "Counting()"

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
+from learning import Counting
 
 import pyterrier_distill as ptd
 
@@ -90,23 +91,6 @@ def test_losses_without_a_teachers_order_are_refused(tiny):
             ptd.Distiller(ptd.CrossEncoder(tiny, **FP32), loss, sampler=ptd.ListSampler(2, strategy="disagreement"))
 
 
-class Letters(pt.Transformer):
-    """A teacher that likes documents which share letters with the query, and counts what it is asked."""
-
-    schematic = {"label": "Letters"}
-
-    def __init__(self):
-        self.asked = []
-
-    def transform(self, inp):
-        self.asked += list(zip(inp["query"], inp["docno"]))
-        shared = [len(set(q) & set(t)) / len(set(q) | set(t)) for q, t in zip(inp["query"], inp["text"])]
-        return pt.model.add_ranks(inp.assign(score=np.array(shared)))
-
-    def __repr__(self):
-        return "Letters()"
-
-
 @pytest.fixture
 def candidates(documents):
     topics = pd.DataFrame({"qid": ["a", "b", "c"], "query": ["red dog", "blue bird sings", "tree"]})
@@ -115,7 +99,7 @@ def candidates(documents):
 
 def test_rounds_rank_with_the_student_as_it_is(tiny, documents, candidates, tmp_path):
     topics, everything = candidates
-    student, teacher = ptd.CrossEncoder(tiny, **FP32), Letters()
+    student, teacher = ptd.CrossEncoder(tiny, **FP32), Counting()
     sampler = ptd.ListSampler(4, strategy="disagreement")
     distiller = ptd.Distiller(student, ptd.RankNet(), sampler=sampler, epochs=6, **SETTINGS)
     order = {1: student(everything(topics)).sort_values(["qid", "rank"])["docno"].tolist()}
@@ -139,7 +123,7 @@ def test_adapting_looks_there_too(tiny, documents, candidates, seen, tmp_path):
     before = student(everything(topics))
     sampler = ptd.ListSampler(4, strategy="disagreement")
     ptd.adapt(
-        seen(student), Letters(), documents, tmp_path / "a", topics=topics, candidates=everything, sampler=sampler,
+        seen(student), Counting(), documents, tmp_path / "a", topics=topics, candidates=everything, sampler=sampler,
         **SETTINGS,
     )  # fmt: skip
     assert all(len(docnos) == 4 for docnos in seen.drawn)

@@ -9,29 +9,13 @@ import pyterrier_dr
 import pytest
 import torch
 from generating import Telling, document_of
+from learning import Counting
 
 import pyterrier_distill as ptd
 from pyterrier_distill.backends.completions import Completion
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 SETTINGS = {"precision": "fp32", "verbose": False, "dropout": 0.0, "learning_rate": 2e-3, "queries_per_batch": 8}
-
-
-class Counting(pt.Transformer):
-    """A teacher that likes documents which share letters with the query, and counts what it is asked."""
-
-    schematic = {"label": "Counting"}
-
-    def __init__(self):
-        self.asked = []
-
-    def transform(self, inp):
-        self.asked += list(zip(inp["query"], inp["docno"]))
-        shared = [len(set(q) & set(t)) / len(set(q) | set(t)) for q, t in zip(inp["query"], inp["text"])]
-        return pt.model.add_ranks(inp.assign(score=np.array(shared)))
-
-    def __repr__(self):
-        return "Counting()"
 
 
 @pytest.fixture
