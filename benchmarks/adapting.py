@@ -49,7 +49,7 @@ def adapted(site: Site, begin: ptd.BiEncoder, name: str, seed: int, *, steps: in
     settings = {"steps": steps, "learning_rate": rate, "queries_per_batch": options.queries_per_batch, "dropout": 0.0}
     started = time.perf_counter()
     ptd.adapt(
-        student, site.teacher, site.collection.documents, site.directory / name.replace(", ", "-").replace(" ", "-"),
+        student, site.teacher, site.collection.name, site.directory / name.replace(", ", "-").replace(" ", "-"),
         candidates=site.candidates(original), depth=options.depth, loss=loss, seed=seed, checkpoints=None,
         verbose=False, **queries, **settings,
     )  # fmt: skip

@@ -174,6 +174,15 @@ def test_collections_are_read_by_name():
         read_documents("nowhere")
 
 
+def test_titles_of_a_collection_can_be_queries(collections, tmp_path):
+    from pyterrier_distill.corpora.loading import read_documents
+
+    titled = read_documents(f"folder:{collections / 'cacm'}")
+    assert titled["title"][0] == "Preliminary Report-International Algebraic Language" == titled["text"][0]
+    assert ptd.TitleQueries()(titled)["querygen"][0] == "Preliminary Report-International Algebraic Language"
+    assert list(read_documents(f"folder:{collections / 'medline'}").columns) == ["docno", "text"]  # has none
+
+
 def test_adapting_to_given_queries_and_candidates(tiny, documents, topics, tmp_path):
     everything = pt.Transformer.from_df(topics.merge(documents, how="cross").assign(score=0.0, rank=0))
     student = ptd.CrossEncoder(tiny, **FP32)

@@ -45,7 +45,7 @@ def load_collection(name: str) -> Collection:
     name = _ALIASES.get(name, name)
     dataset = _dataset(name)
     try:
-        rows = _texts(dataset)
+        rows = [row[:2] for row in _texts(dataset)]
         topics = _topics(dataset)
         qrels = dataset.get_qrels()
     except (NotImplementedError, AttributeError) as error:  # how PyTerrier's datasets say that a part is missing
@@ -76,13 +76,13 @@ def _dataset(name: str) -> Any:
 
 
 def read_documents(dataset: Any) -> pd.DataFrame:
-    """The documents of a collection, title and text joined; no judgements needed.
+    """The documents of a collection; no judgements needed.
 
     Args:
         dataset: a PyTerrier dataset, its name, or a D frame.
 
     Returns:
-        D frame: ``docno``, ``text``.
+        D frame: ``docno``, ``text``, in which the title comes first, and ``title`` where the collection has titles.
 
     Raises:
         ValueError: if there are none, a frame lacks a column or an id, or a document has two texts.
@@ -96,21 +96,31 @@ def read_documents(dataset: Any) -> pd.DataFrame:
             raise ValueError(f"document {documents['docno'][twice].iloc[0]!r} has two texts ({int(twice.sum())} such).")
     else:
         dataset = _dataset(dataset) if isinstance(dataset, str) else dataset
-        documents = pd.DataFrame(_texts(dataset), columns=["docno", "text"])
+        documents = pd.DataFrame(_texts(dataset), columns=["docno", "text", "title"])
+        if not documents["title"].any():
+            documents = documents.drop(columns="title")
     if len(documents) == 0:
         raise ValueError(f"{dataset!r} has no documents.")
     return documents.reset_index(drop=True)
 
 
-def _texts(dataset: Any) -> list[tuple[str, str]]:
+def _texts(dataset: Any) -> list[tuple[str, str, str]]:
+    """docno, title and text joined, title or ``""`` of each document."""
     if hasattr(dataset, "irds_ref"):
         reference = dataset.irds_ref()
         if not reference.has_docs():
             raise ValueError(f"{dataset!r} has no documents.")
-        return [(document.doc_id, document.default_text().strip()) for document in reference.docs_iter()]
+        return [
+            (document.doc_id, document.default_text().strip(), getattr(document, "title", None) or "")
+            for document in reference.docs_iter()
+        ]
     fields = ("title", "text")
     return [
-        (document["docno"], " ".join(document[field] for field in fields if document.get(field)).strip())
+        (
+            document["docno"],
+            " ".join(document[field] for field in fields if document.get(field)).strip(),
+            document.get("title") or "",
+        )
         for document in dataset.get_corpus_iter(verbose=False)
     ]
 

@@ -88,7 +88,8 @@ def adapt(
             qrels = positives(generated[generated["qid"].isin(topics["qid"])])
     if candidates is None:
         content = hash_frame(documents[["docno", "text"]])  # other documents, another index
-        first = bm25(path / f"bm25-{content}", documents.to_dict("records"), num_results=depth)
+        records = documents[["docno", "text"]].to_dict("records")
+        first = bm25(path / f"bm25-{content}", records, num_results=depth)
         candidates = first >> pt.apply.generic(
             lambda found: found.merge(documents[["docno", "text"]], on="docno", how="left"), required_columns=["docno"]
         )
