@@ -1,7 +1,7 @@
 """Which modes of a USTAD must be trained for which to rank well: the seven subsets of the paper's Table 1.
 
-Trains one checkpoint on lists of a relevant document and negatives (BM25's, as far as it finds any, else random ones),
-once for each subset of modes and seed, and re-ranks BM25's top of the test queries in every mode. Rows that are in
+Trains one checkpoint on lists of a relevant document and negatives (BM25's, as far as it finds any, and random ones: a
+sentence encoder that meets hard negatives only does not learn to read pairs), once for each subset of modes and seed, and re-ranks BM25's top of the test queries in every mode. Rows that are in
 --out already are not made again.
 """
 
@@ -37,6 +37,7 @@ parser.add_argument("--seeds", type=int, nargs="+", default=[1])
 parser.add_argument("--steps", type=int, default=100)
 parser.add_argument("--queries-per-batch", type=int, default=8)
 parser.add_argument("--negatives", type=int, default=5)
+parser.add_argument("--random-negatives", type=int, default=3, help="how many of them are random")
 parser.add_argument("--negatives-depth", type=int, default=100, help="of the BM25 ranking they are drawn from")
 parser.add_argument("--learning-rate", type=float, default=5e-5)
 parser.add_argument("--match", type=float, default=0.1, help="weight of ScoreMatch() where several modes are trained")
@@ -69,7 +70,7 @@ def training_lists(seed: int) -> pd.DataFrame:
     for n, qid in enumerate(drawn):
         known = set(relevant[qid])
         pool = [docno for docno in ranked.get(qid, []) if docno not in known]
-        negatives = rng.sample(pool, min(options.negatives, len(pool)))
+        negatives = rng.sample(pool, min(options.negatives - options.random_negatives, len(pool)))
         while len(negatives) < options.negatives:
             docno = rng.choice(docnos)
             if docno not in known and docno not in negatives:
