@@ -1,6 +1,6 @@
 """Which modes of a USTAD must be trained for which to rank well: the seven subsets of the paper's Table 1.
 
-Trains one checkpoint on lists of a relevant document and negatives, for each subset of modes and each seed, and re-ranks
+Trains one checkpoint on lists of a relevant document and negatives, for each subset of modes and seed, and re-ranks
 BM25's top of the test queries in every mode. Negatives are BM25's, as far as it finds any, and random ones: a sentence
 encoder that meets hard negatives only does not learn to read pairs. Rows that are in --out already are not made again.
 """
