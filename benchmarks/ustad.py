@@ -41,7 +41,7 @@ parser.add_argument("--random-negatives", type=int, default=3, help="how many of
 parser.add_argument("--negatives-depth", type=int, default=100, help="of the BM25 ranking they are drawn from")
 parser.add_argument("--learning-rate", type=float, default=5e-5)
 parser.add_argument("--match", type=float, default=0.1, help="weight of ScoreMatch() where several modes are trained")
-parser.add_argument("--late-scale", type=float, default=0.1, help="of late scores, which are sums over tokens")
+parser.add_argument("--late-scale", type=float, default=0.02, help="of late scores, which are sums over tokens")
 parser.add_argument("--query-length", type=int, default=32, help="tokens")
 parser.add_argument("--max-length", type=int, default=160, help="tokens of query and document")
 parser.add_argument("--precision", default="auto")
