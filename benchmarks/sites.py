@@ -41,7 +41,7 @@ class Site:
         self.lexical = ptd.bm25(self.directory / "bm25", documents, num_results=100)
         self.index = pyterrier_dr.FlexIndex(str(self.directory / "teacher.flex"), verbose=False)
         if not self.index.built():
-            (original >> self.index).index(documents)
+            (original >> self.index.indexer(mode="overwrite")).index(documents)  # also over one that was not finished
         self.teacher = ptd.BiEncoder(original, doc_index=self.index)
         texts = collection.documents[["docno", "text"]]
         self.text = pt.apply.generic(lambda found: found.merge(texts, on="docno"), required_columns=["docno"])
