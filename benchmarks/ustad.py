@@ -52,6 +52,8 @@ parser.add_argument("--out")
 options = parser.parse_args()
 if unknown := {mode for subset in options.modes for mode in subset.split("+")} - set(MODES):
     parser.error(f"no such modes: {', '.join(sorted(unknown))}; name some of {', '.join(SUBSETS)}")
+if not 0 <= options.random_negatives <= options.negatives:
+    parser.error("--random-negatives is how many of --negatives are random: between 0 and that.")
 subsets = ["+".join(mode for mode in MODES if mode in subset.split("+")) for subset in options.modes]
 
 
