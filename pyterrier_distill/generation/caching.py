@@ -13,7 +13,8 @@ import pyterrier_alpha as pta
 
 from ..backends.base import Usage
 from ..labels.identity import identity
-from .queries import QUERYGEN, document_texts, stages_of
+from ..pipelines import stages_of
+from .queries import QUERYGEN, document_texts
 from .store import QueryStore, written
 from .synthetic import GenerationError, SyntheticQueryGen
 

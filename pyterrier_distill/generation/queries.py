@@ -47,13 +47,6 @@ def check_text_field(text_field: str | Sequence[str]) -> str | list[str]:
     return text_field if isinstance(text_field, str) else list(text_field)
 
 
-def stages_of(generator: pt.Transformer) -> list[pt.Transformer]:
-    """The stages of a pipeline, one by one; a transformer that is none is its own only stage."""
-    if not isinstance(generator, pt.Compose):
-        return [generator]
-    return [stage for part in generator for stage in stages_of(part)]
-
-
 def with_queries(
     inp: pd.DataFrame, queries: Sequence[Sequence[str]], scores: Sequence[Sequence[float]] | None = None
 ) -> pd.DataFrame:

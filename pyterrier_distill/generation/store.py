@@ -18,7 +18,8 @@ from ..backends.base import Usage
 from ..checkpoints import versions
 from ..labels.identity import difference
 from ..labels.storage import CLAIMS, is_remote, storage
-from .queries import QUERYGEN_SCORE, lines_of, stages_of, with_queries
+from ..pipelines import stages_of
+from .queries import QUERYGEN_SCORE, lines_of, with_queries
 
 if TYPE_CHECKING:
     from .caching import CachedQueryGen

@@ -14,13 +14,14 @@ from ..corpora.first_stage import bm25
 from ..corpora.loading import read_documents
 from ..distiller import Distiller
 from ..frames import LABEL
-from ..generation.queries import explode_queries, positives, stages_of
+from ..generation.queries import explode_queries, positives
 from ..generation.spans import SpanQueries
 from ..generation.store import QueryStore
 from ..generation.synthetic import SyntheticQueryGen
 from ..labels.identity import hash_frame
 from ..labels.store import LabelStore
 from ..losses import Loss, RankNet
+from ..pipelines import stages_of
 from .iterative import labelling
 
 

@@ -79,7 +79,7 @@ class IterativeDistiller(pt.Estimator):
 
     Attributes:
         rounds_: after ``fit``, one dict a round (0 = before training): ``round``, the measure, ``queries``, ``asked``
-            (documents that the teacher was newly asked about), ``kept`` (whether its student was).
+            (documents in what each teacher was newly asked about), ``kept`` (whether its student was).
 
     References:
         PairDistill (Huang and Chen 2024) §4.3.
@@ -205,8 +205,9 @@ class IterativeDistiller(pt.Estimator):
 
     def _labelled(self, number: int, candidates: pt.Transformer, topics: pd.DataFrame) -> tuple[LabelStore, int]:
         """The store of a round, and how many documents the teacher was newly asked about."""
-        teacher = LabelStore(Path(self.path) / "answers").cache(self.teacher)
-        known = teacher.store.documents
+        answers = LabelStore(Path(self.path) / "answers")
+        teacher = answers.cache(self.teacher)
+        known = answers.documents
         store = LabelStore(Path(self.path) / f"round-{number}" / "labels")
         store.build(labelling(candidates, teacher, self.distiller), topics, with_text=True, verbose=self.verbose)
         if strange := set(store.qids()) - set(topics["qid"].astype(str)):
@@ -214,7 +215,7 @@ class IterativeDistiller(pt.Estimator):
                 f"{store.path} holds labels of {len(strange)} queries that the topics do not: rounds of other queries"
                 " need a path of their own."
             )
-        return store, teacher.store.documents - known
+        return store, answers.documents - known
 
     def _measured(
         self,

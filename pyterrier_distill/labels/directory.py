@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,23 @@ class Directory:
                 " before is intact: make room or allow writing, and build again to go on",
             ) from error
         return name
+
+    def check_writable(self) -> None:
+        """Check that there is room and leave to write, by a file of 64 KiB that goes again.
+
+        Raises:
+            OSError: if there is not.
+        """
+        probe = f"{CLAIMS}/probe-{os.getpid()}-{threading.get_ident()}"
+        try:
+            self.files.write(probe, bytes(1 << 16))
+            self.files.remove(probe)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{self} cannot be written to ({error.strerror or error}), so nothing was asked; what was committed"
+                " before is intact: make room or allow writing",
+            ) from error
 
     def open(self, name: str, folder: str = SHARDS) -> ShardFile:
         """A shard, its schema checked.

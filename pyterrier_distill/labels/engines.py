@@ -14,6 +14,7 @@ import pandas as pd
 import pyterrier as pt
 
 from ..backends.base import Usage
+from ..pipelines import stages_of
 from ..teachers.base import LabellingError
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def label(pipeline: pt.Transformer, todo: pd.DataFrame) -> Labelled:
     before = sum((teacher.usage for teacher in teachers), Usage())
     stopped: LabellingError | None = None
     frame = todo
-    for stage in _stages(pipeline):  # what a stage has finished before it failed still goes through the others
+    for stage in stages_of(pipeline):  # what a stage has finished before it failed still goes through the others
         try:
             frame = stage(frame)
         except LabellingError as error:
@@ -57,15 +58,6 @@ def label(pipeline: pt.Transformer, todo: pd.DataFrame) -> Labelled:
             frame = error.labelled
     queries = todo if stopped is None else todo[todo["qid"].isin(frame["qid"].astype(str).unique())]
     return Labelled(frame, queries, sum((teacher.usage for teacher in teachers), Usage()) - before, stopped)
-
-
-def _stages(pipeline: pt.Transformer) -> Iterator[pt.Transformer]:
-    """The stages of a pipeline, one after the other."""
-    if type(pipeline).__name__ == "Compose":
-        for stage in pipeline._transformers:
-            yield from _stages(stage)
-    else:
-        yield pipeline
 
 
 def here(pipeline: pt.Transformer) -> Engine:

@@ -124,9 +124,15 @@ class Teacher(pt.Transformer):
 class PromptTeacher(Teacher):
     """A teacher that asks one independent question a document or a pair of documents.
 
-    Subclasses say which questions a frame asks (:meth:`_questions`), put them to the model (:meth:`_ask`), and write
-    the answers into the frame (:meth:`_write`).
+    Subclasses say which questions a frame asks (:meth:`_questions`), put them to the model (:meth:`_ask`), say what
+    that costs (:meth:`_cost`), and write the answers into the frame (:meth:`_write`). An answer depends on its
+    question alone, so that it can be kept: a question is a tuple, the query's text first.
     """
+
+    #: Settings that decide which questions are asked and what becomes of the answers, but no answer.
+    asks_by: frozenset[str] = frozenset({"label", "text_field"})
+    #: The kind of label column in which a store keeps the answer to one question.
+    answers_as: str
 
     def _questions(self, inp: pd.DataFrame) -> dict[str, list[Hashable]]:
         """qid → what is asked about it; equal questions are asked once."""
@@ -136,17 +142,42 @@ class PromptTeacher(Teacher):
         """The answers."""
         raise TypeError(f"{type(self).__name__} does not ask.")
 
+    def _cost(self, questions: Sequence[Hashable]) -> Usage:
+        """What asking would cost."""
+        raise TypeError(f"{type(self).__name__} cannot estimate.")
+
     def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, Any]) -> pd.DataFrame:
         """The frame with scores, ranks and labels."""
         raise TypeError(f"{type(self).__name__} does not write.")
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Label and re-rank; every other column, the rows' order and the index stay."""
+        return self.answered(inp, self._ask)
+
+    def estimate(self, inp: pd.DataFrame) -> Usage:
+        """Calls and tokens of labelling ``inp``, without asking the model: equal questions count once."""
+        return self._cost(self.questions(inp))
+
+    def questions(self, inp: pd.DataFrame) -> list[Hashable]:
+        """What labelling ``inp`` asks, each question once, those of a query together."""
+        self._check(inp)
+        return list(dict.fromkeys(q for asked in self._questions(inp).values() for q in asked))
+
+    def answered(self, inp: pd.DataFrame, ask: Callable[[Sequence[Hashable]], Sequence[Any]]) -> pd.DataFrame:
+        """:meth:`transform`, with somebody else to answer.
+
+        Args:
+            inp: as for :meth:`transform`.
+            ask: gives the answers to n distinct questions; a :class:`BackendError` carries those that it had.
+
+        Raises:
+            LabellingError: if ``ask`` fails; it carries the queries that were finished.
+        """
         self._check(inp)
         by_query = self._questions(inp)
         questions = list(dict.fromkeys(q for asked in by_query.values() for q in asked))
         try:
-            answers = dict(zip(questions, self._ask(questions) if questions else (), strict=True))
+            answers = dict(zip(questions, ask(questions) if questions else (), strict=True))
         except BackendError as error:
             got = [None] * len(questions) if len(error.answers) != len(questions) else error.answers
             answers = {q: a for q, a in zip(questions, got, strict=True) if a is not None}

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pyterrier as pt
-import pyterrier_alpha as pta
 
 from .. import frames
 from ..frames import TEACHER_RANK, TEACHER_SCORE
-from .base import rerank
+from .base import Teacher, rerank
 
 HOW = ("zscore", "minmax", "reciprocal_rank")
 
 
-class FusedTeacher(pt.Transformer):
+class FusedTeacher(Teacher):
     """R → R: averages label columns into one, query by query, and re-ranks by it. See :func:`fuse_teachers`."""
 
     schematic = {"label": "FusedTeacher"}
@@ -68,14 +67,6 @@ class FusedTeacher(pt.Transformer):
             low, span = by_query.transform("mean"), by_query.transform(lambda v: v.std(ddof=0))
         tied = span <= 1e-12 * values.abs().clip(lower=1.0)
         return ((values - low) / span.mask(tied, 1.0)).mask(tied, 0.0)
-
-    __repr__ = pta.transformer_repr
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FusedTeacher) and repr(self) == repr(other)
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
 
 
 def fuse_teachers(

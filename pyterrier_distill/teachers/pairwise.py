@@ -77,6 +77,8 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
     """
 
     schematic = {"label": "PairwiseTeacher"}
+    answers_as = TEACHER_PREFS
+    asks_by = PromptTeacher.asks_by | {"n_pairs", "delta", "both_orders", "seed", "disagreement", "training"}
 
     def __init__(
         self,
@@ -209,6 +211,9 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
     def _ask(self, questions: Sequence[Hashable]) -> Sequence[float]:
         return [float(p) for p in self._comparer.compare(questions)]
 
+    def _cost(self, questions: Sequence[Hashable]) -> Usage:
+        return self._comparer.estimate(questions)
+
     def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, float]) -> pd.DataFrame:
         prefs: dict[tuple[Any, str], dict[str, float]] = defaultdict(dict)
         pairs = self.pairs(inp)
@@ -224,12 +229,6 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
                 prefs[qid, docnos[i]][docnos[j]] = p
         cells = [dict(prefs.get(key, {})) for key in zip(inp["qid"], inp["docno"], strict=True)]
         return rerank(inp, mean_preferences(inp, cells), **{self.label: cells})
-
-    def estimate(self, inp: pd.DataFrame) -> Usage:
-        """Calls and tokens of labelling ``inp``: equal questions count once."""
-        self._check(inp)
-        asked = self._questions(inp)
-        return self._comparer.estimate(list(dict.fromkeys(q for questions in asked.values() for q in questions)))
 
     # -- training -----------------------------------------------------------------------------------------------------
 

@@ -65,6 +65,7 @@ class PointwiseTeacher(PromptTeacher):
     """
 
     unique = False
+    answers_as = TEACHER_LOGITS
     schematic = {"label": "PointwiseTeacher", "inner_pipelines_mode": "unlinked"}
 
     def __init__(
@@ -167,11 +168,10 @@ class PointwiseTeacher(PromptTeacher):
 
         A wrapped re-ranker's tokens are not known and stay 0.
         """
+        if not isinstance(self.model, pt.Transformer):
+            return super().estimate(inp)
         self._check(inp)
-        pairs = list(dict.fromkeys(zip(inp["query"], inp[self.text_field], strict=True)))
-        if isinstance(self.model, pt.Transformer):
-            return Usage(calls=len(inp))
-        return self._scorer.estimate(pairs)
+        return Usage(calls=len(inp))
 
     def _questions(self, inp: pd.DataFrame) -> dict[str, list[Hashable]]:
         asked: dict[str, list[Hashable]] = {}
@@ -181,6 +181,9 @@ class PointwiseTeacher(PromptTeacher):
 
     def _ask(self, questions: Sequence[Hashable]) -> Sequence[np.ndarray]:
         return list(self._scorer.score(questions))
+
+    def _cost(self, questions: Sequence[Hashable]) -> Usage:
+        return self._scorer.estimate(questions)
 
     def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, np.ndarray]) -> pd.DataFrame:
         cells = [answers[pair] for pair in zip(inp["query"], inp[self.text_field], strict=True)]
