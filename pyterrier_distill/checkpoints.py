@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import fitting
 from .layers import check_layers, cut_layers, kept_layers  # noqa: F401 - callers ask here for all that shapes a model
 
 if TYPE_CHECKING:
@@ -69,28 +70,57 @@ def _on_hub(name: str, file: str) -> str | None:
         return None
 
 
-def load_sentence_transformer(name: str, kind: Any = None, **kwargs: Any) -> Any:
-    """Load a sentence-transformers or transformers checkpoint.
+def load_sentence_transformer(
+    name: str, kind: Any = None, *, max_length: int | None = None, dtype: Any = None, what: str = "model", **kwargs: Any
+) -> Any:
+    """Load a sentence-transformers or transformers checkpoint, its tokenizers fitted to it.
 
     Args:
         name: a directory or hub name.
         kind: the class that loads it; None = ``SentenceTransformer``.
+        max_length: tokens of a text; None = the checkpoint's own, and no more than it has positions.
+        dtype: of the weights; None = float32, also of half-precision checkpoints: ``precision`` says what is computed,
+            and training needs float32.
+        what: the checkpoint is expected to be, for what is said if it is not.
         **kwargs: as for that class.
 
     Raises:
         FileNotFoundError: in one line, if ``name`` is neither a directory nor to be had from the hub.
+        ValueError: if it cannot be loaded, has no vocabulary, or fewer positions than ``max_length``.
     """
     import torch
     from sentence_transformers import SentenceTransformer
 
+    kind = kind or SentenceTransformer
+    dtype = torch.float32 if dtype is None else dtype
+    model = reading(name, what, "sentence-transformers", lambda: kind(name, model_kwargs={"dtype": dtype}, **kwargs))
+    fitting.fit_modules(name, model, max_length)
+    return model
+
+
+def reading(name: str, what: str, library: str, load: Callable[[], Any]) -> Any:
+    """Call ``load``; say in one line what is wrong if it fails.
+
+    Args:
+        name: a directory or hub name.
+        what: is loaded from it.
+        library: that loads it.
+        load: does it.
+
+    Raises:
+        FileNotFoundError: if ``name`` is neither a directory nor to be had from the hub.
+        ValueError: if the directory holds nothing of this kind.
+    """
     try:
         with quiet():
-            # Also of half-precision checkpoints: `precision` says what is computed, and training needs float32.
-            return (kind or SentenceTransformer)(name, model_kwargs={"dtype": torch.float32}, **kwargs)
-    except (OSError, ValueError) as error:
+            return load()
+    except Exception as error:
+        # tokenizers raises bare exceptions
+        if not isinstance(error, (OSError, ValueError, KeyError)) and type(error) is not Exception:
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if os.path.isdir(name):
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"{name!r} holds no model that sentence-transformers can load: {reason}") from error
+            raise ValueError(f"{name!r} holds no {what} that {library} can load: {reason}") from error
         raise FileNotFoundError(
             f"no model {name!r}: it is no directory here, and the hub did not give it (wrong name, or no network?)."
         ) from error
