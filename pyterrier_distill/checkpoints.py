@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from . import fitting
+from .layers import check_layers, cut_layers, kept_layers  # noqa: F401 - callers ask here for all that shapes a model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,84 +70,60 @@ def _on_hub(name: str, file: str) -> str | None:
         return None
 
 
-def load_sentence_transformer(name: str, kind: Any = None, **kwargs: Any) -> Any:
-    """Load a sentence-transformers or transformers checkpoint.
+def load_sentence_transformer(
+    name: str, kind: Any = None, *, max_length: int | None = None, dtype: Any = None, what: str = "model", **kwargs: Any
+) -> Any:
+    """Load a sentence-transformers or transformers checkpoint, its tokenizers fitted to it.
 
     Args:
         name: a directory or hub name.
         kind: the class that loads it; None = ``SentenceTransformer``.
+        max_length: tokens of a text; None = the checkpoint's own, and no more than it has positions.
+        dtype: of the weights; None = float32, also of half-precision checkpoints: ``precision`` says what is computed,
+            and training needs float32.
+        what: the checkpoint is expected to be, for what is said if it is not.
         **kwargs: as for that class.
 
     Raises:
         FileNotFoundError: in one line, if ``name`` is neither a directory nor to be had from the hub.
+        ValueError: if it cannot be loaded, has no vocabulary, or fewer positions than ``max_length``.
     """
     import torch
     from sentence_transformers import SentenceTransformer
 
+    kind = kind or SentenceTransformer
+    dtype = torch.float32 if dtype is None else dtype
+    model = reading(name, what, "sentence-transformers", lambda: kind(name, model_kwargs={"dtype": dtype}, **kwargs))
+    fitting.fit_modules(name, model, max_length)
+    return model
+
+
+def reading(name: str, what: str, library: str, load: Callable[[], Any]) -> Any:
+    """Call ``load``; say in one line what is wrong if it fails.
+
+    Args:
+        name: a directory or hub name.
+        what: is loaded from it.
+        library: that loads it.
+        load: does it.
+
+    Raises:
+        FileNotFoundError: if ``name`` is neither a directory nor to be had from the hub.
+        ValueError: if the directory holds nothing of this kind.
+    """
     try:
         with quiet():
-            # Also of half-precision checkpoints: `precision` says what is computed, and training needs float32.
-            return (kind or SentenceTransformer)(name, model_kwargs={"dtype": torch.float32}, **kwargs)
-    except (OSError, ValueError) as error:
+            return load()
+    except Exception as error:
+        # tokenizers raises bare exceptions
+        if not isinstance(error, (OSError, ValueError, KeyError)) and type(error) is not Exception:
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if os.path.isdir(name):
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"{name!r} holds no model that sentence-transformers can load: {reason}") from error
+            raise ValueError(f"{name!r} holds no {what} that {library} can load: {reason}") from error
         raise FileNotFoundError(
             f"no model {name!r}: it is no directory here, and the hub did not give it (wrong name, or no network?)."
         ) from error
-
-
-def kept_layers(total: int, layers: int | Sequence[int]) -> list[int]:
-    """Which of ``total`` layers ``layers`` means: those listed, or so many, spread evenly from the first to the last.
-
-    Raises:
-        ValueError: if there are no such layers.
-    """
-    listed = isinstance(layers, (list, tuple)) and all(isinstance(layer, int) for layer in layers)
-    if isinstance(layers, bool) or not (isinstance(layers, int) or listed):
-        raise ValueError(f"layers must be a number of layers or a list of them, such as 2 or [0, 5], not {layers!r}.")
-    if isinstance(layers, int):
-        if not 1 <= layers <= total:
-            raise ValueError(f"layers={layers} is impossible: this model has {total} layers.")
-        keep = sorted({round(position) for position in np.linspace(0, total - 1, layers)}) if layers > 1 else [0]
-    else:
-        keep = list(layers)
-        if not keep or len(set(keep)) < len(keep) or any(not 0 <= layer < total for layer in keep):
-            raise ValueError(
-                f"layers={keep} is impossible: this model has layers 0 to {total - 1}, each to be kept once."
-            )
-    return keep
-
-
-def cut_layers(model: nn.Module, layers: int | Sequence[int]) -> list[int]:
-    """Keep only some layers of a transformers encoder or decoder, in place.
-
-    Args:
-        model: the transformers model.
-        layers: which ones, from 0; or how many, then spread evenly from the first to the last.
-
-    Returns:
-        The layers kept.
-
-    Raises:
-        ValueError: if the model has no such layers.
-    """
-    from torch import nn
-
-    total = model.config.num_hidden_layers
-    keep = kept_layers(total, layers)
-    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == total]
-    if len(stacks) != 1:
-        raise ValueError(
-            f"cannot tell the layers of {type(model).__name__} from its other modules: cut the checkpoint yourself."
-        )
-    kept = [stacks[0][layer] for layer in keep]
-    del stacks[0][:]
-    stacks[0].extend(kept)
-    model.config.num_hidden_layers = len(keep)
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = [model.config.layer_types[layer] for layer in keep]
-    return keep
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import scoring
-from ..checkpoints import check_name, quiet
+from .. import fitting, scoring
+from ..checkpoints import check_name, reading
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_name", "kind_of", "load_model", "load_tokenizer", "num_labels", "read", "weights_dtype"]
+__all__ = ["check_name", "kind_of", "load", "load_tokenizer", "num_labels", "read", "weights_dtype"]
 
 _KINDS = {
     "ForSequenceClassification": "cross-encoder",
@@ -23,17 +22,8 @@ _KINDS = {
 
 
 def read(name: str, what: str, load: Callable[[], Any]) -> Any:
-    """Call ``load``; say in one line what is wrong if it fails."""
-    try:
-        with quiet():
-            return load()
-    except (OSError, ValueError, KeyError) as error:
-        if os.path.isdir(name):
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"{name!r} holds no {what} that transformers can load: {reason}") from error
-        raise FileNotFoundError(
-            f"no model {name!r}: it is no directory here, and the hub did not give it (wrong name, or no network?)."
-        ) from error
+    """Call ``load``; say in one line what is wrong if it fails. As :func:`~pyterrier_distill.checkpoints.reading`."""
+    return reading(name, what, "transformers", load)
 
 
 def kind_of(name: str, hub: dict[str, Any]) -> str:
@@ -124,37 +114,82 @@ def weights_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def load_tokenizer(name: str, hub: dict[str, Any]) -> Any:
-    """The checkpoint's tokenizer."""
-    from transformers import AutoTokenizer
-
-    return read(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(name, **hub))
-
-
-def load_model(name: str, kind: str, hub: dict[str, Any], precision: str, device: torch.device) -> Any:
-    """The checkpoint's model on ``device``, ready to score.
+    """The checkpoint's tokenizer.
 
     Raises:
-        ValueError: if weights that decide the scores are missing from the checkpoint.
+        FileNotFoundError: if there is none.
+        ValueError: if it knows no words, its files being absent.
+    """
+    from transformers import AutoTokenizer
+
+    return fitting.check_vocabulary(name, read(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(name, **hub)))
+
+
+class Loaded(NamedTuple):
+    """A tokenizer and a model that fit each other.
+
+    Attributes:
+        tokenizer: with padding.
+        model: on its device, ready to score.
+        max_length: tokens to be read; None where positions are relative and nobody names a limit.
+        absent: weights that the checkpoint lacks, which are random.
+    """
+
+    tokenizer: Any
+    model: Any
+    max_length: int | None
+    absent: list[str]
+
+
+def load(
+    name: str,
+    kind: str,
+    hub: dict[str, Any],
+    precision: str,
+    device: torch.device,
+    *,
+    max_length: int | None = None,
+    may_lack: Callable[[str], bool] = lambda weight: False,
+    **settings: Any,
+) -> Loaded:
+    """Load a checkpoint's tokenizer and model: the one way to do so without sentence-transformers.
+
+    Args:
+        name: a directory or hub name.
+        kind: ``"causal"``, ``"seq2seq"``, ``"cross-encoder"`` or ``"encoder"`` (without a head).
+        hub: keyword arguments for loading, such as ``revision``.
+        precision: what is computed; see :func:`weights_dtype`.
+        device: where.
+        max_length: tokens that shall be read; None = what tokenizer and model say.
+        may_lack: names of weights → whether they may be missing, and start at random.
+        **settings: of the configuration.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if its tokenizer has no words, if weights are missing, if it has fewer positions than ``max_length``.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
     loaders = {
         "causal": AutoModelForCausalLM,
         "seq2seq": AutoModelForSeq2SeqLM,
         "cross-encoder": AutoModelForSequenceClassification,
+        "encoder": AutoModel,
     }
-    dtype = weights_dtype(precision, device)
+    tokenizer = load_tokenizer(name, hub)
+    settings = {"dtype": weights_dtype(precision, device), **settings}
     with torch.inference_mode(False):
         model, info = read(
             name,
-            "model",
-            lambda: loaders[kind].from_pretrained(name, dtype=dtype, output_loading_info=True, **hub),
+            "encoder" if kind == "encoder" else "model",
+            lambda: loaders[kind].from_pretrained(name, output_loading_info=True, **settings, **hub),
         )
-    missing = sorted(info.get("missing_keys", ()))
-    if missing:
+    absent = sorted(info.get("missing_keys", ()))
+    if missing := [weight for weight in absent if not may_lack(weight)]:
         raise ValueError(
             f"{name!r} lacks {len(missing)} weights of a {kind}, such as {missing[0]!r}: it would score at random."
             " Say the right kind=, or train it first."
         )
-    return model.to(device).eval()
+    length = fitting.fit(name, tokenizer, model, max_length)
+    return Loaded(tokenizer, model.to(device).eval(), length, absent)

@@ -87,11 +87,10 @@ class HF(Backend):
         kind = self.kind or checkpoint.kind_of(self.name_or_path, self._hub)
         if kind not in ("causal", "seq2seq"):
             raise ValueError(f"{self.name_or_path!r} is a {kind} checkpoint: it cannot answer prompts.")
-        tokenizer = checkpoint.load_tokenizer(self.name_or_path, self._hub)
         device = scoring.infer_device(self.device)
-        model = checkpoint.load_model(self.name_or_path, kind, self._hub, self.precision, device)
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
+        tokenizer, model, self._length, _ = checkpoint.load(
+            self.name_or_path, kind, self._hub, self.precision, device, max_length=self.max_length
+        )
         tokenizer.padding_side = "left" if kind == "causal" else "right"
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = [ends] if isinstance(ends, int) else ends or []
@@ -130,10 +129,7 @@ class HF(Backend):
         """Tokens that a prompt and its answer may have together."""
         if self.max_length is not None:
             return self.max_length
-        limits = [getattr(self.model.config, name, None) for name in ("max_position_embeddings", "n_positions")]
-        limits.append(self.tokenizer.model_max_length)
-        said = [limit for limit in limits if isinstance(limit, int) and 0 < limit < 10**7]
-        return min(said, default=_UNSAID)
+        return (self._length if self._loaded else None) or _UNSAID
 
     @cached_property
     def specials(self) -> Sequence[str]:

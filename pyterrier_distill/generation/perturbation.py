@@ -131,10 +131,11 @@ class QueryPerturbation(pt.Transformer):
             raise ValueError(
                 f"{self.model!r} is a {config.model_type} checkpoint, but noise goes between an encoder and a decoder."
             )
-        tokenizer = checkpoint.load_tokenizer(self.model, hub)
-        tokenizer.padding_side = "right"
         device = scoring.infer_device(self.device)
-        model = checkpoint.load_model(self.model, "seq2seq", hub, self.precision, device)
+        tokenizer, model, _, _ = checkpoint.load(
+            self.model, "seq2seq", hub, self.precision, device, max_length=self.max_length
+        )
+        tokenizer.padding_side = "right"
         model.generation_config = GenerationConfig()  # greedy means greedy, without a checkpoint's own beams
         return tokenizer, model
 

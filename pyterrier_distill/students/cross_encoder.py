@@ -84,6 +84,7 @@ class CrossEncoder(JointStudent):
             name_or_path, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
             device=device, verbose=verbose, trust_remote_code=trust_remote_code, lora=lora,
         )  # fmt: skip
+        checkpoints.check_layers(self.name_or_path, layers)
 
     def _build(self) -> nn.Module:
         import torch
@@ -102,27 +103,20 @@ class CrossEncoder(JointStudent):
         if decoder:
             told = self.name_or_path if checkpoints.told(self.name_or_path, "tokenizer_config.json") else self.base
             reading = {"chat_template": checkpoint.pair_template(checkpoint.load_tokenizer(told, hub))}
-        model = checkpoint.read(
+        model = checkpoints.load_sentence_transformer(
             self.base,
-            "cross-encoder",
-            lambda: Model(
-                self.base,
-                num_labels=1,
-                device=str(scoring.infer_device(self.device)),
-                max_length=self._reading_length(),
-                activation_fn=torch.nn.Identity(),
-                trust_remote_code=self.trust_remote_code,
-                model_kwargs={"dtype": torch.float32},
-                config_kwargs=decoder,
-                processor_kwargs=reading,
-            ),
+            Model,
+            what="cross-encoder",
+            max_length=self._reading_length(),
+            num_labels=1,
+            device=str(scoring.infer_device(self.device)),
+            activation_fn=torch.nn.Identity(),
+            trust_remote_code=self.trust_remote_code,
+            config_kwargs=decoder,
+            processor_kwargs=reading,
         )
-        if model.tokenizer.pad_token_id is None:
-            model.tokenizer.pad_token = model.tokenizer.eos_token
-        inner = model[0].auto_model
-        inner.config.pad_token_id = model.tokenizer.pad_token_id  # decoders are read at the last token before padding
         if self.layers is not None:
-            checkpoints.cut_layers(inner, self.layers)
+            checkpoints.cut_layers(model[0].auto_model, self.layers)
         return model
 
     def _inner(self, model: nn.Module) -> nn.Module:

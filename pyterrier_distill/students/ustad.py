@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyterrier as pt
 
-from .. import checkpoints, scoring
+from .. import checkpoints, fitting, scoring
 from .artifact import StudentArtifact
 from .joint import JointStudent, Pair
 from .ustad_modes import CROSS, DUAL, LATE, check_mode, check_modes, check_scale
@@ -128,6 +128,7 @@ class USTAD(USTADTraining, JointStudent):
         self.query_length = saved.get("query_length", QUERY_LENGTH) if query_length is None else query_length
         self.scale = check_scale(saved.get("scale", 1.0) if scale is None else scale)
         self.max_length = saved.get("max_length") if max_length is None else max_length
+        checkpoints.check_layers(self.name_or_path, layers)
         self._check_settings()
 
     def _check_settings(self) -> None:
@@ -142,8 +143,7 @@ class USTAD(USTADTraining, JointStudent):
     # -- the model ----------------------------------------------------------------------------------------------------
 
     def _build(self) -> nn.Module:
-        import torch
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoConfig
 
         from ..backends import checkpoint
 
@@ -152,23 +152,30 @@ class USTAD(USTADTraining, JointStudent):
         config = checkpoint.read(name, "configuration", lambda: AutoConfig.from_pretrained(name, **hub))
         if config.is_encoder_decoder:
             raise ValueError(f"{name!r} is an encoder with a decoder: USTAD wants an encoder such as BERT.")
-        model = checkpoint.read(name, "encoder", lambda: AutoModel.from_pretrained(name, dtype=torch.float32, **hub))
+        loaded = checkpoint.load(
+            name, "encoder", hub, "fp32", scoring.infer_device(self.device), max_length=self.max_length,
+            may_lack=lambda weight: "pooler" in weight,  # which nobody reads
+        )  # fmt: skip
         if self.layers is not None:
-            checkpoints.cut_layers(model, self.layers)
-        return model.to(scoring.infer_device(self.device))
+            checkpoints.cut_layers(loaded.model, self.layers)
+        self._weights.reader = self._read_by(loaded.model, loaded.tokenizer, loaded.max_length)
+        return loaded.model
+
+    def _read_by(self, model: nn.Module, tokenizer: Any, length: int | None) -> Reader:
+        from .ustad_reading import Reader
+
+        return Reader.of(self.name_or_path, model, tokenizer, self.query_length, length, self.pooling)
 
     @property
     def reader(self) -> Reader:
         """What reads texts for the model."""
         model = self.model
-        if self._weights.reader is None:
+        if self._weights.reader is None:  # unpickled: the weights came along, what reads texts for them did not
             from ..backends import checkpoint
-            from .ustad_reading import Reader
 
             tokenizer = checkpoint.load_tokenizer(self.name_or_path, {"trust_remote_code": self.trust_remote_code})
-            self._weights.reader = Reader.of(
-                self.name_or_path, model, tokenizer, self.query_length, self.max_length, self.pooling
-            )
+            length = fitting.fit(self.name_or_path, tokenizer, model, self.max_length)
+            self._weights.reader = self._read_by(model, tokenizer, length)
         return self._weights.reader
 
     @property

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import fitting
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -50,10 +52,18 @@ class Reader:
     def of(
         cls, name: str, model: nn.Module, tokenizer: Any, query_length: int, max_length: int | None, pooling: str
     ) -> Reader:
-        """The reader for a model.
+        """The reader for a model and a tokenizer that fit each other.
+
+        Args:
+            name: of the checkpoint.
+            model: the encoder.
+            tokenizer: its tokenizer.
+            query_length: as in USTAD.
+            max_length: as :func:`~pyterrier_distill.fitting.fit` gives it; None = no limit, then :data:`UNLIMITED`.
+            pooling: as in USTAD.
 
         Raises:
-            ValueError: if the tokenizer lacks a special token, or the model reads fewer tokens than asked for.
+            ValueError: if the tokenizer lacks a special token, or there is no place for documents.
         """
         special = {"[CLS]": tokenizer.cls_token_id, "[SEP]": tokenizer.sep_token_id, "[PAD]": tokenizer.pad_token_id}
         if absent := [token for token, number in special.items() if number is None]:
@@ -67,20 +77,14 @@ class Reader:
             logger.warning(
                 "%s is not told positions: in the dual and late modes its documents stand where queries do.", name
             )
-        offset = _first_position(model)
-        limit = (getattr(model.config, "max_position_embeddings", None) or 0) - offset
-        limit = limit if limit > 0 else None
-        if max_length is None:
-            max_length = min(limit or tokenizer.model_max_length, tokenizer.model_max_length)
-            max_length = max_length if max_length < 10**6 else UNLIMITED
-        elif limit is not None and max_length > limit:
-            raise ValueError(f"max_length={max_length} is impossible: {name!r} reads at most {limit} tokens.")
+        max_length = UNLIMITED if max_length is None else max_length
         if max_length < query_length + 3:
             raise ValueError(
                 f"query_length={query_length} leaves no place for documents among max_length={max_length} tokens."
             )
         segments = "token_type_ids" in takes and getattr(model.config, "type_vocab_size", 0) > 1
-        return cls(tokenizer, query_length, max_length, pooling == "cls", segments, positions, offset)
+        first = fitting.first_position(model)
+        return cls(tokenizer, query_length, max_length, pooling == "cls", segments, positions, first)
 
     def queries(self, texts: Sequence[str]) -> dict[str, Any]:
         """[CLS] q [SEP], cut to ``query_length`` tokens."""
@@ -130,13 +134,3 @@ class Reader:
         if self.segments:
             features["token_type_ids"] = documents.astype(np.int64)
         return {name: torch.from_numpy(values) for name, values in features.items()}
-
-
-def _first_position(model: nn.Module) -> int:
-    """0; in models such as RoBERTa's, which number positions from behind that of padding, the first one there."""
-    from torch import nn
-
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return 0 if module.padding_idx is None else module.padding_idx + 1
-    return 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import scoring
+from .. import checkpoints, scoring
 from ..backends import checkpoint
 from .sequence import SequenceScorer
 
@@ -37,16 +37,14 @@ class CrossEncoderScorer(SequenceScorer):
                 raise ValueError(f"{self.name!r} is a {kind} checkpoint, not a cross-encoder.")
         device = scoring.infer_device(self.device)
         with torch.inference_mode(False):
-            model = checkpoint.read(
+            model = checkpoints.load_sentence_transformer(
                 self.name,
-                "cross-encoder",
-                lambda: CrossEncoder(
-                    self.name,
-                    device=str(device),
-                    max_length=self._max_length,
-                    model_kwargs={"dtype": checkpoint.weights_dtype(self.precision, device)},
-                    **self.hub,
-                ),
+                CrossEncoder,
+                what="cross-encoder",
+                max_length=self._max_length,
+                dtype=checkpoint.weights_dtype(self.precision, device),
+                device=str(device),
+                **self.hub,
             )
         if model.num_labels > 2:
             raise ValueError(f"{self.name!r} has {model.num_labels} outputs: a re-ranker has one, or two (no, yes).")

@@ -34,61 +34,41 @@ class PairClassifier(SequenceScorer):
     trained: str | None = None
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any, bool]:
-        """Tokenizer, model, and whether its head comes from the checkpoint."""
+    def _loaded(self) -> checkpoint.Loaded:
+        """Tokenizer and model, and what its head lacks."""
         import torch
-        from transformers import AutoModelForSequenceClassification
 
         outputs = checkpoint.num_labels(self.name, self.hub)
         if outputs != 1:
             raise ValueError(f"{self.name!r} has {outputs} outputs: a pair classifier has one.")
-        device = scoring.infer_device(self.device)
-        tokenizer = checkpoint.load_tokenizer(self.name, self.hub)
-        if tokenizer.pad_token_id is None or tokenizer.sep_token_id is None:
+        if checkpoint.load_tokenizer(self.name, self.hub).sep_token_id is None:
             raise ValueError(f"{self.name!r} has no separator token: a pair classifier is made from an encoder.")
-        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # of a head that the checkpoint lacks
-            model, info = checkpoint.read(
-                self.name,
-                "encoder",
-                lambda: AutoModelForSequenceClassification.from_pretrained(
-                    self.name, num_labels=1, dtype=torch.float32, output_loading_info=True, **self.hub
-                ),
-            )
-        return tokenizer, model.to(device).eval(), not info.get("missing_keys")
+            return checkpoint.load(
+                self.name, "cross-encoder", self.hub, "fp32", scoring.infer_device(self.device),
+                max_length=self._max_length, may_lack=lambda weight: True, num_labels=1,
+            )  # fmt: skip
 
     @property
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer."""
-        return self._loaded[0]
+        return self._loaded.tokenizer
 
     @property
     def model(self) -> Any:
         """The sequence classifier."""
-        return self._loaded[1]
+        return self._loaded.model
 
     @property
     def max_length(self) -> int:
         """Tokens of a sequence."""
-        if self._max_length is not None:
-            if self._positions is not None and self._max_length > self._positions:
-                raise ValueError(f"max_length={self._max_length}, but {self.name!r} has {self._positions} positions.")
-            return self._max_length
-        limits = (self.tokenizer.model_max_length, self._positions)
-        return min((n for n in limits if isinstance(n, int) and 0 < n < 10**7), default=512)
-
-    @property
-    def _positions(self) -> int | None:
-        """Positions that the model has embeddings for; RoBERTa's begin behind the padding's."""
-        config = self.model.config
-        positions = getattr(config, "max_position_embeddings", None)
-        offset = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
-        return None if positions is None else positions - offset
+        return self._loaded.max_length or 512
 
     @property
     def ready(self) -> bool:
         """Whether its head was ever trained."""
-        return self._loaded[2] or self.trained is not None
+        return not self._loaded.absent or self.trained is not None
 
     def features(self, items: Sequence[Triple]) -> dict[str, torch.Tensor]:
         """Token ids ``[n, L]``, with both documents cut, the longer one first, until the sequence fits."""
