@@ -17,6 +17,7 @@ from .losses.base import QUERY_SIDE, lacking
 from .samplers import ListSampler
 from .texts import text_source
 from .training import lists as training_lists
+from .training import process
 from .training.disagreeing import check_disagreement, ordering_column
 from .training.settings import check_settings
 
@@ -238,8 +239,16 @@ class Distiller(pt.Estimator):
             raise ValueError("early_stopping needs a validation frame: fit(res, qrels, res_va, qrels_va).")
 
         vectors = {column: lists[0].labels[column].shape[-1] for column in self.loss.vector_columns()}
+        with process.training():
+            self._train(lists, validation, qrels_va, measure, vectors, (res, qrels, res_va, qrels_va, text))
+        return self
+
+    def _train(
+        self, lists: Any, validation: Any, qrels_va: Any, measure: Any, vectors: dict[str, int], given: tuple
+    ) -> None:
+        """Train on what was read; after an error the student is as it was."""
         self.student.check_training(self.loss.needs, vectors)
-        data = "+".join(self._fingerprint(part) for part in (res, qrels, res_va, qrels_va, text) if part is not None)
+        data = "+".join(self._fingerprint(part) for part in given if part is not None)
         moving = self.student.trainable(self.loss.needs)
         before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
         from .training import fitting
@@ -251,7 +260,6 @@ class Distiller(pt.Estimator):
             raise
         finally:
             self.student.settle()
-        return self
 
     def _fingerprint(self, frame: Any) -> str:
         """Of what training or evaluation reads of a frame, a store, or a source of texts."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .. import scoring
+from .. import randomness, scoring
 from ..checkpoints import check_name, quiet
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def load_model(name: str, kind: str, hub: dict[str, Any], precision: str, device
         "cross-encoder": AutoModelForSequenceClassification,
     }
     dtype = weights_dtype(precision, device)
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), randomness.left_alone():
         model, info = read(
             name,
             "model",

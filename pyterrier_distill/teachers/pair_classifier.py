@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import checkpoints, prompts, scoring
+from .. import checkpoints, prompts, randomness, scoring
 from ..backends import checkpoint
 from ..backends.tokens import control_tokens
 from .sequence import SequenceScorer
@@ -46,8 +46,7 @@ class PairClassifier(SequenceScorer):
         tokenizer = checkpoint.load_tokenizer(self.name, self.hub)
         if tokenizer.pad_token_id is None or tokenizer.sep_token_id is None:
             raise ValueError(f"{self.name!r} has no separator token: a pair classifier is made from an encoder.")
-        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # of a head that the checkpoint lacks
+        with torch.inference_mode(False), randomness.seeded(0):  # of a head that the checkpoint lacks
             model, info = checkpoint.read(
                 self.name,
                 "encoder",
