@@ -112,7 +112,9 @@ def test_whatever_trains_leaves_it(kind, tiny, tiny_cross, documents, results, q
         else:
             text = pt.apply.generic(lambda found: found.merge(documents, on="docno"))
             candidates = ptd.bm25(tmp_path / "i", documents.to_dict("records")) >> text
-            rounds = ptd.IterativeDistiller(candidates % 3, teacher, distiller(ptd.CrossEncoder(tiny, **FP32)), tmp_path)
+            rounds = ptd.IterativeDistiller(
+                candidates % 3, teacher, distiller(ptd.CrossEncoder(tiny, **FP32)), tmp_path
+            )
             rounds.fit(results[["qid", "query"]].drop_duplicates())
 
     seed(11)
