@@ -32,7 +32,8 @@ def bm25(
 ) -> pt.Transformer:
     """A BM25 retriever Q → R over an index at ``path``, which is built from ``documents`` if it is not there.
 
-    Results come in the order of the topics, each query's best first, however many threads search. English stop words are left out, words are stemmed (Porter 2).
+    Results come in the order of the topics, each query's best first, however many threads search. English stop
+    words are left out, words are stemmed (Porter 2).
 
     Args:
         path: directory of the index.
