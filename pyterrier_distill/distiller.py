@@ -11,12 +11,12 @@ import pandas as pd
 import pyterrier as pt
 
 from . import frames
-from .labels import identity
 from .losses import Loss
 from .losses.base import QUERY_SIDE, lacking
 from .samplers import ListSampler
 from .texts import text_source
 from .training import lists as training_lists
+from .training import order, process
 from .training.disagreeing import check_disagreement, ordering_column
 from .training.settings import check_settings
 
@@ -229,7 +229,7 @@ class Distiller(pt.Estimator):
             pt.inspect.transformer_outputs(self.student, list(res_va.columns))
             frames.check_results(res_va)
             frames.check_text(res_va, [c for c in ("query", self.student.text_field) if c in res_va.columns])
-            validation = res_va
+            validation = order.canonical(res_va)
         elif res_va is not None:
             validation = self._read(res_va, None, text, sampled=False)
         elif qrels_va is not None:
@@ -238,12 +238,21 @@ class Distiller(pt.Estimator):
             raise ValueError("early_stopping needs a validation frame: fit(res, qrels, res_va, qrels_va).")
 
         vectors = {column: lists[0].labels[column].shape[-1] for column in self.loss.vector_columns()}
+        with process.training():
+            self._train(lists, validation, qrels_va, measure, vectors, (res, qrels, res_va, qrels_va, text))
+        return self
+
+    def _train(
+        self, lists: Any, validation: Any, qrels_va: Any, measure: Any, vectors: dict[str, int], given: tuple
+    ) -> None:
+        """Train on what was read; after an error the student is as it was."""
+        from .training import contents, fitting
+        from .training.resuming import BY_CONTENT
+
         self.student.check_training(self.loss.needs, vectors)
-        data = "+".join(self._fingerprint(part) for part in (res, qrels, res_va, qrels_va, text) if part is not None)
+        data = BY_CONTENT + "+".join(contents.fingerprint(part, self) for part in given if part is not None)
         moving = self.student.trainable(self.loss.needs)
         before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
-        from .training import fitting
-
         try:
             self.history = fitting.train(self, lists, validation, qrels_va, measure, data)
         except BaseException:
@@ -251,16 +260,6 @@ class Distiller(pt.Estimator):
             raise
         finally:
             self.student.settle()
-        return self
-
-    def _fingerprint(self, frame: Any) -> str:
-        """Of what training or evaluation reads of a frame, a store, or a source of texts."""
-        if not isinstance(frame, pd.DataFrame):
-            return getattr(frame, "fingerprint", None) or identity.digest(identity.identity(frame))
-        ranking = () if self.sampler is None else ("rank",)
-        read = ("qid", "docno", "query", self.student.text_field, *self.loss.columns(), *ranking, frames.LABEL)
-        columns = [column for column in dict.fromkeys(read) if column in frame.columns]
-        return training_lists.fingerprint(frame, columns, self.loss.query_columns())
 
     def _read(
         self, res: pd.DataFrame | LabelStore, qrels: pd.DataFrame | None, text: Any, *, sampled: bool = True
@@ -270,7 +269,7 @@ class Distiller(pt.Estimator):
 
         reader = Reader(self.student, self.loss, qrels, text, self, self.sampler if sampled else None)
         if isinstance(res, pd.DataFrame):
-            lists = reader.read(res)
+            lists = reader.read(res, by_content=True)
             training_lists.check_lists(lists, self.loss, len(lists))
             if reader.sampler is not None and reader.sampler.reads_weights:
                 check_disagreement(lists, self.loss)

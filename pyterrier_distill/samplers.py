@@ -16,10 +16,13 @@ import pandas as pd
 class ListSampler:
     """Documents drawn from each list anew every epoch, kept in the list's order.
 
+    What is drawn depends on seed, epoch, query and what the list says, never on where its rows stand.
+
     Attributes:
         size: documents drawn; a list that has no more stays whole.
         depth: only from the first so many of the ranking; None = all of it. A frame's ranking is its ``rank`` column,
-            or the order of its rows where it has none.
+            or its ``score`` where that tells nothing; one of them must be there for what reads a ranking: ``depth``,
+            ``"top"``, ``"log_random"`` and ``"disagreement"``.
         strategy: ``"top"`` the first; ``"random"`` uniformly; ``"log_random"`` with weights 1 / log2(1 + rank), rank
             from 1, so early ranks come more often; ``"with_positive"`` one relevant document (label > 0, at any
             depth) and others that are not relevant, uniformly; without a relevant one, as ``"random"``;
@@ -54,6 +57,11 @@ class ListSampler:
     def reads_judgements(self) -> bool:
         """Whether relevance decides the draw."""
         return self.strategy == "with_positive"
+
+    @property
+    def reads_ranking(self) -> bool:
+        """Whether the list's ranking decides the draw."""
+        return self.depth is not None or self.strategy in ("top", "log_random", "disagreement")
 
     @property
     def reads_weights(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import fitting, scoring
+from .. import fitting, randomness, scoring
 from ..checkpoints import check_name, reading
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def load(
     }
     tokenizer = load_tokenizer(name, hub)
     settings = {"dtype": weights_dtype(precision, device), **settings}
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), randomness.left_alone():
         model, info = read(
             name,
             "encoder" if kind == "encoder" else "model",

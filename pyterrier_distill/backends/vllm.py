@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import scoring
+from .. import randomness, scoring
 from ..prompts import Prompt, flatten
 from .base import Backend, BackendError
 from .completions import Completion, Sampling, completion
@@ -62,17 +62,18 @@ class VLLM(Backend):
         except ModuleNotFoundError:
             raise ModuleNotFoundError('this backend needs vllm: pip install "pyterrier-distill[vllm]".') from None
         dtype = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(self.precision, "auto")
-        return LLM(
-            self.name_or_path,
-            dtype=dtype,
-            revision=self.revision,
-            max_model_len=self.max_length,
-            trust_remote_code=self.trust_remote_code,
-            enable_prefix_caching=True,
-            # Probabilities of what may be said, not of what would be said without limits.
-            logprobs_mode="processed_logprobs",
-            **{"max_logprobs": 32, **self.options},
-        )
+        with randomness.left_alone():  # an engine inside this process seeds all of it
+            return LLM(
+                self.name_or_path,
+                dtype=dtype,
+                revision=self.revision,
+                max_model_len=self.max_length,
+                trust_remote_code=self.trust_remote_code,
+                enable_prefix_caching=True,
+                # Probabilities of what may be said, not of what would be said without limits.
+                logprobs_mode="processed_logprobs",
+                **{"max_logprobs": 32, **self.options},
+            )
 
     @property
     def tokenizer(self) -> Any:

@@ -157,6 +157,13 @@ class Reading:
             found += [Block(name, part) for part in parts if len(part)]
         return found
 
+    def located(self) -> pd.DataFrame:
+        """Where the queries that have documents are: ``qid``, ``shard``, ``row`` in it."""
+        index = self._index()
+        without = {name: set(shard.empty.tolist()) for name, shard in self._shards.items()}
+        rows = [(qid, name, row) for qid, (name, row) in index.items() if row not in without[name]]
+        return pd.DataFrame(rows, columns=["qid", "shard", "row"])
+
     def read(self, block: Block, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The R frame of one block.
 

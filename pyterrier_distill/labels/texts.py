@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,6 +81,13 @@ class Texts:
             unknown = np.flatnonzero(places < 0)
             places[unknown] = [self._late.get(one, -1) for one in hashes[unknown].tolist()]
         return places
+
+    def parts(self) -> Iterator[pd.DataFrame]:
+        """All documents, each once, in some order: frames of ``docno`` and ``text``."""
+        self._refresh()
+        for n, name in enumerate(self._names):
+            frame = self.directory.open(name, TEXTS).read(columns=["docno", "text"]).to_pandas()
+            yield frame[self._find(_hash(frame["docno"].tolist())) == (n << 32) + np.arange(len(frame))]
 
     def missing(self, docnos: Sequence[str]) -> np.ndarray:
         """Whether ``[n]`` each document has no text here."""

@@ -77,6 +77,8 @@ class Loss:
     needs: frozenset[str] = frozenset({SCORES})
     #: Least documents of a list for this loss to give a gradient.
     min_documents = 2
+    #: Whether it matters which document of a list comes first.
+    reads_order = False
 
     def columns(self) -> tuple[str, ...]:
         """The label columns this loss reads from the training frame."""
@@ -175,6 +177,7 @@ class WeightedSum(Loss):
         self._terms = weighted
         self.needs = frozenset().union(*(term.needs for _, term in weighted))
         self.min_documents = min(term.min_documents for _, term in weighted)
+        self.reads_order = any(term.reads_order for _, term in weighted)
 
     def terms(self) -> list[tuple[float, Loss]]:
         return list(self._terms)

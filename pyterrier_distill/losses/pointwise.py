@@ -48,8 +48,8 @@ class MarginMSE(base.Loss):
     """Squared difference of the student's and the teacher's score margins.
 
     Args:
-        pairs: ``"first"`` = the list's first document against each other one (rows are kept in the frame's order);
-            ``"all"`` = every pair the teacher orders.
+        pairs: ``"first"`` = the list's first document against each other one, by ``rank``, else by ``score``: give the
+            positive rank 0. ``"all"`` = every pair the teacher orders.
         label: the teacher's scores, raw: probabilities flatten the margins.
 
     References:
@@ -72,6 +72,10 @@ class MarginMSE(base.Loss):
             raise ValueError(f"pairs must be 'first' or 'all', not {pairs!r}.")
         self.pairs = pairs
         self.label = label
+
+    @property
+    def reads_order(self) -> bool:  # type: ignore[override]
+        return self.pairs == "first"
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional

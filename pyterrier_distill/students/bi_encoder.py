@@ -13,7 +13,7 @@ import pyterrier as pt
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
-from .. import checkpoints, scoring
+from .. import checkpoints, randomness, scoring
 from ..frames import DOC_VEC, QUERY_VEC
 from .artifact import Weights
 from .bi_encoder_artifact import BiEncoderArtifact
@@ -152,7 +152,8 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         import torch
         from sentence_transformers.base.modules import Router
 
-        with torch.inference_mode(False):  # whoever asks first, these weights shall be trainable
+        # Whoever asks first, these weights shall be trainable; what the checkpoint lacks is drawn, always the same.
+        with torch.inference_mode(False), randomness.seeded(0):
             if isinstance(self.name_or_path, BiEncoder):
                 source = copy.deepcopy(self.name_or_path.model).float()
             else:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .. import checkpoints
+from .. import checkpoints, randomness
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -98,8 +98,7 @@ def _changed(
     if projection is not None:
         import torch
 
-        with torch.random.fork_rng(devices=[]):  # the same student every time it is built
-            torch.manual_seed(0)
+        with randomness.seeded(0):  # the same student every time it is built
             dense = Dense(dimension(modules), projection, activation_function=torch.nn.Identity())
         modules.insert((len(modules) - 1 if at is None else at) + 1, dense)
     return modules

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, frames, scoring
+from .. import checkpoints, frames, randomness, scoring
 from ..losses import base as losses
 from ..teachers.base import check_length, rerank
 from . import lora as adapters
@@ -70,8 +70,8 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
         if self._weights.model is None:
             import torch
 
-            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):  # these weights shall be trainable
-                torch.manual_seed(0)  # of a head that the checkpoint lacks
+            # These weights shall be trainable; a head that the checkpoint lacks is drawn, always the same.
+            with torch.inference_mode(False), randomness.seeded(0):
                 if self.lora is not None and self._adapted is not None:  # on the hub
                     raise ValueError(adapters.TWO_ADAPTERS.format(self.name_or_path))
                 model = self._build()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, scoring
+from .. import checkpoints, randomness, scoring
 from ..frames import DOC_EMBS, QUERY_EMBS
 from ..teachers.base import rerank
 from .artifact import StudentArtifact, Weights
@@ -124,8 +124,8 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
         if self._weights.model is None:
             import torch
 
-            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):  # these weights shall be trainable
-                torch.manual_seed(0)  # the same student every time it is built
+            # These weights shall be trainable, and the same every time the student is built.
+            with torch.inference_mode(False), randomness.seeded(0):
                 model = build(
                     self.name_or_path,
                     layers=self.layers,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import checkpoints, prompts, scoring
+from .. import checkpoints, prompts, randomness, scoring
 from ..backends import checkpoint
 from ..backends.tokens import control_tokens
 from .sequence import SequenceScorer
@@ -36,15 +36,13 @@ class PairClassifier(SequenceScorer):
     @cached_property
     def _loaded(self) -> checkpoint.Loaded:
         """Tokenizer and model, and what its head lacks."""
-        import torch
 
         outputs = checkpoint.num_labels(self.name, self.hub)
         if outputs != 1:
             raise ValueError(f"{self.name!r} has {outputs} outputs: a pair classifier has one.")
         if checkpoint.load_tokenizer(self.name, self.hub).sep_token_id is None:
             raise ValueError(f"{self.name!r} has no separator token: a pair classifier is made from an encoder.")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # of a head that the checkpoint lacks
+        with randomness.seeded(0):  # of a head that the checkpoint lacks
             return checkpoint.load(
                 self.name, "cross-encoder", self.hub, "fp32", scoring.infer_device(self.device),
                 max_length=self._max_length, may_lack=lambda weight: True, num_labels=1,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .. import frames, scoring
+from ..training import process
 
 if TYPE_CHECKING:
     from .pair_classifier import PairClassifier
@@ -85,6 +86,7 @@ def read_pairs(
     return examples
 
 
+@process.training()
 def train(
     classifier: PairClassifier,
     examples: list[Example],
@@ -93,7 +95,7 @@ def train(
     seed: int,
     verbose: bool,
 ) -> list[dict[str, Any]]:
-    """Train in place; after an error the weights are what they were.
+    """Train in place; after an error the weights are what they were, and the rest of the process always is.
 
     Returns:
         The log: a dict an entry.
@@ -161,7 +163,6 @@ def train(
             sums = [float(module(**collate(part))["loss"]) * len(part) for part in parts]
         return {"loss": sum(sums) / len(validation)}
 
-    random_state = torch.get_rng_state()
     torch.manual_seed(seed)
     before = {name: tensor.detach().cpu().clone() for name, tensor in module.trained.state_dict().items()}
     try:
@@ -179,7 +180,6 @@ def train(
         module.trained.load_state_dict(before)
         raise
     finally:
-        torch.set_rng_state(random_state)
         module.trained.eval()
         shutil.rmtree(directory, ignore_errors=True)
     classifier.mark_trained()

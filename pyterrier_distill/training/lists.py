@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -141,7 +140,7 @@ def _pairs(docnos: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Preferences ``[P, 3]`` among the documents of one list, those about others left out."""
     place = {docno: n for n, docno in enumerate(docnos.tolist())}
     found = [(n, place[j], p) for n, cell in enumerate(cells) for j, p in cell.items() if j in place]
-    return np.array(found, dtype=np.float32).reshape(-1, 3)
+    return np.array(sorted(found), dtype=np.float32).reshape(-1, 3)  # whatever order the dicts were filled in
 
 
 def check_lists(lists: list[QueryList], loss: losses.Loss, total: int) -> None:
@@ -176,21 +175,6 @@ def check_lists(lists: list[QueryList], loss: losses.Loss, total: int) -> None:
                 f"no preference in {column!r} is about two documents of one list: train on the lists that the teacher"
                 " compared."
             )
-
-
-def fingerprint(frame: pd.DataFrame, columns: Sequence[str], per_query: Sequence[str] = ()) -> str:
-    """Twelve hexadecimal digits of what ``columns`` hold, row order included; ``per_query`` once a query."""
-    digest = hashlib.sha256()
-    queries = frame.drop_duplicates("qid") if per_query and "qid" in frame.columns else frame
-    for column in columns:
-        digest.update(column.encode())
-        cells = (queries if column in per_query else frame)[column]
-        if len(cells) and isinstance(cells.iloc[0], (np.ndarray, list)):
-            for cell in cells:
-                digest.update(np.ascontiguousarray(cell).tobytes())
-        else:
-            digest.update(pd.util.hash_pandas_object(cells.astype(str), index=False).to_numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 class Collator:

@@ -13,6 +13,7 @@ from ..losses import base as losses
 from ..samplers import ListSampler
 from ..texts import text_source
 from . import lists as training_lists
+from . import order
 
 
 class Reader:
@@ -55,23 +56,33 @@ class Reader:
         keys = pd.MultiIndex.from_arrays([ids["qid"].astype(str), ids["docno"].astype(str)])
         return bool(self.judged[self.judged > 0].index.isin(keys).any())
 
+    @property
+    def reads_order(self) -> str | None:
+        """What reads which document of a list comes first, for messages; None = nobody."""
+        if self.sampler is not None and self.sampler.reads_ranking:
+            return repr(self.sampler)
+        return next((repr(term) for _, term in self.loss.terms() if term.reads_order), None)
+
     def label_columns(self) -> list[str]:
         """The columns besides ids and texts that frames must have."""
         return [c for c in self.loss.columns() if self.judged is None or c != frames.LABEL]
 
     def ranking_columns(self, columns: Iterable[str]) -> list[str]:
-        """Those of ``columns`` that a sampler wants to see besides."""
-        wanted: tuple[str, ...] = () if self.sampler is None else ("rank",)
+        """Those of ``columns`` that a sampler, or a loss that reads an order, wants to see besides."""
+        wanted: tuple[str, ...] = () if self.reads_order is None else ("rank", "score")
         if self.sampler is not None and self.sampler.reads_judgements:
             wanted += (frames.LABEL,)
         return [c for c in wanted if c in columns and not (c == frames.LABEL and self.judged is not None)]
 
-    def read(self, res: pd.DataFrame, *, whole: bool = True) -> list[training_lists.QueryList]:
+    def read(
+        self, res: pd.DataFrame, *, whole: bool = True, by_content: bool = False
+    ) -> list[training_lists.QueryList]:
         """Check a frame, cheapest checks first, and group it.
 
         Args:
             res: labelled rows.
             whole: whether they are all that is trained on, not one block of it.
+            by_content: whether queries and documents come in the order of what the rows say; else as they stand.
         """
         context, loss = self.context, self.loss
         needed = [c for c in self.student.training_columns(loss.needs) if self.add_text is None or c != self.text_field]
@@ -80,6 +91,8 @@ class Reader:
             wanted = [c for c in term.columns() if c in self.label_columns()]
             frames.require_columns(res, wanted, reader=repr(term), context=context)
         frames.check_results(res if not self.on_queries or "docno" in res.columns else res[["qid"]])
+        if by_content:
+            res = order.canonical(res, reads=None if self.on_queries else self.reads_order, whole=whole)
         if self.on_queries:
             res = res.drop_duplicates("qid")
         if self.judged is None and self.sampler is not None and self.sampler.reads_judgements:
@@ -111,7 +124,7 @@ class Reader:
             raise ValueError("no document of the training frame is relevant (label > 0): nothing to contrast.")
         judged = self.sampler is not None and self.sampler.reads_judgements
         for column in (
-            *(["rank"] if self.sampler is not None and "rank" in res.columns else []),
+            *(["rank"] if self.reads_order is not None and "rank" in res.columns else []),
             *([frames.LABEL] * judged),
         ):
             frames.check_numbers(res, column)

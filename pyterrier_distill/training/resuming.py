@@ -15,6 +15,8 @@ from ..checkpoints import write_json
 if TYPE_CHECKING:
     from torch import nn
 
+#: How the data of a training begin that takes rows by what they say.
+BY_CONTENT = "content-"
 _FINISHED, _WEIGHTS = "finished.json", "finished.safetensors"
 
 
@@ -41,6 +43,12 @@ def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) 
             earlier = json.loads(record.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{record} is damaged ({error}): delete {directory} to start again.") from error
+        if str(settings.get("data")).startswith(BY_CONTENT) and not str(earlier.get("data")).startswith(BY_CONTENT):
+            raise ValueError(
+                f"the checkpoints in {directory} are of an earlier version, which trained on rows in the order in which"
+                " they came: this one takes them by what they say, and would go on with others. Delete that directory"
+                " to start again, or name another as checkpoints=."
+            )
         for name, value in settings.items():
             if earlier.get(name) != value:
                 raise ValueError(

@@ -37,7 +37,8 @@ class SampledLists(Dataset):
         epoch, n = place
         one = self.lists[n]
         relevant = None if one.relevant is None else np.flatnonzero(one.relevant).tolist()
-        ranking = range(len(one.docnos)) if one.ranking is None else one.ranking.tolist()
+        ranked = one.ranking is not None and self.draws.reads_ranking
+        ranking = one.ranking.tolist() if ranked else range(len(one.docnos))
         weights = disagreeing.weights(one, self.loss) if self.draws.reads_weights else None
         return one.part(self.draws.draw(f"{one.qid}\0{one.query}", ranking, relevant, epoch, weights), self.loss)
 

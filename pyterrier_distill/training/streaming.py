@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from torch.utils.data import Dataset, Sampler
 
+from ..labels.reading import Block
+from . import order
 from .lists import QueryList, check_lists
 from .reading import Reader
 
@@ -17,10 +20,15 @@ if TYPE_CHECKING:
 
 #: Blocks whose queries are mixed with each other, and that stay in memory.
 BUFFER = 16
+#: Queries of a block.
+BLOCK = 256
 
 
 class StoredLists(Dataset):
-    """List n = the n-th query of the store that has documents. A block is read when one of its lists is asked for.
+    """List n = the n-th query that has documents, by qid. A block is read when one of its lists is asked for.
+
+    A block holds :data:`BLOCK` queries in the order of their ids, wherever in the store they are: what is trained on
+    does not depend on the order in which queries were labelled, nor on how the store was compacted.
 
     Args:
         store: the labels.
@@ -30,8 +38,10 @@ class StoredLists(Dataset):
     def __init__(self, store: LabelStore, reader: Reader):
         self.store = store
         self.reader = reader
-        self.blocks = store.blocks()
-        self.ends = np.cumsum([len(block.rows) for block in self.blocks], dtype=int)
+        located = store.located()
+        located = located.iloc[np.argsort(order.codes(located["qid"]), kind="stable")]
+        self.blocks = [_parts(located.iloc[n : n + BLOCK]) for n in range(0, len(located), BLOCK)]
+        self.ends = np.minimum(np.arange(1, len(self.blocks) + 1) * BLOCK, len(located))
         self._prepare: Callable[[list[QueryList]], None] | None = None
         self._kept: OrderedDict[int, list[QueryList]] = OrderedDict()
 
@@ -54,8 +64,8 @@ class StoredLists(Dataset):
         if number not in self._kept:
             labels = self.reader.label_columns()
             ranking = self.reader.ranking_columns(self.store.columns())
-            frame = self.store.read(self.blocks[number], list(dict.fromkeys([*labels, *ranking])))
-            lists = self.reader.read(frame, whole=False)
+            frame = self.frame(number, list(dict.fromkeys([*labels, *ranking])))
+            lists = self.reader.read(frame, whole=False, by_content=True)
             if self._prepare is not None:
                 self._prepare(lists)
             self._kept[number] = lists
@@ -63,6 +73,11 @@ class StoredLists(Dataset):
                 self._kept.popitem(last=False)
         self._kept.move_to_end(number)
         return self._kept[number]
+
+    def frame(self, number: int, columns: list[str]) -> pd.DataFrame:
+        """The rows of one block, in any order."""
+        parts = [self.store.read(part, columns) for part in self.blocks[number]]
+        return parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
 
     def check(self) -> None:
         """Check that there is something to learn, with as few blocks as it takes.
@@ -78,7 +93,7 @@ class StoredLists(Dataset):
                 if number == len(self.blocks) - 1 or len(self) < 2:
                     raise
         if self.reader.judged is not None:
-            if not any(self.reader.knows(self.store.read(block, [])) for block in self.blocks):
+            if not any(self.reader.knows(self.store.read(block, [])) for block in self.store.blocks()):
                 raise ValueError(
                     "the qrels judge no document of the store relevant: check that qid and docno are spelt alike."
                 )
@@ -94,6 +109,11 @@ class StoredLists(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict()}
+
+
+def _parts(located: pd.DataFrame) -> list[Block]:
+    """Where some queries are, a part for each shard that has any."""
+    return [Block(name, np.sort(rows.to_numpy())) for name, rows in located.groupby("shard", sort=True)["row"]]
 
 
 class BlockSampler(Sampler[int]):
