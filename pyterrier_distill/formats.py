@@ -6,8 +6,6 @@ and the labels it holds: ``teacher_rank``, ``teacher_score``, ``teacher_logits``
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .files import fields, identifier, lines, parse_object
 from .frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
 
 _TEXTS = ("text", "contents", "content", "segment", "body", "passage")
@@ -50,21 +49,8 @@ def read_labels(path: str | os.PathLike, format: str | None = None) -> pd.DataFr
     return frame
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers from 1."""
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    try:
-        with (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line.rstrip("\n")
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise ValueError(f"{path} is no text, or a damaged gzip file ({error}).") from error
-
-
 def _sniff(path: Path) -> str:
-    first = next((line for _, line in _lines(path)), "")
+    first = next((line for _, line in lines(path)), "")
     if first.lstrip().startswith(("[", "{")):
         entry = next(_entries(path), (1, {}))[1]
         for name, keys in {
@@ -99,37 +85,48 @@ def _number(text: str) -> bool:
 def _table(path: Path, names: list[str], numeric: set[str]) -> pd.DataFrame:
     """Columns separated by white space."""
     rows = []
-    for number, line in _lines(path):
-        fields = line.split()
-        if len(fields) != len(names):
-            raise ValueError(f"{path}, line {number}: expected {' '.join(names)}, found {line[:80]!r}.")
-        row: list[Any] = []
-        for name, field in zip(names, fields, strict=True):
+    for number, row in fields(path, names):
+        for name, field in zip(names, row, strict=True):
             if name in numeric and not _number(field):
                 raise ValueError(f"{path}, line {number}: {name} must be a number, not {field!r}.")
-            row.append(float(field) if name in numeric else field)
-        rows.append(row)
+        rows.append([float(field) if name in numeric else field for name, field in zip(names, row, strict=True)])
     return pd.DataFrame(rows, columns=names)
 
 
-def _entries(path: Path) -> Iterator[tuple[int, Any]]:
-    """Entries of JSON Lines, or of one JSON list."""
-    lines = _lines(path)
-    number, first = next(lines, (0, ""))
+def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of JSON Lines, with their lines, or of one JSON list, with their places from 1."""
+    found = lines(path)
+    number, first = next(found, (0, ""))
+    if first.lstrip().startswith("["):
+        listed = parse_object('{"": ' + "\n".join([first, *(line for _, line in found)]) + "}", str(path))[""]
+        for number, entry in enumerate(listed, 1):
+            if not isinstance(entry, dict):
+                raise ValueError(f"{path}, entry {number}: expected a JSON object, found {str(entry)[:60]!r}.")
+            yield number, entry
+        return
+    if first:
+        yield number, _object(first, path, number)
+    for number, line in found:
+        yield number, _object(line, path, number)
+
+
+def _object(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
-        if first.lstrip().startswith("["):
-            yield from enumerate(json.loads("\n".join([first, *(line for _, line in lines)])), 1)
-            return
-        if first:
-            yield number, json.loads(first)
-        for number, line in lines:  # noqa: B020
-            yield number, json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, entry {number}: no JSON ({error}).") from error
+        return parse_object(line, "it")
+    except ValueError as error:
+        raise ValueError(f"{path}, entry {number}: no JSON object: {error}") from error
 
 
 def _wrong(path: Path, number: int, error: Exception) -> ValueError:
-    return ValueError(f"{path}, entry {number}: {type(error).__name__} {error}, which this format must have.")
+    must = ", which this format must have" if isinstance(error, KeyError) else ""
+    return ValueError(f"{path}, entry {number}: {type(error).__name__} {error}{must}.")
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"{value!r} is no finite number")
+    return number
 
 
 def trec(path: Path) -> pd.DataFrame:
@@ -173,7 +170,8 @@ def inranker_jsonl(path: Path) -> pd.DataFrame:
     rows = []
     for number, entry in _entries(path):
         try:
-            rows.append((entry["query"], entry["contents"], float(entry["true_logit"]), float(entry["false_logit"])))
+            logits = _finite(entry["true_logit"]), _finite(entry["false_logit"])
+            rows.append((entry["query"], entry["contents"], *logits))
         except (KeyError, TypeError, ValueError) as error:
             raise _wrong(path, number, error) from error
     return _logits(pd.DataFrame(rows, columns=["query", "text", "true", "false"]))
@@ -184,9 +182,10 @@ def rank_llm(path: Path) -> pd.DataFrame:
     rows = []
     for number, entry in _entries(path):
         try:
-            qid, query = str(entry["query"]["qid"]), entry["query"].get("text")
+            qid, query = identifier(entry["query"]["qid"], path, number, "qid"), entry["query"].get("text")
             for rank, candidate in enumerate(entry["candidates"]):
-                rows.append((qid, query, str(candidate["docid"]), _text(candidate.get("doc")), rank))
+                docno = identifier(candidate["docid"], path, number, "docid")
+                rows.append((qid, query, docno, _text(candidate.get("doc")), rank))
         except (KeyError, TypeError, AttributeError) as error:
             raise _wrong(path, number, error) from error
     return _known(pd.DataFrame(rows, columns=["qid", "query", "docno", "text", TEACHER_RANK]))
@@ -198,7 +197,8 @@ def rankgpt(path: Path) -> pd.DataFrame:
     for number, entry in _entries(path):
         try:
             for rank, hit in enumerate(entry["hits"]):
-                rows.append((str(hit["qid"]), entry["query"], str(hit["docid"]), _text(hit), rank))
+                qid, docno = (identifier(hit[key], path, number, key) for key in ("qid", "docid"))
+                rows.append((qid, entry["query"], docno, _text(hit), rank))
         except (KeyError, TypeError, AttributeError) as error:
             raise _wrong(path, number, error) from error
     return _known(pd.DataFrame(rows, columns=["qid", "query", "docno", "text", TEACHER_RANK]))
@@ -214,7 +214,7 @@ def flag(path: Path) -> pd.DataFrame:
             labels = [1] * len(entry["pos"]) + [0] * len(entry["neg"])
             if len(texts) != len(scores):
                 raise ValueError(f"{len(texts)} texts but {len(scores)} scores")
-            rows += [(entry["query"], t, float(s), n) for t, s, n in zip(texts, scores, labels, strict=True)]
+            rows += [(entry["query"], t, _finite(s), n) for t, s, n in zip(texts, scores, labels, strict=True)]
         except (KeyError, TypeError, ValueError) as error:
             raise _wrong(path, number, error) from error
     frame = pd.DataFrame(rows, columns=["query", "text", TEACHER_SCORE, "label"])

@@ -17,6 +17,7 @@ ROOMS = [
     "_version",
     "frames",
     "ids",
+    "files",
     "texts",
     "prompts",
     "templates",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import json
+import logging
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -13,7 +13,11 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
+from ..files import QUERY_IDS, QUERY_TEXTS, fields, identifier, json_lines, lines, once, plain_name
+from ..formats import trec
 from .text_loader import InMemoryDataset
+
+logger = logging.getLogger(__name__)
 
 _CORPUS = ("corpus.jsonl.gz", "corpus.jsonl", "documents.jsonl.gz", "documents.jsonl")
 _SPLITS = ("test", "dev", "train")
@@ -82,14 +86,17 @@ class FolderDataset(InMemoryDataset):
     def get_corpus_iter(self, *, verbose: bool = True) -> Iterator[dict[str, str]]:
         """Documents as dicts of ``docno``, ``text`` and, in BEIR layout, ``title``."""
         path = self._part("corpus", *_CORPUS)
-        lines = _read_jsonl(path)
-        for row in pt.tqdm(lines, desc=f"{self.path.name} documents", unit="d") if verbose else lines:
-            document = {"docno": str(_key(row, path, "_id", "docno", "docid"))}
+        rows = json_lines(path)
+        for number, row in pt.tqdm(rows, desc=f"{self.path.name} documents", unit="d") if verbose else rows:
+            docno = _key(row, path, number, "_id", "docno", "docid")
+            document = {"docno": identifier(docno, path, number, "id of a document")}
             for field in ("text", "title"):
                 if field == "text" or field in row:
-                    document[field] = row.get(field) or ""
+                    document[field] = "" if row.get(field) is None else row[field]
                     if not isinstance(document[field], str):
-                        raise ValueError(f"{path}: the {field} of document {document['docno']!r} is no string.")
+                        raise ValueError(
+                            f"{path}, line {number}: the {field} of document {document['docno']!r} is no string."
+                        )
             yield document
 
     # -- topics and judgements ----------------------------------------------------------------------------------------
@@ -113,58 +120,69 @@ class FolderDataset(InMemoryDataset):
         topics = self._queries()
         split = self._split(variant)
         if split is not None:
-            topics = topics[topics["qid"].isin(set(self.get_qrels(split)["qid"]))].reset_index(drop=True)
+            judged = set(self.get_qrels(split)["qid"])
+            chosen = topics[topics["qid"].isin(judged)].reset_index(drop=True)
+            if len(topics) and judged and not len(chosen):
+                raise ValueError(
+                    f"{self!r}: none of its {len(topics)} queries is judged in {split!r}: their ids, such as"
+                    f" {topics['qid'].iloc[0]!r}, are other ones than those of the judgements, such as {min(judged)!r}."
+                )
+            self._tell_lost(judged - set(chosen["qid"]), f"the judgements of {split!r}")
+            topics = chosen
         return topics
+
+    def _tell_lost(self, qids: set[str], where: str) -> None:
+        """Say which queries have no text, for they are left out."""
+        if qids:
+            logger.warning(
+                "%r: %d queries of %s have no text and are left out, such as %r", self, len(qids), where, min(qids)
+            )
 
     def _queries(self) -> pd.DataFrame:
         """The queries of all splits."""
         path = self._part("queries", "queries.jsonl", "queries.tsv", "rerank.jsonl")
-        if ".tsv" in path.name:
-            topics = pd.read_csv(path, sep="\t", names=["qid", "query"], dtype=str, quoting=3, keep_default_na=False)
-        else:
-            rows = [(str(_key(row, path, "_id", "qid")), _key(row, path, "query", "text")) for row in _read_jsonl(path)]
-            topics = pd.DataFrame(rows, columns=["qid", "query"]).drop_duplicates("qid", ignore_index=True)
-        bad = [qid for qid, query in zip(topics["qid"], topics["query"], strict=True) if not isinstance(query, str)]
-        if bad:
-            raise ValueError(f"{path}: the text of query {bad[0]!r} is no string.")
-        return topics
+        rows = _queries_of_tsv(path) if ".tsv" in path.name else _queries_of_jsonl(path)
+        return pd.DataFrame(list(once(rows, path, "query")), columns=["qid", "query"])
 
     def get_qrels(self, variant: str | None = None) -> pd.DataFrame:
-        """Judgements of a split: ``qid``, ``docno``, ``label`` (int)."""
+        """Judgements of a split: ``qid``, ``docno``, ``label`` (int).
+
+        Raises:
+            ValueError: naming the line that has more or fewer columns than its format, a label that is no whole number,
+                or judges a document again, otherwise.
+        """
         split = self._split(variant)
         if split is not None:
             path = self._part(f"qrels of {split!r}", f"qrels/{split}.tsv")
-            qrels = pd.read_csv(path, sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
-            if qrels.shape[1] != 3:
-                raise ValueError(f"{path} must have three tab-separated columns: query-id, corpus-id, score.")
-            if pd.to_numeric(qrels.iloc[:1, 2], errors="coerce").isna().all():  # a header
-                qrels = qrels.iloc[1:].reset_index(drop=True)
+            rows = _judgements(path, ("query-id", "corpus-id", "score"), "\t")
         else:
             path = self._part("qrels", "qrels.txt", "qrels.tsv")
-            qrels = pd.read_csv(path, sep=r"\s+", header=None, dtype=str, quoting=3, keep_default_na=False)
-            if qrels.shape[1] != 4:
-                raise ValueError(f"{path} must have four columns, as TREC's: query, iteration, document, label.")
-            qrels = qrels.iloc[:, [0, 2, 3]]
-        qrels.columns = ["qid", "docno", "label"]
-        labels = pd.to_numeric(qrels["label"], errors="coerce")
-        if not (labels % 1 == 0).all():
-            raise ValueError(f"{path}: {qrels['label'][~(labels % 1 == 0)].iloc[0]!r} is no whole-number label.")
-        return qrels.assign(label=labels.astype(int))
+            rows = _judgements(path, ("query", "iteration", "document", "label"), None)
+        found = [(*pair, label) for pair, label in once(rows, path, "the pair of query and document")]
+        return pd.DataFrame(found, columns=["qid", "docno", "label"]).astype({"label": int})
 
     def get_results(self, variant: str | None = None) -> pd.DataFrame:
         """A stored ranking as an R frame, queries included.
 
         Args:
             variant: a name in ``runs/``; None = TIRA's ``rerank.jsonl`` (with its text).
+
+        Raises:
+            ValueError: naming the line that is not of the format, or if a document stands twice in a list.
         """
         if variant is None:
             path = self._part("ranking", "rerank.jsonl")
-            results = pd.DataFrame(list(_read_jsonl(path)))
-            return _ranked_from_zero(results.astype({"qid": str, "docno": str}))
+            results = pd.DataFrame([_ranked(row, path, number) for number, row in json_lines(path)])
+            _check_once(results, path)
+            return _ranked_from_zero(results)
         if variant not in self.runs():
             raise ValueError(f"{self!r} has no run {variant!r}, only: {', '.join(self.runs()) or 'none'}.")
-        results = pt.io.read_results(str(self._part("run", f"runs/{variant}.txt")), format="trec")
-        return _ranked_from_zero(results).merge(self._queries(), on="qid", how="inner")
+        path = self._part("run", f"runs/{variant}.txt")
+        results = trec(path).rename(columns={"run_rank": "rank", "run_score": "score"})
+        _check_once(results, path)
+        queries = self._queries()
+        self._tell_lost(set(results["qid"]) - set(queries["qid"]), f"the run {variant!r}")
+        return _ranked_from_zero(results).merge(queries, on="qid", how="inner")
 
     def _describe_component(self, component: str) -> bool | list[str] | None:
         return {"topics": self.splits() or None, "qrels": self.splits() or None, "corpus": True}.get(component)
@@ -189,19 +207,71 @@ def _ranked_from_zero(results: pd.DataFrame) -> pd.DataFrame:
     return results.assign(rank=results.groupby("qid")["rank"].rank(method="first").astype(int) - 1)
 
 
-def _key(row: dict[str, Any], path: Path, *names: str) -> Any:
+def _check_once(results: pd.DataFrame, path: Path) -> None:
+    """Check that no document stands twice in a query's list."""
+    if not len(results):
+        raise ValueError(f"{path} holds no ranking.")
+    twice = results.duplicated(["qid", "docno"]).to_numpy()
+    if twice.any():
+        pair = tuple(results.loc[twice, ["qid", "docno"]].iloc[0])
+        raise ValueError(f"{path} ranks (qid, docno) {pair} more than once ({int(twice.sum())} such).")
+
+
+def _key(row: dict[str, Any], path: Path, number: int, *names: str) -> Any:
     for name in names:
         if name in row:
             return row[name]
-    raise ValueError(f"a line of {path} has none of the fields {', '.join(names)}; it has {', '.join(row)}.")
+    raise ValueError(f"line {number} of {path} has none of the fields {', '.join(names)}; it has {', '.join(row)}.")
 
 
-def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise ValueError(f"line {number} of {path} is not JSON: {error}") from error
+def _ranked(row: dict[str, Any], path: Path, number: int) -> dict[str, Any]:
+    """A line of ``rerank.jsonl``, checked."""
+    ids = {name: identifier(_key(row, path, number, name), path, number, name) for name in ("qid", "docno")}
+    for name in ("rank", "score"):
+        value = row.get(name, None if name == "rank" else 0.0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"{path}, line {number}: the {name} must be a number, not {value!r}.")
+    return {**row, **ids}
+
+
+def _queries_of_jsonl(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Line, qid and text of each query."""
+    for number, row in json_lines(path):
+        qid = identifier(_key(row, path, number, "_id", "qid"), path, number, "id of a query")
+        query = _key(row, path, number, "query", "text")
+        if not isinstance(query, str):
+            raise ValueError(f"{path}, line {number}: the text of query {qid!r} is no string.")
+        yield number, qid, query
+
+
+def _queries_of_tsv(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Line, qid and text of each query: two columns, or those that a first line of headings names."""
+    first = next(lines(path), (0, ""))
+    headings = first[1].split("\t")
+    plain = [plain_name(heading) for heading in headings]
+    ids = sorted((n for n, name in enumerate(plain) if name in QUERY_IDS), key=lambda n: plain[n] in QUERY_TEXTS)
+    texts = [n for n, name in enumerate(plain) if name in QUERY_TEXTS and n not in ids[:1]]
+    headed = len(plain) > 1 and bool(ids and texts)
+    names, qid, query = (headings, ids[0], texts[0]) if headed else (["qid", "query"], 0, 1)
+    for number, row in fields(path, names, "\t"):
+        if not (headed and number == first[0]):
+            yield number, identifier(row[qid], path, number, "id of a query"), row[query]
+
+
+def _judgements(
+    path: Path, names: tuple[str, ...], separator: str | None
+) -> Iterator[tuple[int, tuple[str, str], int]]:
+    """Line, (qid, docno) and label of each judgement; a first line of headings is left out."""
+    first = True
+    for number, row in fields(path, names, separator):
+        qid, docno, label = row[0], row[-2], row[-1]
+        heading, first = first and plain_name(qid) in QUERY_IDS, False
+        try:
+            value = float(label)
+        except ValueError:
+            value = math.nan
+        if value.is_integer():
+            ids = (identifier(cell, path, number, "id") for cell in (qid, docno))
+            yield number, (next(ids), next(ids)), int(value)
+        elif not (heading and math.isnan(value)):
+            raise ValueError(f"{path}, line {number}: {label!r} is no whole-number label.")

@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
+from .. import frames
 from ..ids import check_ids
+from .text_loader import check_documents_once
 
 _ALIASES = {"pydocs": "pydocs:test"}
 _TOPIC_FIELDS = ("query", "text", "title", "question")
@@ -39,7 +41,7 @@ def load_collection(name: str) -> Collection:
 
     Raises:
         ValueError: in one line, if there is no such dataset, if it lacks documents, queries or judgements, or has
-            fewer than two documents with text or a query without words.
+            fewer than two documents with text, a query without words, or an id twice.
         FileNotFoundError: if the folder does not exist.
     """
     name = _ALIASES.get(name, name)
@@ -56,6 +58,10 @@ def load_collection(name: str) -> Collection:
     for part, frame in (("documents", documents), ("queries", topics), ("qrels", qrels)):
         if len(frame) == 0:
             raise ValueError(f"{name!r} has no {part}.")
+    check_ids(topics, ["qid"], f"the queries of {name}")
+    check_ids(qrels, ["qid", "docno"], f"the qrels of {name}")
+    frames.check_text(topics, ["query"])
+    frames.check_unique(topics[["qid"]])
     if (documents["text"].str.strip() != "").sum() < 2:
         raise ValueError(f"{name!r} has fewer than two documents with text: there is nothing to rank.")
     wordless = topics["qid"][~topics["query"].str.contains(r"\w", regex=True)]
@@ -105,24 +111,31 @@ def read_documents(dataset: Any) -> pd.DataFrame:
 
 
 def _texts(dataset: Any) -> list[tuple[str, str, str]]:
-    """docno, title and text joined, title or ``""`` of each document."""
+    """docno, title and text joined, title or ``""`` of each document.
+
+    Raises:
+        ValueError: if there are none, or a docno stands twice.
+    """
+    fields = ("title", "text")
     if hasattr(dataset, "irds_ref"):
         reference = dataset.irds_ref()
         if not reference.has_docs():
             raise ValueError(f"{dataset!r} has no documents.")
-        return [
+        rows = [
             (document.doc_id, document.default_text().strip(), getattr(document, "title", None) or "")
             for document in reference.docs_iter()
         ]
-    fields = ("title", "text")
-    return [
-        (
-            document["docno"],
-            " ".join(document[field] for field in fields if document.get(field)).strip(),
-            document.get("title") or "",
-        )
-        for document in dataset.get_corpus_iter(verbose=False)
-    ]
+    else:
+        rows = [
+            (
+                document["docno"],
+                " ".join(document[field] for field in fields if document.get(field)).strip(),
+                document.get("title") or "",
+            )
+            for document in dataset.get_corpus_iter(verbose=False)
+        ]
+    check_documents_once((row[0] for row in rows), dataset)
+    return rows
 
 
 def _topics(dataset: Any) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -66,11 +67,30 @@ class InMemoryDataset(pt.datasets.Dataset):
         raise TypeError(f"{type(self).__name__} does not say its text fields.")
 
     def documents(self) -> dict[str, dict[str, str]]:
-        """docno → document, read once."""
+        """docno → document, read once.
+
+        Raises:
+            ValueError: if a docno stands twice.
+        """
         if self._documents is None:
-            self._documents = {document["docno"]: document for document in self.get_corpus_iter(verbose=False)}
+            documents = list(self.get_corpus_iter(verbose=False))
+            check_documents_once((document["docno"] for document in documents), self)
+            self._documents = {document["docno"]: document for document in documents}
         return self._documents
 
     def text_loader(self, fields: list[str] | str | None = None) -> TextLoader:
         """R → R with the documents' text; see :class:`TextLoader`."""
         return TextLoader(self, fields)
+
+
+def check_documents_once(docnos: Iterable[str], dataset: Any) -> None:
+    """Check that no document stands twice in a collection.
+
+    Raises:
+        ValueError: naming the first one that does.
+    """
+    seen: set[str] = set()
+    for docno in docnos:
+        if docno in seen:
+            raise ValueError(f"{dataset!r} holds document {docno!r} more than once: every document needs its own id.")
+        seen.add(docno)
