@@ -252,3 +252,24 @@ def test_rounds_of_other_queries_need_another_path(tiny, topics, judged, search,
         run(topics.head(8))
     with pytest.raises(ValueError, match="check their qids"):
         run(topics, topics, judged.assign(qid="x" + judged["qid"]))
+
+
+def test_two_teachers_over_two_rounds_as_without_a_cache(tiny, tiny_cross, tiny_t5, topics, search, tmp_path):
+    def teacher():
+        pairs = ptd.PairwiseTeacher(tiny_t5, both_orders=True, **FP32)
+        return ptd.PointwiseTeacher(tiny_cross, **FP32) >> pairs
+
+    student = ptd.BiEncoder(tiny, **FP32)
+    loss = ptd.KLDivergence(temperature=0.1) + ptd.PairwiseKL(temperature=0.1)
+    distiller = ptd.Distiller(student, loss, epochs=2, **SETTINGS)
+    ptd.IterativeDistiller(search, teacher(), distiller, tmp_path / "r", rounds=2, verbose=False).fit(topics.head(6))
+    found = []
+    for number in (1, 2):
+        store = ptd.LabelStore(tmp_path / "r" / f"round-{number}" / "labels")
+        stored = store.frame(with_text=True)
+        expected = teacher()(stored[["qid", "query", "docno", "text"]])
+        np.testing.assert_allclose(stored["teacher_score"], expected["teacher_score"], rtol=1e-4, atol=1e-5)
+        for one, other in zip(stored["teacher_prefs"], expected["teacher_prefs"], strict=True):
+            assert one == pytest.approx(other, abs=1e-5)
+        found.append(set(zip(stored["qid"], stored["docno"], strict=True)))
+    assert found[0] != found[1] and found[0] & found[1]  # the second round met both new and known documents
