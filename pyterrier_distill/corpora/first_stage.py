@@ -32,7 +32,7 @@ def bm25(
 ) -> pt.Transformer:
     """A BM25 retriever Q → R over an index at ``path``, which is built from ``documents`` if it is not there.
 
-    English stop words are left out, words are stemmed (Porter 2).
+    Results come in the order of the topics, each query's best first, however many threads search. English stop words are left out, words are stemmed (Porter 2).
 
     Args:
         path: directory of the index.
@@ -68,8 +68,10 @@ def bm25(
         if not built:
             with written_whole(path, mark) as draft:
                 pyterrier_pisa.PisaIndex(str(draft), text_field, **settings).index(documents)
+        from .pisa import InOrder
+
         index = pyterrier_pisa.PisaIndex(str(path), text_field, **settings)
-        retriever = index.bm25(k1=k1, b=b, num_results=num_results)
+        retriever = InOrder.of(index.bm25(k1=k1, b=b, num_results=num_results))
         retriever.search("x")  # the scores of this k1 and b are prepared when they are first used, and that is loud too
     return retriever
 
