@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .words import first
+
 Prompt = str | list[dict[str, str]]
 
 _FIELD = re.compile(r"\{(\w*)\}")
@@ -127,13 +129,8 @@ def neutralise(text: str, specials: Sequence[str] = ()) -> str:
 
 
 def first_words(text: str, words: int) -> str:
-    """The first ``words`` words of ``text``, the spaces between them kept."""
-    end = 0
-    for count, match in enumerate(re.finditer(r"\S+", text), 1):
-        if count > words:
-            return text[:end]
-        end = match.end()
-    return text
+    """The first ``words`` words of ``text``, the spaces between them kept; see :mod:`pyterrier_distill.words`."""
+    return first(text, words)
 
 
 class Sizer(Protocol):

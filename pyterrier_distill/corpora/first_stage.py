@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from .. import words
 from ..checkpoints import written_whole
+from .engine_words import Documents, document_text, for_bm25s, warn_of_silence
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,11 @@ def bm25(
     """A BM25 retriever Q → R over an index at ``path``, which is built from ``documents`` if it is not there.
 
     Results come in the order of the topics, each query's best first, however many threads search. English stop
-    words are left out, words are stemmed (Porter 2).
+    words are left out, words are stemmed (Porter 2). Words are Unicode's, in any script: see
+    :mod:`pyterrier_distill.words`; of Chinese, Japanese, Thai and the like each letter is one, and each two neighbours.
+    PISA itself reads ASCII alone. Documents of which a quarter of the words or more are in other letters are indexed
+    under names for these words; others, English ones with some Greek or accents, as PISA reads them. A query in other
+    letters that finds nothing is logged.
 
     Args:
         path: directory of the index.
@@ -48,7 +53,7 @@ def bm25(
         ModuleNotFoundError: if neither engine is installed, saying how to install one.
         FileNotFoundError: if there is no index and no ``documents``.
         FileExistsError: if something else stands at ``path``.
-        ValueError: if no document has any words.
+        ValueError: if no document has any words, one has no text, or PISA meets a docno with white space.
     """
     engine = _engine(engine)
     path = Path(path)
@@ -68,11 +73,13 @@ def bm25(
     with _quiet():
         if not built:
             with written_whole(path, mark) as draft:
-                pyterrier_pisa.PisaIndex(str(draft), text_field, **settings).index(documents)
-        from .pisa import InOrder
+                read = Documents(documents, text_field)
+                pyterrier_pisa.PisaIndex(str(draft), text_field, **settings).index(read)
+                read.check()
+        from .pisa_words import AnyScript
 
         index = pyterrier_pisa.PisaIndex(str(path), text_field, **settings)
-        retriever = InOrder.of(index.bm25(k1=k1, b=b, num_results=num_results))
+        retriever = AnyScript.of(index.bm25(k1=k1, b=b, num_results=num_results))
         retriever.search("x")  # the scores of this k1 and b are prepared when they are first used, and that is loud too
     return retriever
 
@@ -82,10 +89,8 @@ def _with_words(documents: Iterable[dict[str, str]], text_field: str) -> Iterabl
     documents = iter(documents)
     seen = []
     for document in documents:
-        if not isinstance(document.get(text_field), str):
-            raise ValueError(f"document {document.get('docno')!r} has no text in the field {text_field!r}.")
         seen.append(document)
-        if re.search(r"\w", document[text_field]):
+        if words.has_words(document_text(document, text_field)):
             return itertools.chain(seen, documents)
     raise ValueError(f"no document has any words in the field {text_field!r}: there is nothing to index.")
 
@@ -154,7 +159,7 @@ class Bm25s(pt.Transformer):
         docnos, texts = [], []
         for document in documents:
             docnos.append(document["docno"])
-            texts.append(document[text_field])
+            texts.append(document_text(document, text_field))
         with written_whole(path, cls.META) as draft:
             content = {"docnos": docnos, "tokens": _tokens(texts)}
             (draft / cls.META).write_text(json.dumps(content), encoding="utf-8")
@@ -184,6 +189,7 @@ class Bm25s(pt.Transformer):
                 rows += [(number, docnos[place], float(scores[place]), rank) for rank, place in found]
         hits = pd.DataFrame(rows, columns=["row", "docno", "score", "rank"])
         out = inp.iloc[hits["row"].to_numpy(dtype=int)].reset_index(drop=True)
+        warn_of_silence(list(zip(range(len(inp)), inp["query"], strict=True)), hits["row"], self.path)
         return out.assign(**{column: hits[column] for column in ("docno", "score", "rank")})
 
     def fuse_rank_cutoff(self, k: int) -> pt.Transformer | None:
@@ -204,6 +210,7 @@ def _tokens(texts: list[str]) -> list[list[str]]:
     import bm25s
     import Stemmer
 
+    readable = [for_bm25s(text) for text in texts]
     return bm25s.tokenize(
-        texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False
+        readable, stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False
     )

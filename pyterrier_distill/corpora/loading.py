@@ -11,6 +11,7 @@ import pyterrier as pt
 from .. import frames
 from ..ids import check_ids
 from .text_loader import check_documents_once
+from ..words import has_words
 
 _ALIASES = {"pydocs": "pydocs:test"}
 _TOPIC_FIELDS = ("query", "text", "title", "question")
@@ -64,7 +65,7 @@ def load_collection(name: str) -> Collection:
     frames.check_unique(topics[["qid"]])
     if (documents["text"].str.strip() != "").sum() < 2:
         raise ValueError(f"{name!r} has fewer than two documents with text: there is nothing to rank.")
-    wordless = topics["qid"][~topics["query"].str.contains(r"\w", regex=True)]
+    wordless = topics["qid"][~topics["query"].map(has_words).astype(bool)]
     if len(wordless):
         raise ValueError(f"{name!r} has {len(wordless)} queries without words, such as {wordless.iloc[0]!r}.")
     return Collection(name, documents, topics, qrels[["qid", "docno", "label"]])

@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from ..backends.completions import Completion
 from ..teachers.responses import REASONING
+from ..words import count, find, normalised
 
 #: What becomes of an answer; each counts as one of these.
 OUTCOMES = ("ok", "copied", "duplicate", "overlong", "empty", "no_text")
@@ -81,8 +82,7 @@ def clean(text: str) -> str:
 
 def key_of(query: str) -> str:
     """What two queries have in common that differ in case, punctuation or spacing only."""
-    words = re.findall(r"\w+", unicodedata.normalize("NFKC", query).casefold())
-    return " ".join(words)
+    return " ".join(word.text for word in find(normalised(query)))
 
 
 class Reader:
@@ -124,7 +124,7 @@ class Reader:
         key = key_of(query)
         if not any(character.isalnum() for character in key) or "\ufffd" in query:
             return "no_text"
-        words = len(query.split())
+        words = count(query)
         if self.max_words is not None and (words > self.max_words or len(query) > _WORD * self.max_words):
             return "overlong"
         if key in self.seen:

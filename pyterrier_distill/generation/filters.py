@@ -12,6 +12,7 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..frames import check_text
+from ..words import count
 from .queries import QUERY_SCORE, QUERYGEN, QUERYGEN_SCORE, lines_of, with_queries
 
 logger = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ class ConsistencyFilter(QuerySelection):
 
 
 class LengthFilter(QuerySelection):
-    """Queries of so many words: what spaces separate, so that a query in Chinese or Japanese is one word.
+    """Queries of so many words: what spaces separate; in Chinese, Japanese, Thai and the like each letter is one.
 
     Args:
         min_words: fewest; InPars drops queries of fewer than 3 tokens.
@@ -202,7 +203,7 @@ class LengthFilter(QuerySelection):
     def keep(self, queries: pd.DataFrame) -> list[bool]:
         """Those of the right length."""
         most = float("inf") if self.max_words is None else self.max_words
-        return [self.min_words <= len(query.split()) <= most for query in queries["query"]]
+        return [self.min_words <= count(query) <= most for query in queries["query"]]
 
 
 class LanguageFilter(QuerySelection):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
+from ..words import Found, find, together
 from .queries import check_text_field, document_texts, with_queries
 
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+#: What joins words to one: don't, well-known.
+_JOINS = ("'", "’", "-")
 
 
 class DocumentFrequencies:
@@ -35,7 +36,7 @@ class DocumentFrequencies:
         counts: Counter[str] = Counter()
         total = 0
         for document in documents:
-            counts.update({word.lower() for word in _WORD.findall(document[text_field])})
+            counts.update({word.text.lower() for word in _words(document[text_field])})
             total += 1
         return cls(counts, total)
 
@@ -57,7 +58,8 @@ class DocumentFrequencies:
 class KeyphraseQueries(pt.Transformer):
     """D → D with ``querygen``: the n phrases of each document that weigh most.
 
-    A phrase is a run of words without stop words, punctuation or bare numbers between them. It weighs how often it
+    A phrase is a run of words without stop words, punctuation or bare numbers between them; in scripts without spaces
+    (Chinese, Japanese, Thai, …) each letter with its marks is a word, and spaces end a run. It weighs how often it
     occurs times the sum of its words' idf, log((N + 1) / (df + 1)) + 1. One that adds no word to those chosen already
     is passed over; ties go to the one that comes first.
 
@@ -124,9 +126,14 @@ class KeyphraseQueries(pt.Transformer):
 
     def _phrases(self, text: str, frequencies: DocumentFrequencies, stops: frozenset[str]) -> list[str]:
         counts: Counter[tuple[str, ...]] = Counter()
+        shown: dict[tuple[str, ...], str] = {}
         for run in _runs(text, stops):
             for size in range(1, self.max_words + 1):
-                counts.update(tuple(run[at : at + size]) for at in range(len(run) - size + 1))
+                for at in range(len(run) - size + 1):
+                    words = run[at : at + size]
+                    phrase = tuple(word.text.lower() for word in words)
+                    counts[phrase] += 1
+                    shown.setdefault(phrase, together(words).lower())
         # A Counter keeps the order of first occurrence, and sorting is stable.
         weights = {phrase: count * sum(map(frequencies.idf, phrase)) for phrase, count in counts.items()}
         chosen: list[str] = []
@@ -135,7 +142,7 @@ class KeyphraseQueries(pt.Transformer):
             if len(chosen) == self.n:
                 break
             if not covered.issuperset(phrase):
-                chosen.append(" ".join(phrase))
+                chosen.append(shown[phrase])
                 covered.update(phrase)
         return chosen
 
@@ -148,21 +155,36 @@ class KeyphraseQueries(pt.Transformer):
         return hash(repr(self))
 
 
-def _runs(text: str, stops: frozenset[str]) -> Iterable[list[str]]:
-    """Runs of words, in lower case, with nothing but spaces between them."""
-    run: list[str] = []
+def _words(text: str) -> Iterator[Found]:
+    """The words of a text; those that an apostrophe or a hyphen joins are one."""
+    whole: Found | None = None
+    for word in find(text):
+        joins = whole is not None and not (whole.unit or word.unit) and text[whole.end : word.start] in _JOINS
+        if whole is not None and joins:
+            whole = Found(text[whole.start : word.end], whole.start, word.end, False)
+            continue
+        if whole is not None:
+            yield whole
+        whole = word
+    if whole is not None:
+        yield whole
+
+
+def _runs(text: str, stops: frozenset[str]) -> Iterator[list[Found]]:
+    """Runs of words with nothing but spaces between them; between letters of scripts without spaces with nothing."""
+    run: list[Found] = []
     end = 0
-    for match in _WORD.finditer(text):
-        word = match.group(0).lower()
-        if text[end : match.start()].strip() and run:
+    for found in _words(text):
+        word, between = found.text.lower(), text[end : found.start]
+        if run and (between.strip() or (between and run[-1].unit and found.unit)):
             yield run
             run = []
-        end = match.end()
-        if word in stops or word.isdigit() or len(word) == 1:
+        end = found.end
+        if word in stops or word.isdigit() or (len(word) == 1 and not found.unit):
             if run:
                 yield run
             run = []
             continue
-        run.append(word)
+        run.append(found)
     if run:
         yield run

@@ -12,6 +12,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
+from ..words import Piece, joined, pieces
 from .phrasings import ENGLISH
 from .queries import check_text_field, document_texts, with_queries
 
@@ -96,7 +97,8 @@ class SpanQueries(pt.Transformer):
     """D → D with ``querygen``: n random spans of consecutive words of each document, one a line.
 
     What a query encoder is trained on when there are no queries. A document's spans depend on the seed, its docno and
-    its text alone, not on what else is in the frame. A document of fewer words than drawn gives all it has.
+    its text alone, not on what else is in the frame. A document of fewer words than drawn gives all it has. Words are
+    what spaces separate; in scripts without spaces (Chinese, Japanese, Thai, …) each letter with its marks is one.
 
     Args:
         n: spans of a document.
@@ -140,13 +142,13 @@ class SpanQueries(pt.Transformer):
         return with_queries(inp, [self._queries(str(d), text) for d, text in zip(inp["docno"], texts, strict=True)])
 
     def _queries(self, docno: str, text: str) -> list[str]:
-        words = text.split()
+        words = pieces(text)
         if not words:
             return []
         rng = random.Random(hashlib.sha256(f"{self.seed}\0{docno}".encode()).digest())
         return [self._query(words, rng) for _ in range(self.n)]
 
-    def _query(self, words: list[str], rng: random.Random) -> str:
+    def _query(self, words: list[Piece], rng: random.Random) -> str:
         phrasings = self.phrasings
         if phrasings is None or rng.random() >= phrasings.share:
             return _span(words, self.lengths.draw(rng), rng)
@@ -172,7 +174,7 @@ def _places(frame: str) -> list[str]:
         return ["unbalanced"]
 
 
-def _span(words: list[str], length: int, rng: random.Random) -> str:
+def _span(words: list[Piece], length: int, rng: random.Random) -> str:
     length = min(length, len(words))
     start = rng.randrange(len(words) - length + 1)
-    return " ".join(words[start : start + length])
+    return joined(words[start : start + length])

@@ -10,13 +10,12 @@ import pyterrier_alpha as pta
 
 from ..frames import check_text
 from ..prompts import first_words
+from ..words import has_words
 from .queries import check_text_field, document_texts, with_queries
 
-#: Where a sentence ends: a full stop, question or exclamation mark before a space, an ideographic one, a new paragraph.
-_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[^a-z\s])|(?<=[。！？])|\n\s*\n")
-
-
-_WORD = re.compile(r"[^\W_]")
+#: Where a sentence ends: a full stop, question or exclamation mark before a space, an ideographic one or that of
+#: another script, a new paragraph.
+_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[^a-z\s])|(?<=[。！？｡．।॥؟۔։។။።])|\n\s*\n")
 
 
 class TitleQueries(pt.Transformer):
@@ -52,10 +51,10 @@ class TitleQueries(pt.Transformer):
         texts = document_texts(inp, self.text_field, self)
         titles = [""] * len(texts) if self.title_field is None else inp[self.title_field].tolist()
         chosen = [
-            title if _WORD.search(title) else first_sentence(text) for title, text in zip(titles, texts, strict=True)
+            title if has_words(title) else first_sentence(text) for title, text in zip(titles, texts, strict=True)
         ]
         queries = [first_words(" ".join(text.split()), self.max_words).rstrip(" .") for text in chosen]
-        queries = [query if _WORD.search(query) else "" for query in queries]
+        queries = [query if has_words(query) else "" for query in queries]
         return with_queries(inp, [[query] if query else [] for query in queries])
 
     __repr__ = pta.transformer_repr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .gains import scaled_gains
 from .masking import EXCLUDED, masked_log_softmax, masked_mean, mean_over_queries, prepared
 
 
@@ -113,7 +114,7 @@ def adr_mse(
 def approx_ndcg(student: Tensor, labels: Tensor, mask: Tensor | None = None, alpha: float = 1.0) -> Tensor:
     """1 − nDCG at the student's smooth ranks, mean over queries whose labels differ (Qin et al. 2010).
 
-    Gains are 2^label − 1, discounts log2(1 + rank).
+    Gains are 2^label − 1, discounts log2(1 + rank). Only their ratios count, so no label is too high.
 
     Args:
         student: scores ``[B, N]``.
@@ -128,7 +129,7 @@ def approx_ndcg(student: Tensor, labels: Tensor, mask: Tensor | None = None, alp
         ValueError: for an alpha that is not positive.
     """
     student, labels, mask = prepared(student, labels.clamp_min(0), mask)
-    gains = (2**labels - 1) * mask
+    gains = scaled_gains(labels) * mask
     places = torch.arange(2, student.shape[-1] + 2, device=student.device)
     ideal = (gains.sort(dim=-1, descending=True).values / torch.log2(places)).sum(dim=-1)
     found = (gains / torch.log2(1 + smooth_ranks(student, mask, alpha))).sum(dim=-1)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .gains import scaled_gains
 from .masking import masked_mean, prepared
 
 
@@ -103,7 +104,8 @@ def lambda_loss(
         student: scores ``[B, N]``.
         labels: judgements ``[B, N]``, ≥ 0 (negative ones count as 0).
         mask: ``[B, N]``.
-        k: only pairs with a document among the student's first k; None = all.
+        k: only pairs with a document, either one, among the student's first k, as in sentence-transformers (allRank
+            asks for both); None = all.
         sigma: steepness of the sigmoid.
         mu: weight of the second kind of discount.
 
@@ -115,19 +117,19 @@ def lambda_loss(
     worst_first = labels.argsort(dim=-1, stable=True)
     by_score = student.masked_fill(~mask, float("-inf")).gather(-1, worst_first)
     order = worst_first.gather(-1, by_score.argsort(dim=-1, descending=True, stable=True))
-    scores, gains, real = student.gather(-1, order), 2 ** labels.gather(-1, order) - 1, mask.gather(-1, order)
+    scores, grades, real = student.gather(-1, order), labels.gather(-1, order), mask.gather(-1, order)
     n = student.shape[-1]
     ranks = torch.arange(1, n + 1, device=student.device)
     discount = torch.log2(1.0 + ranks)
     top = ranks <= (n if k is None else k)
-    ideal = ((2 ** labels.sort(dim=-1, descending=True).values - 1) / discount)[:, top].sum(dim=-1, keepdim=True)
-    gains = gains / ideal.clamp_min(1e-10)
+    ideal = (scaled_gains(labels.sort(dim=-1, descending=True).values) / discount)[:, top].sum(dim=-1, keepdim=True)
+    gains = scaled_gains(grades) / ideal.clamp_min(1e-10)
     apart = (ranks[:, None] - ranks[None, :]).abs()
     second = (1 / torch.log2(1.0 + apart.clamp_min(1)) - 1 / torch.log2(2.0 + apart.clamp_min(1))).abs()
     first = (1 / discount[:, None] - 1 / discount[None, :]).abs()
     weights = (first + mu * second) * (gains[:, :, None] - gains[:, None, :]).abs()
     losses = weights * F.softplus(-sigma * (scores[:, :, None] - scores[:, None, :])) / math.log(2)
-    return masked_mean(losses, ordered_pairs(gains, real) & (top[:, None] | top[None, :]))
+    return masked_mean(losses, ordered_pairs(grades, real) & (top[:, None] | top[None, :]))
 
 
 def ordered_pairs(teacher: Tensor, mask: Tensor) -> Tensor:
