@@ -38,6 +38,8 @@ class Distiller(pt.Estimator):
         learning_rate: peak of the schedule. 2e-5 suits whole pre-trained encoders; a student cut to a few layers wants
             up to 6e-4.
         warmup: share of all steps in which the rate climbs from 0.
+        weight_decay: AdamW's, on all weights but biases and norms.
+        max_grad_norm: gradients are clipped to this norm; 0 = never.
         schedule: ``linear``, ``cosine``, ``constant_with_warmup``, or any other name transformers knows.
         epochs: passes over the lists.
         steps: optimiser steps; replaces ``epochs``.
@@ -90,6 +92,8 @@ class Distiller(pt.Estimator):
         sampler: ListSampler | None = None,
         learning_rate: float = 2e-5,
         warmup: float = 0.1,
+        weight_decay: float = 0.01,
+        max_grad_norm: float = 1.0,
         schedule: str = "linear",
         epochs: float = 1,
         steps: int | None = None,
@@ -132,6 +136,8 @@ class Distiller(pt.Estimator):
         self.sampler = sampler
         self.learning_rate = learning_rate
         self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
         self.schedule = schedule
         self.epochs = epochs
         self.steps = steps
@@ -287,8 +293,9 @@ class Distiller(pt.Estimator):
     def settings(self) -> dict[str, str]:
         """Everything that decides the outcome, as text by name; the student as it is before training."""
         names = (
-            "sampler", "learning_rate", "warmup", "schedule", "epochs", "steps", "queries_per_batch", "accumulation",
-            "precision", "dropout", "seed", "metric", "eval_every", "early_stopping", "args",
+            "sampler", "learning_rate", "warmup", "weight_decay", "max_grad_norm", "schedule", "epochs", "steps",
+            "queries_per_batch", "accumulation", "precision", "dropout", "seed", "metric", "eval_every",
+            "early_stopping", "args",
         )  # fmt: skip
         told = {name: getattr(self, name) for name in names}
         if self.args is not None:  # what is written down must not let anybody in
