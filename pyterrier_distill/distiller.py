@@ -12,7 +12,7 @@ import pyterrier as pt
 
 from . import frames
 from .losses import Loss
-from .losses.base import QUERY_SIDE, lacking
+from .losses.base import QUERY_SIDE, check_scale, lacking
 from .samplers import ListSampler
 from .texts import text_source
 from .training import lists as training_lists
@@ -30,14 +30,27 @@ class Distiller(pt.Estimator):
     ``fit`` changes the student itself, so the object in your pipelines is the trained one. Stands last in a pipeline
     that is fitted: ``(candidates >> teacher >> distiller).fit(topics, qrels)``.
 
+    What is trained depends on what the rows say, not on where they stand: queries are taken by qid, documents by docno,
+    or by ``rank``, else ``score``, where a loss or a sampler reads which comes first. Relabelled, shuffled or sorted,
+    the same rows train the same student, and a stopped training goes on with them.
+
+    The optimiser is AdamW (betas 0.9 and 0.999), its rate climbing from 0 over the first 10% of the steps and falling
+    linearly to 0, with a weight decay of 0.01 and gradients clipped to a norm of 1: customary values, but no paper's.
+    To repeat one, give what it says: ``learning_rate``, ``warmup``, ``schedule``, ``weight_decay``, ``max_grad_norm``.
+
+    A training has the process for itself, and leaves it as it was found: random generators, deterministic switches,
+    environment variables, accelerate's state, loggers. While one thread trains, ``fit`` in another waits.
+
     Args:
         student: a student, such as :class:`~pyterrier_distill.BiEncoder`.
-        loss: a loss or a sum: ``InfoNCE() + 3.0 * KLDivergence()``.
+        loss: a loss or a sum: ``InfoNCE() + 3.0 * KLDivergence()``. It must fit the scale of the student's scores.
         sampler: a :class:`~pyterrier_distill.ListSampler` that draws documents of each list anew every epoch; None =
             all of them, every time.
         learning_rate: peak of the schedule. 2e-5 suits whole pre-trained encoders; a student cut to a few layers wants
             up to 6e-4.
         warmup: share of all steps in which the rate climbs from 0.
+        weight_decay: AdamW's, on all weights but biases and norms.
+        max_grad_norm: gradients are clipped to this norm; 0 = never.
         schedule: ``linear``, ``cosine``, ``constant_with_warmup``, or any other name transformers knows.
         epochs: passes over the lists.
         steps: optimiser steps; replaces ``epochs``.
@@ -54,11 +67,13 @@ class Distiller(pt.Estimator):
         eval_every: optimiser steps between evaluations; None = ten evaluations a training.
         early_stopping: stop after this many evaluations without a better one; None = never.
         checkpoints: a directory. Training writes itself there and, run again after whatever stopped it, goes on from
-            there. None = nothing is kept, and nothing can be resumed.
+            there. A checkpoint whose files are not what was written is moved aside with a warning, and the one before
+            it taken. None = nothing is kept, and nothing can be resumed.
         save_every: optimiser steps between checkpoints; None = as ``eval_every``.
         verbose: whether to show progress.
-        args: any further ``transformers.TrainingArguments`` (loggers, DeepSpeed, ``torch_compile``, ...); they win over
-            those above.
+        args: any further ``transformers.TrainingArguments`` (loggers, ``torch_compile``, ...); they win over those
+            above. DeepSpeed and FSDP are among them, but nobody has trained a student of this library with either:
+            several processes were run as torchrun starts them (DistributedDataParallel).
 
     Started by ``torchrun`` or ``accelerate launch``, the processes share each batch: ``queries_per_batch`` is that of
     one process, and every loss sees the lists of all of them, in-batch negatives too, so that n processes train as one
@@ -71,7 +86,7 @@ class Distiller(pt.Estimator):
         history: after ``fit``, one dict a log entry: ``step``, ``epoch``, ``loss``, ``learning_rate``, ``eval_…``.
 
     References:
-        USTAD App. E.1 for the optimiser (AdamW, linear decay, short warm-up, 128 queries a batch).
+        USTAD App. E.1 for the kind of optimiser (AdamW, linear decay, short warm-up, 128 queries a batch).
 
     Example::
 
@@ -90,6 +105,8 @@ class Distiller(pt.Estimator):
         sampler: ListSampler | None = None,
         learning_rate: float = 2e-5,
         warmup: float = 0.1,
+        weight_decay: float = 0.01,
+        max_grad_norm: float = 1.0,
         schedule: str = "linear",
         epochs: float = 1,
         steps: int | None = None,
@@ -115,6 +132,7 @@ class Distiller(pt.Estimator):
             raise TypeError(f"student must be a student of pyterrier_distill, such as BiEncoder(...), not {student!r}.")
         if not loss.needs <= gives:
             raise ValueError(lacking(loss, student))
+        check_scale(loss, student, student.known_scale() if hasattr(student, "known_scale") else None)
         if sampler is not None and not isinstance(sampler, ListSampler):
             raise TypeError(f"sampler must be a ListSampler, such as ListSampler(8, depth=200), not {sampler!r}.")
         if sampler is not None and not loss.needs - QUERY_SIDE:
@@ -132,6 +150,8 @@ class Distiller(pt.Estimator):
         self.sampler = sampler
         self.learning_rate = learning_rate
         self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
         self.schedule = schedule
         self.epochs = epochs
         self.steps = steps
@@ -250,6 +270,7 @@ class Distiller(pt.Estimator):
         from .training.resuming import BY_CONTENT
 
         self.student.check_training(self.loss.needs, vectors)
+        check_scale(self.loss, self.student, getattr(self.student, "score_scale", None))
         data = BY_CONTENT + "+".join(contents.fingerprint(part, self) for part in given if part is not None)
         moving = self.student.trainable(self.loss.needs)
         before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
@@ -287,8 +308,9 @@ class Distiller(pt.Estimator):
     def settings(self) -> dict[str, str]:
         """Everything that decides the outcome, as text by name; the student as it is before training."""
         names = (
-            "sampler", "learning_rate", "warmup", "schedule", "epochs", "steps", "queries_per_batch", "accumulation",
-            "precision", "dropout", "seed", "metric", "eval_every", "early_stopping", "args",
+            "sampler", "learning_rate", "warmup", "weight_decay", "max_grad_norm", "schedule", "epochs", "steps",
+            "queries_per_batch", "accumulation", "precision", "dropout", "seed", "metric", "eval_every",
+            "early_stopping", "args",
         )  # fmt: skip
         told = {name: getattr(self, name) for name in names}
         if self.args is not None:  # what is written down must not let anybody in

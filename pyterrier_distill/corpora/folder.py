@@ -162,7 +162,7 @@ class FolderDataset(InMemoryDataset):
         return pd.DataFrame(found, columns=["qid", "docno", "label"]).astype({"label": int})
 
     def get_results(self, variant: str | None = None) -> pd.DataFrame:
-        """A stored ranking as an R frame, queries included.
+        """A stored ranking as an R frame, queries included, in the order of the topics.
 
         Args:
             variant: a name in ``runs/``; None = TIRA's ``rerank.jsonl`` (with its text).
@@ -174,7 +174,7 @@ class FolderDataset(InMemoryDataset):
             path = self._part("ranking", "rerank.jsonl")
             results = pd.DataFrame([_ranked(row, path, number) for number, row in json_lines(path)])
             _check_once(results, path)
-            return _ranked_from_zero(results)
+            return self._in_order(_ranked_from_zero(results))
         if variant not in self.runs():
             raise ValueError(f"{self!r} has no run {variant!r}, only: {', '.join(self.runs()) or 'none'}.")
         path = self._part("run", f"runs/{variant}.txt")
@@ -182,7 +182,13 @@ class FolderDataset(InMemoryDataset):
         _check_once(results, path)
         queries = self._queries()
         self._tell_lost(set(results["qid"]) - set(queries["qid"]), f"the run {variant!r}")
-        return _ranked_from_zero(results).merge(queries, on="qid", how="inner")
+        return self._in_order(_ranked_from_zero(results).merge(queries, on="qid", how="inner"))
+
+    def _in_order(self, results: pd.DataFrame) -> pd.DataFrame:
+        """Results by query, as the topics stand, and by rank: a file may hold them in any order."""
+        place = {qid: n for n, qid in enumerate(self._queries()["qid"])}
+        keys = pd.DataFrame({"query": results["qid"].map(place).to_numpy(), "rank": results["rank"].to_numpy()})
+        return results.iloc[keys.sort_values(["query", "rank"], kind="stable").index].reset_index(drop=True)
 
     def _describe_component(self, component: str) -> bool | list[str] | None:
         return {"topics": self.splits() or None, "qrels": self.splits() or None, "corpus": True}.get(component)

@@ -20,6 +20,14 @@ BATCH_SCORES = "batch_scores"  # [B, M], with batch_index [B, N]
 LOGITS = "logits"  # [B, N, 2]: false, true
 MODES = "modes"  # mode → Outputs, of a student that scores in several
 
+#: On what scale a student's scores are: ``student.score_scale``.
+LOGIT = "logit"  # any number; σ makes a probability of it
+LOG_PROBABILITY = "log-probability"  # ≤ 0; exp makes a probability of it
+COSINE = "cosine"  # between -1 and 1
+DOT = "dot product"  # any number, of no unit
+MAX_SIM = "sum of maximum similarities"  # one a token of the query, so nearly always far above 0
+SCALES = frozenset({LOGIT, LOG_PROBABILITY, COSINE, DOT, MAX_SIM})
+
 #: What a student gives without any document.
 QUERY_SIDE = frozenset({QUERY_VECTORS, QUERY_STATES})
 
@@ -68,6 +76,21 @@ class Outputs:
 class Loss:
     """A training objective that says which student outputs and which label columns it reads.
 
+    What a loss makes of a score decides which scales (``student.score_scale``) it fits; a Distiller refuses others:
+
+    =========================================  =====  ===============  ======  ===========  =======
+    a loss that reads                          logit  log-probability  cosine  dot product  MaxSim
+    =========================================  =====  ===============  ======  ===========  =======
+    σ(score) (BinaryCrossEntropy)              yes    no: ≤ 0.5        no [1]  yes          no: ≥ 0.5
+    σ(s_i − s_j) (RankNet, PairwiseKL, ...)    yes    yes [2]          T       yes          yes
+    softmax of a list (KLDivergence, ...)      yes    yes [2]          T       yes          yes
+    the score itself (MSE, ScoreMatch, ...)    [3]    [3]              [3]     [3]          [3]
+    =========================================  =====  ===============  ======  ===========  =======
+
+    T: with a temperature of about 0.05, where the loss has one: differences of cosines are small. [1] σ of a cosine is
+    between 0.27 and 0.73. [2] A softmax of log-probabilities is p_i / Σ p, σ of a difference p_i / (p_i + p_j). [3] The
+    teacher's scores must be on the same scale, which no column says; :class:`MarginMSE` needs the same unit alone.
+
     Losses are values: parameters go into the constructor, equality is equality of the repr, they add, and numbers
     scale them. A sum shares one forward pass. Subclasses store each constructor argument under its own name and define
     :attr:`needs`, :meth:`columns` and :meth:`__call__`.
@@ -77,6 +100,8 @@ class Loss:
     needs: frozenset[str] = frozenset({SCORES})
     #: Least documents of a list for this loss to give a gradient.
     min_documents = 2
+    #: The scales of scores that it fits.
+    scales: frozenset[str] = SCALES
     #: Whether it matters which document of a list comes first.
     reads_order = False
 
@@ -103,6 +128,10 @@ class Loss:
     def pair_columns(self) -> tuple[str, ...]:
         """Those of :meth:`columns` that hold preferences between documents of one list."""
         return ()
+
+    def misfit(self, scale: str) -> str:
+        """Why scores of a scale that is not among :attr:`scales` do not fit, and what does, as half a sentence."""
+        return f"takes scores that are {' or '.join(sorted(self.scales))}"
 
     def reading(self, columns: Iterable[str]) -> Loss:
         """This loss, with its label columns chosen among those at hand, where it leaves a choice."""
@@ -231,6 +260,24 @@ def positive(temperature: float) -> float:
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature!r}.")
     return temperature
+
+
+def check_scale(loss: Loss, student: Any, scale: str | None) -> None:
+    """Check that every term of a loss fits the scale of a student's scores.
+
+    Args:
+        loss: the loss.
+        student: for the message.
+        scale: one of :data:`SCALES`; None = not known.
+
+    Raises:
+        ValueError: naming the first term that does not, and what does.
+    """
+    for _, term in loss.terms():
+        if scale is not None and SCORES in term.needs and scale not in term.scales:
+            raise ValueError(
+                f"{term!r} does not fit {type(student).__name__}, whose score is a {scale}: it {term.misfit(scale)}."
+            )
 
 
 def lacking(loss: Loss, student: Any) -> str:

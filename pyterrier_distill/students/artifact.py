@@ -52,6 +52,10 @@ class StudentArtifact:
             self._weights.manifest = self._metadata().get("manifest", {})
         return self._weights.manifest
 
+    def known_scale(self) -> str | None:
+        """``score_scale``, the scale of its scores; None where only the model would tell, and is not loaded yet."""
+        return getattr(self, "score_scale", None)
+
     def _is_directory(self) -> bool:
         return isinstance(self.name_or_path, str) and os.path.isdir(self.name_or_path)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import checkpoints
+from ..losses import base as losses
 from .artifact import StudentArtifact
 
 
@@ -28,3 +30,21 @@ class BiEncoderArtifact(StudentArtifact):
     def model_name(self) -> str:
         """What pyterrier_dr's encoders compare two models by."""
         return repr(self)
+
+    @property
+    def score_scale(self) -> str:
+        """On what scale its scores are; losses ask for it."""
+        return losses.COSINE if self.scores_cosines else losses.DOT
+
+    def known_scale(self) -> str | None:
+        """:attr:`score_scale`, if that takes no loading: of a model that is loaded, or as a directory's files say."""
+        if self._weights.model is not None:
+            return self.score_scale
+        source = self._doc_encoder or (self.name_or_path if isinstance(self.name_or_path, BiEncoderArtifact) else None)
+        if source is not None:
+            return source.known_scale()
+        if not self._is_directory():
+            return None
+        told = checkpoints.told(self.name_or_path, "config_sentence_transformers.json")
+        cosine = told.get("similarity_fn_name") in (None, "cosine")  # sentence-transformers' default
+        return losses.COSINE if cosine else None

@@ -34,6 +34,8 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
 
     #: What a loss may ask of this student.
     gives: frozenset[str] = frozenset({losses.SCORES})
+    #: On what scale its scores are; losses ask for it.
+    score_scale: str = losses.LOGIT
 
     def __init__(
         self,

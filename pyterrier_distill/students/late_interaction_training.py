@@ -19,6 +19,8 @@ class LateInteractionTraining:
 
     #: What a loss may ask of this student.
     gives: frozenset[str] = frozenset({losses.SCORES, losses.BATCH_SCORES})
+    #: On what scale its scores are; losses ask for it.
+    score_scale = losses.MAX_SIM
 
     def training_columns(self, needs: frozenset[str]) -> tuple[str, ...]:
         """The columns besides labels that a frame must have to train."""

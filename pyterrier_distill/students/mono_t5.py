@@ -60,6 +60,7 @@ class MonoT5(JointStudent):
     LOADED_BY = "transformers.AutoModelForSeq2SeqLM.from_pretrained({name})"
     ADAPTER_LOADED_BY = "peft.AutoPeftModelForSeq2SeqLM.from_pretrained({name})"
     gives = frozenset({losses.SCORES, losses.LOGITS})
+    score_scale = losses.LOG_PROBABILITY
     schematic = {"label": "MonoT5"}
 
     def __init__(

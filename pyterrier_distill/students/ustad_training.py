@@ -27,6 +27,11 @@ class USTADTraining:
     reader: Reader
 
     @property
+    def score_scale(self) -> str:
+        """On what scale the scores of the trained modes are: inner products, which the late mode sums over tokens."""
+        return losses.MAX_SIM if ustad_modes.LATE in self.modes else losses.DOT
+
+    @property
     def gives(self) -> frozenset[str]:
         """What a loss may ask of this student: scores; of several modes, these side by side; without the cross mode,
         scores of a query against others' documents."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import checkpoints, scoring
-from . import arguments, evaluation, memory, micro_batches, parallel, resuming, trainer
+from . import arguments, evaluation, intact, memory, micro_batches, parallel, resuming, trainer
 from . import lists as training_lists
 from .sampled import SampledLists
 
@@ -67,13 +67,14 @@ def train(
         )  # fmt: skip
     name = f"eval_{measure}" if measure is not None else "eval_loss"
     told = arguments.training_arguments(distiller, len(lists), precision, name if evaluate else None)
-    directory, resume = parallel.from_main(lambda: resuming.open_directory(distiller.checkpoints, settings))
-    told.output_dir = str(directory)
-    told.eval_on_start = evaluate is not None and resume is None  # what the training starts from
+    directory = parallel.from_main(lambda: resuming.open_directory(distiller.checkpoints, settings))
     finished = resuming.finished(directory, module)
     if finished is not None:
         student.mark_trained(finished["manifest"])
         return finished["history"]
+    resume = parallel.from_main(lambda: intact.newest_whole(directory))
+    told.output_dir = str(directory)
+    told.eval_on_start = evaluate is not None and resume is None  # what the training starts from
     try:
         prepare = functools.partial(student.prepare_lists, needs=needs)
         if isinstance(lists, list):

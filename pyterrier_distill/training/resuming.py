@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,33 +12,35 @@ from typing import TYPE_CHECKING, Any
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..checkpoints import write_json
+from . import intact
 
 if TYPE_CHECKING:
     from torch import nn
 
+logger = logging.getLogger(__name__)
+
 #: How the data of a training begin that takes rows by what they say.
 BY_CONTENT = "content-"
+#: Settings that earlier versions did not write down, as they had them.
+_BEFORE = {"weight_decay": "0.01", "max_grad_norm": "1.0"}
 _FINISHED, _WEIGHTS = "finished.json", "finished.safetensors"
 
 
-def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) -> tuple[Path, Path | None]:
+def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) -> Path:
     """A directory for the checkpoints of the training that ``settings`` describe.
 
     Args:
         checkpoints: as asked for; None = a temporary one.
         settings: everything that decides the outcome, by name.
 
-    Returns:
-        ``(directory, checkpoint)``: the checkpoint to go on from, or None to start.
-
     Raises:
         ValueError: if the directory belongs to a training with other settings, naming the first that differs.
     """
     if checkpoints is None:
-        return Path(tempfile.mkdtemp(prefix="pyterrier-distill-")), None
+        return Path(tempfile.mkdtemp(prefix="pyterrier-distill-"))
     directory = Path(checkpoints)
     record = directory / "training.json"
-    begun = last_checkpoint(directory) is not None or (directory / _FINISHED).exists()
+    begun = bool(intact.checkpoints_in(directory)) or (directory / _FINISHED).exists()
     if record.exists() and begun:
         try:
             earlier = json.loads(record.read_text(encoding="utf-8"))
@@ -49,36 +52,60 @@ def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) 
                 " they came: this one takes them by what they say, and would go on with others. Delete that directory"
                 " to start again, or name another as checkpoints=."
             )
+        earlier = {**_BEFORE, **earlier}
         for name, value in settings.items():
             if earlier.get(name) != value:
                 raise ValueError(
                     f"the checkpoints in {directory} are of another training: {name} was {earlier.get(name)} and is"
                     f" now {value}. Delete that directory to start again, or name another as checkpoints=."
                 )
-        return directory, last_checkpoint(directory)
+        return directory
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "training.json.part", settings)
     (directory / "training.json.part").rename(record)
-    return directory, None
+    return directory
 
 
 def finish(directory: Path, module: nn.Module, record: Mapping[str, Any]) -> None:
     """Keep the final weights of ``module``, so that running the same training again gives them at once."""
     from safetensors.torch import save_file
 
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, directory / _WEIGHTS)
-    write_json(directory / f"{_FINISHED}.part", record)
+    draft = directory / f"{_WEIGHTS}.part"
+    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, draft)
+    told = {**record, "digest": intact.digest(draft)}
+    draft.rename(directory / _WEIGHTS)
+    write_json(directory / f"{_FINISHED}.part", told)
     (directory / f"{_FINISHED}.part").rename(directory / _FINISHED)
 
 
 def finished(directory: Path, module: nn.Module) -> dict[str, Any] | None:
-    """What :func:`finish` recorded, its weights put into ``module``; None for a training that goes on."""
+    """What :func:`finish` recorded, its weights put into ``module``; None for a training that goes on.
+
+    Of weights or a record that are not what was written, a warning tells, and the training goes on from its
+    checkpoints.
+    """
     if not (directory / _FINISHED).exists():
         return None
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    module.load_state_dict(load_file(directory / _WEIGHTS))
-    return json.loads((directory / _FINISHED).read_text(encoding="utf-8"))
+    try:
+        record = json.loads((directory / _FINISHED).read_text(encoding="utf-8"))
+        expected = {"digest": record.get("digest"), "manifest": record["manifest"], "history": record["history"]}
+        if expected["digest"] not in (None, intact.digest(directory / _WEIGHTS)):
+            raise ValueError(f"{_WEIGHTS} is not what was written")
+        weights = load_file(directory / _WEIGHTS)
+        wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+        if wanted != {name: tensor.shape for name, tensor in weights.items()}:
+            raise ValueError(f"{_WEIGHTS} holds the weights of another model")
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        logger.warning(
+            "the training in %s had ended, but what it left is damaged (%s): it ends again, from its checkpoints where"
+            " there are any.", directory, error,
+        )  # fmt: skip
+        return None
+    module.load_state_dict(weights)
+    return record
 
 
 def last_checkpoint(directory: Path) -> Path | None:
@@ -91,7 +118,7 @@ def last_checkpoint(directory: Path) -> Path | None:
     for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         try:
             step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
         if path.name == f"{PREFIX_CHECKPOINT_DIR}-{step}":
             found.append((step, path))

@@ -24,7 +24,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name in ("steps", "eval_every", "early_stopping", "save_every", "micro_batch_tokens"):
         if settings[name] is not None and not whole(settings[name]):
             raise ValueError(f"{name} must be None or a whole number of at least 1, not {settings[name]!r}.")
-    for name in ("learning_rate", "epochs", "warmup"):
+    for name in ("learning_rate", "epochs", "warmup", "weight_decay", "max_grad_norm"):
         if isinstance(settings[name], bool) or not isinstance(settings[name], (int, float)):
             raise ValueError(f"{name} must be a number, not {settings[name]!r}.")
     if settings["args"] is not None and not isinstance(settings["args"], Mapping):
@@ -32,6 +32,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name in ("learning_rate", "epochs"):
         if not 0 < settings[name] < float("inf"):
             raise ValueError(f"{name} must be positive, not {settings[name]!r}.")
+    for name in ("weight_decay", "max_grad_norm"):
+        if not 0 <= settings[name] < float("inf"):
+            raise ValueError(f"{name} must be at least 0, not {settings[name]!r}.")
     if not 0 <= settings["warmup"] <= 1:
         raise ValueError(f"warmup is a share of all steps, between 0 and 1, not {settings['warmup']!r}.")
     if settings["dropout"] is not None and not 0 <= settings["dropout"] < 1:

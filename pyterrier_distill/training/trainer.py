@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyterrier as pt
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from ..losses import Loss
-from . import parallel, sampled, watching
+from . import intact, parallel, sampled, watching
 from .state import keep_what_trains
 
 
@@ -155,6 +157,36 @@ class Trainer(transformers.Trainer):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
+
+    def _save_checkpoint(self, model, trial):
+        """A checkpoint, its digests last; older ones go when it is known to be whole."""
+        checkpoint = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            intact.unseal(checkpoint)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        parallel.wait()
+        if self.args.should_save:
+            intact.seal(checkpoint)
+            rotate_checkpoints(str(checkpoint.parent), limit, self.state.best_model_checkpoint)
+
+    def _load_best_model(self):
+        """The best checkpoint of this directory, wherever the directory was when it was written.
+
+        Raises:
+            ValueError: if it is not there any more, or not what was written.
+        """
+        best = Path(self._get_output_dir(trial=None)) / Path(self.state.best_model_checkpoint).name
+        if wrong := intact.damage(best) if best.is_dir() else "it is not there":
+            raise ValueError(
+                f"the best checkpoint of this training, {best}, is damaged ({wrong}): run the training again, which"
+                " goes on from what is whole."
+            )
+        self.state.best_model_checkpoint = str(best)
+        super()._load_best_model()
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Evaluate, log, and tell the callbacks."""
