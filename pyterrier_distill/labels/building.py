@@ -15,6 +15,7 @@ from .. import frames
 from ..checkpoints import versions
 from ..teachers.base import LabellingError
 from . import engines, tables
+from .directory import META
 from .identity import difference, digest, identity, stable_repr
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Building:
                     f"{self.directory} was built otherwise: {told}. Take another path for the new labels, or pass"
                     " overwrite=True to begin anew."
                 )
-            self.directory.files.clear()
+            self.directory.files.clear(keep=META)
             self._forget()
             self.__dict__.pop("texts", None)
         manifest = {
