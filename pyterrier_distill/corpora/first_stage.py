@@ -16,6 +16,7 @@ import pandas as pd
 import pyterrier as pt
 
 from ..checkpoints import written_whole
+from ..files import check_path, read_object
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def bm25(
         ValueError: if no document has any words.
     """
     engine = _engine(engine)
-    path = Path(path)
+    path = Path(check_path(path))
     mark = "pt_meta.json" if engine == "pisa" else Bm25s.META
     built = (path / mark).exists()
     if not built:
@@ -160,7 +161,7 @@ class Bm25s(pt.Transformer):
         if self._loaded is None:
             import bm25s
 
-            content = json.loads((self.path / self.META).read_text(encoding="utf-8"))
+            content = read_object(self.path / self.META, " Index again.")
             index = bm25s.BM25(method="lucene", k1=self.k1, b=self.b)
             index.index(content["tokens"], show_progress=False)
             self._loaded = (index, content["docnos"])

@@ -87,8 +87,8 @@ class Upkeep:
     def compact(self, queries: int = 10_000) -> LabelStore:
         """Join small shards into some of at least so many queries, which open and stream faster; texts likewise.
 
-        Only shards of the same columns are joined. Nothing is lost or counted twice when it is killed: a joined shard is
-        in before those it was made of go, and says which they are. Nobody else may read or build the store meanwhile.
+        Only shards of the same columns are joined. Nothing is lost, or counted twice, when it is killed: a joined shard
+        is in before those it was made of go, and says which they are. Nobody else may read or build the store then.
 
         Args:
             queries: of one shard, at least.
