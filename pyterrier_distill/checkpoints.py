@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import fitting
+from .files import check_path, naming, read_object
 from .layers import check_layers, cut_layers, kept_layers  # noqa: F401 - callers ask here for all that shapes a model
 
 if TYPE_CHECKING:
@@ -49,13 +50,17 @@ def quiet() -> Iterator[None]:
 
 
 def told(name: str, file: str) -> dict[str, Any]:
-    """A JSON file of a directory or of a model on the hub; empty where there is none."""
+    """A JSON file of a directory or of a model on the hub; empty where there is none.
+
+    Raises:
+        ValueError: naming the file, if it is no JSON object.
+    """
     if os.path.isdir(name):
         path: str | None = os.path.join(name, file)
         path = path if os.path.isfile(path) else None
     else:
         path = _on_hub(name, file)
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return {} if path is None else read_object(path)
 
 
 @lru_cache(maxsize=256)
@@ -145,8 +150,9 @@ def check_free(path: str | os.PathLike, mark: str, *, overwrite: bool) -> None:
 
     Raises:
         FileExistsError: if something stands there that may not be replaced.
+        ValueError: if ``path`` is empty.
     """
-    path = Path(path)
+    path = Path(check_path(path))
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / mark).is_file():
@@ -167,14 +173,15 @@ def written_whole(path: str | os.PathLike, mark: str, *, overwrite: bool = False
     Raises:
         FileExistsError: if ``path`` may not be written.
     """
-    path = Path(path)
     check_free(path, mark, overwrite=overwrite)
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{path.name}-draft-*"):  # a process was killed while it wrote here
         shutil.rmtree(stale, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-draft-", dir=path.parent))
     try:
-        yield draft
+        with naming(path):
+            yield draft
         draft.chmod(0o755)
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}-draft-", dir=path.parent))
@@ -189,7 +196,8 @@ def written_whole(path: str | os.PathLike, mark: str, *, overwrite: bool = False
 
 def write_json(path: Path, content: Any) -> None:
     """Write readable JSON; what JSON does not know is written as its repr."""
-    path.write_text(json.dumps(content, indent=2, default=repr) + "\n", encoding="utf-8")
+    with naming(path):
+        path.write_text(json.dumps(content, indent=2, default=repr) + "\n", encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

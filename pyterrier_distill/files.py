@@ -21,6 +21,7 @@ from typing import IO, Any
 
 #: A gzipped file may unpack to so many times its size, and to so many bytes whatever its size.
 MOST_UNPACKED, ALWAYS_UNPACKED = 200, 1 << 26
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 #: First line of a table, letters and digits alone: what names a column of query ids, of document ids, of text.
 QUERY_IDS = frozenset({"qid", "id", "queryid", "query", "qno", "number", "num", "topic", "topicid", "topicnumber"})
@@ -215,11 +216,11 @@ def _short(value: Any) -> str:
 
 @contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-    """System errors within the block name ``path`` where they name no file (a full disk does not)."""
+    """Errors of a disk (full, over its quota, failing) within the block name ``path`` where they name no file."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno is not None and error.strerror == os.strerror(error.errno):
+        if error.filename is None and error.errno in _OF_DISKS and error.strerror == os.strerror(error.errno):
             raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
         raise
 

@@ -16,6 +16,7 @@ import pyterrier as pt
 
 from .. import words
 from ..checkpoints import written_whole
+from ..files import check_path, read_object
 from .engine_words import Documents, document_text, for_bm25s, warn_of_silence
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def bm25(
         ValueError: if no document has any words, one has no text, or PISA meets a docno with white space.
     """
     engine = _engine(engine)
-    path = Path(path)
+    path = Path(check_path(path))
     mark = "pt_meta.json" if engine == "pisa" else Bm25s.META
     built = (path / mark).exists()
     if not built:
@@ -168,7 +169,7 @@ class Bm25s(pt.Transformer):
         if self._loaded is None:
             import bm25s
 
-            content = json.loads((self.path / self.META).read_text(encoding="utf-8"))
+            content = read_object(self.path / self.META, " Index again.")
             index = bm25s.BM25(method="lucene", k1=self.k1, b=self.b)
             index.index(content["tokens"], show_progress=False)
             self._loaded = (index, content["docnos"])

@@ -10,8 +10,8 @@ import pyterrier as pt
 
 from .. import frames
 from ..ids import check_ids
-from .text_loader import check_documents_once
 from ..words import has_words
+from .text_loader import check_documents_once
 
 _ALIASES = {"pydocs": "pydocs:test"}
 _TOPIC_FIELDS = ("query", "text", "title", "question")

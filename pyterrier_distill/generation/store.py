@@ -16,6 +16,7 @@ import pyterrier as pt
 
 from ..backends.base import Usage
 from ..checkpoints import versions
+from ..files import parse_object
 from ..labels.identity import difference
 from ..labels.storage import CLAIMS, is_remote, storage
 from ..pipelines import stages_of
@@ -71,7 +72,10 @@ class QueryStore(pt.Artifact):
         self._spent = Usage()
 
     def _json(self, name: str) -> dict[str, Any]:
-        return json.loads(self.files.read(name)) if self.files.is_file(name) else {}
+        if not self.files.is_file(name):
+            return {}
+        advice = f" Restore it from a copy; the queries in {QUERIES}/ do not depend on it."
+        return parse_object(self.files.read(name), self.files.where(name), advice)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -86,7 +90,8 @@ class QueryStore(pt.Artifact):
         """docno → digest of its text, queries, scores; with what other processes have written since.
 
         Raises:
-            ValueError: if a file is damaged.
+            ValueError: naming the file, if one is damaged or none of ours.
+            OSError: if one cannot be read, which says nothing about it.
         """
         for name in sorted(set(self.files.names(QUERIES)) - self._read):
             match = _NAME.fullmatch(name)
@@ -98,12 +103,9 @@ class QueryStore(pt.Artifact):
                     f"{self.files.where(f'{QUERIES}/{name}')} is damaged: delete it, and its documents will be asked"
                     " about again."
                 )
-            for line in content.decode().splitlines():
-                row = json.loads(line)
-                if "docno" not in row:
-                    self._spent += Usage(**row["usage"])
-                    continue
-                self._entries[row["docno"]] = (row["text"], row["queries"], row["scores"])
+            spent, entries = _parsed(content, self.files.where(f"{QUERIES}/{name}"))
+            self._spent += spent
+            self._entries.update(entries)
             self._read.add(name)
         return self._entries
 
@@ -214,6 +216,26 @@ def written(inp: pd.DataFrame, cells: Sequence[tuple[list[str], list[float | Non
     """``inp`` with the queries and scores of its documents, as :meth:`QueryStore.entries` has them."""
     scores = [[math.nan if score is None else score for score in values] for _, values in cells]
     return with_queries(inp.drop(columns=QUERYGEN_SCORE, errors="ignore"), [queries for queries, _ in cells], scores)
+
+
+def _parsed(content: bytes, where: str) -> tuple[Usage, dict[str, _Entry]]:
+    """What a file of queries holds: what they have cost, and docno → entry.
+
+    Raises:
+        ValueError: naming the line that is none of ours.
+    """
+    spent, entries = Usage(), {}
+    for number, line in enumerate(content.decode("utf-8", "surrogatepass").split("\n"), 1):
+        if not line:
+            continue
+        row = parse_object(line, f"line {number} of {where}")
+        if isinstance(usage := row.get("usage"), dict):  # what a newer version counts besides is left out
+            spent += Usage(**{name: usage[name] for name in Usage().as_dict() if name in usage})
+        elif [type(row.get(name)) for name in ("docno", "text", "queries", "scores")] == [str, str, list, list]:
+            entries[row["docno"]] = (row["text"], row["queries"], row["scores"])
+        else:
+            raise ValueError(f"line {number} of {where} is no entry of a query store: it has {', '.join(row)}.")
+    return spent, entries
 
 
 def _plain(described: Any) -> Any:

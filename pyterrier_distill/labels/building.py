@@ -13,8 +13,10 @@ import pyterrier as pt
 
 from .. import frames
 from ..checkpoints import versions
+from ..ids import check_ids
 from ..teachers.base import LabellingError
 from . import engines, tables
+from .directory import MANIFEST, META
 from .identity import difference, digest, identity, stable_repr
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Building:
                 have a query id twice.
             LabellingError: if a teacher failed; what it had finished is committed.
             OSError: if nothing can be written; what was committed is intact.
+            FileNotFoundError: if somebody deleted the store meanwhile (LabellingError where labels are at hand).
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
@@ -85,6 +88,7 @@ class Building:
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ValueError(f"workers must be a whole number of at least 1, not {workers!r}.")
         pt.validate.query_frame(topics, ["query"])
+        check_ids(topics, ["qid"], "the topics")
         topics = topics.assign(qid=topics["qid"].astype(str)).reset_index(drop=True)
         frames.check_unique(topics[["qid"]])
         frames.check_text(topics, ["query"])
@@ -98,7 +102,28 @@ class Building:
             waiting = self._pass(run, batches, numbers, bar, with_text, wait=False)
             if waiting:  # held by other processes: whatever they leave undone is done here
                 self._pass(run, batches, waiting, bar, with_text, wait=True)
+        self._check_there()
+        index = self._index()
+        gone = [qid for n in numbers for qid in batches[n]["qid"] if qid not in index]
+        if gone:
+            raise FileNotFoundError(
+                f"{len(gone)} of {total} queries, such as {gone[0]!r}, were labelled and are no longer in"
+                f" {self.directory}: it was deleted, moved or written over while it was built. Build again."
+            )
         return self
+
+    def _check_there(self) -> None:
+        """Check that nobody has deleted or moved the store since :meth:`build` began.
+
+        Raises:
+            FileNotFoundError: if its descriptions are gone.
+        """
+        gone = [name for name in (META, MANIFEST) if not self.directory.files.is_file(name)]
+        if gone:
+            raise FileNotFoundError(
+                f"{self.directory.files.where(gone[0])} is gone: the store was deleted or moved while it was built, and"
+                " what was committed with it. Bring it back, or build again."
+            )
 
     def _agree(self, pipeline: pt.Transformer, topics: pd.DataFrame, overwrite: bool) -> None:
         """Create the store, or check that it was built from the same pipeline and queries."""
@@ -122,7 +147,7 @@ class Building:
                     f"{self.directory} was built otherwise: {told}. Take another path for the new labels, or pass"
                     " overwrite=True to begin anew."
                 )
-            self.directory.files.clear()
+            self.directory.files.clear(keep=META)
             self._forget()
             self.__dict__.pop("texts", None)
         manifest = {
@@ -198,12 +223,13 @@ class Building:
                     " be those of the topics."
                 )
             with self.directory.claimed("commit", wait=True):  # another partition of the queries may have been faster
+                self._check_there()
                 new = self._todo(queries)
                 if len(new):
                     rows = frame[frame["qid"].isin(new["qid"])]
                     topics = new[["qid", "query"]].reset_index(drop=True)
                     self._commit(rows, topics, int(new.index[0]), labelled.usage, with_text)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, FileNotFoundError) as error:
             if not tables.label_columns(frame):
                 raise
             raise LabellingError(f"{error} These labels are in this error's .labelled.", frame) from error

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from .. import formats, frames
+from ..files import identifier, json_lines, lines, written
 from ..frames import TEACHER_RANK, TEACHER_SCORE
 from ..texts import text_source
 from . import tables
 
 if TYPE_CHECKING:
     from .store import LabelStore
-
-
-_IDS = ("qid", "query", "docno")
 
 
 class Converting:
@@ -56,7 +54,10 @@ class Converting:
         """
         own = _read_own(file) if format is None else None
         if own is not None:
-            return cls(path).add(own)
+            store = cls(path)
+            for part in own:
+                store.add(part)
+            return store
         stored = formats.read_labels(file, format)
         if "query" not in stored.columns:
             raise ValueError(f"{file} holds no texts of queries: use from_run(path, file, topics).")
@@ -70,37 +71,58 @@ class Converting:
         return cls(path).add(stored, with_text="text" in stored.columns)
 
     def to_run(self, file: str | os.PathLike, by: str | None = None, tag: str = "teacher") -> None:
-        """Write a TREC run.
+        """Write a TREC run, whole or not at all.
 
         Args:
             file: gzipped if it ends in ``.gz``.
-            by: the column that orders: None = ``teacher_rank``, ``teacher_score`` or ``score``, the first there is.
+            by: the column that orders: None = ``teacher_rank``, ``teacher_score`` or ``score``, the first that a query
+                has for all of its documents.
             tag: the run's name.
+
+        Raises:
+            ValueError: for an id or a tag that a run cannot hold (white space in it, or empty), or a query without
+                numbers to order by.
+            MissingLabelError: if the store lacks ``by``, or documents.
+            OSError: if it cannot be written.
         """
-        with (gzip.open if str(file).endswith(".gz") else open)(file, "wt", encoding="utf-8") as out:
+        _check_field(tag, "the tag")
+        with written(file) as out:
             for frame in self.lists(seed=None):
-                column = by or next(c for c in (TEACHER_RANK, TEACHER_SCORE, "score") if c in frame.columns)
-                frames.require_columns(frame, ["docno", column], reader="to_run")
-                score = -frame[column].astype(float) if column.startswith(TEACHER_RANK) else frame[column].astype(float)
-                ordered = frame.assign(score=score).sort_values(
-                    ["qid", "score"], ascending=[True, False], kind="stable"
-                )
-                places = ordered.groupby("qid", sort=False).cumcount() + 1
-                for qid, docno, rank, value in zip(
-                    ordered["qid"], ordered["docno"], places, ordered["score"], strict=True
-                ):
-                    out.write(f"{qid} Q0 {docno} {rank} {value:.9g} {tag}\n")
+                frames.require_columns(frame, ["docno", *([by] if by else [])], reader="to_run")
+                for qid, rows in frame.groupby("qid", sort=True):
+                    _check_field(qid, "a qid")
+                    for docno in rows["docno"]:
+                        _check_field(docno, f"a docno of query {qid!r}")
+                    score = _ordering(rows, by)
+                    ordered = rows.assign(score=score).sort_values("score", ascending=False, kind="stable")
+                    for rank, (docno, value) in enumerate(zip(ordered["docno"], ordered["score"], strict=True), 1):
+                        out.write(f"{qid} Q0 {docno} {rank} {_shown(value)} {tag}\n")
 
     def to_jsonl(self, file: str | os.PathLike) -> None:
-        """Write JSON Lines: one object a query, ``{"qid", "query", "docno": [...], label: [...], ...}``."""
-        with (gzip.open if str(file).endswith(".gz") else open)(file, "wt", encoding="utf-8") as out:
+        """Write JSON Lines: one object a query, ``{"qid", "query", "docno": [...], label: [...], ...}``.
+
+        A label that a query does not have is left out of its line.
+
+        Args:
+            file: gzipped if it ends in ``.gz``; written whole or not at all.
+
+        Raises:
+            ValueError: if a query has a label for some of its documents only.
+            MissingLabelError: if the store has no documents.
+            OSError: if it cannot be written.
+        """
+        with written(file) as out:
             for frame in self.lists(seed=None):
                 frames.require_columns(frame, ["docno"], reader="to_jsonl")
                 for qid, rows in frame.groupby("qid", sort=False):
                     entry = {"qid": qid, "query": rows["query"].iloc[0], "docno": rows["docno"].tolist()}
                     for column in tables.label_columns(frame):
-                        entry[column] = [_plain(cell) for cell in rows[column]]
-                    out.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                        known = rows[column].notna().to_numpy()
+                        if known.all():
+                            entry[column] = [_plain(cell) for cell in rows[column]]
+                        elif known.any():
+                            raise ValueError(f"query {qid!r} has {column!r} for some of its documents only.")
+                    out.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
 
     def to_hf_dataset(self, text: Any = None, *, label: str = TEACHER_SCORE) -> Any:
         """A ``datasets.Dataset`` that sentence-transformers trains on: ``query``, ``docs`` and ``labels``, lists of one
@@ -122,6 +144,7 @@ class Converting:
         load = self.text_loader() if text is None else text_source(text)
         for frame in self.lists(seed=None):
             frames.require_columns(frame, ["docno", label], reader="to_hf_dataset")
+            frames.check_numbers(frame, label)
             frame = load(frame)
             sign = -1.0 if label.startswith(TEACHER_RANK) else 1.0
             for _, group in frame.groupby("qid", sort=False):
@@ -130,20 +153,70 @@ class Converting:
         return Dataset.from_list(rows)
 
 
-def _read_own(file: str | os.PathLike) -> pd.DataFrame | None:
-    """What :meth:`Converting.to_jsonl` wrote, as an R frame; None if somebody else wrote the file."""
-    rows: list[pd.DataFrame] = []
-    with (gzip.open if str(file).endswith(".gz") else open)(file, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            entry = json.loads(line) if line.lstrip()[:1] == "{" else None
-            ids = isinstance(entry, dict) and isinstance(entry.get("docno"), list) and {"qid", "query"} <= entry.keys()
-            if not ids:
+def _read_own(file: str | os.PathLike) -> list[pd.DataFrame] | None:
+    """What :meth:`Converting.to_jsonl` wrote, as R frames of the same columns each; None if somebody else wrote it.
+
+    Raises:
+        ValueError: naming the line that is not as the first ones are.
+    """
+    parts: list[list[pd.DataFrame]] = []
+    if not next(lines(file), (0, ""))[1].lstrip().startswith("{"):
+        return None
+    for number, entry in json_lines(file):
+        lists = {name: cells for name, cells in entry.items() if name not in ("qid", "query")}
+        if not ({"qid", "query"} <= entry.keys() and isinstance(entry.get("docno"), list)):
+            if not parts:
                 return None
-            vectors = {
-                k: [np.asarray(c) if isinstance(c, list) else c for c in v] for k, v in entry.items() if k not in _IDS
-            }
-            rows.append(pd.DataFrame({**{k: entry[k] for k in _IDS}, **{k: pd.Series(v) for k, v in vectors.items()}}))
-    return pd.concat(rows, ignore_index=True) if rows else None
+            raise ValueError(f"{file}, line {number}: expected qid, query and a list of docno, as in the lines before.")
+        sizes = {name: len(cells) if isinstance(cells, list) else None for name, cells in lists.items()}
+        odd = [name for name, size in sizes.items() if size != sizes["docno"]]
+        if odd:
+            raise ValueError(f"{file}, line {number}: {odd[0]!r} must be a list of {sizes['docno']}, as docno is.")
+        cells = {k: [np.asarray(c) if isinstance(c, list) else c for c in v] for k, v in lists.items()}
+        rows = pd.DataFrame({name: pd.Series(values) for name, values in cells.items()})
+        rows = rows.assign(qid=identifier(entry["qid"], file, number, "qid"), query=entry["query"])
+        if not parts or set(parts[-1][0].columns) != set(rows.columns):
+            parts.append([])
+        parts[-1].append(rows)
+    return [pd.concat(part, ignore_index=True) for part in parts] or None
+
+
+def _ordering(rows: pd.DataFrame, by: str | None) -> np.ndarray:
+    """What orders one query's documents, higher = better.
+
+    Raises:
+        ValueError: if there is no number for each of them.
+    """
+    wanted = (TEACHER_RANK, TEACHER_SCORE, "score") if by is None else (by,)
+    for column in wanted:
+        if column in rows.columns:
+            values = pd.to_numeric(rows[column], errors="coerce").to_numpy(dtype=float)
+            if np.isfinite(values).all():
+                return 0.0 - values if frames.holds_ranks(column) else values
+    raise ValueError(
+        f"query {rows['qid'].iloc[0]!r} has no number for each of its documents in {' or '.join(wanted)}: name the"
+        " column that orders (by=...), or label it."
+    )
+
+
+def _shown(score: float) -> str:
+    """A score in as few digits as give it back."""
+    short = f"{score:.9g}"
+    return short if float(short) == score else repr(float(score))
+
+
+def _check_field(value: object, what: str) -> None:
+    """Check that a TREC run, whose fields are apart by white space, can hold a field.
+
+    Raises:
+        ValueError: if it is empty or has white space.
+    """
+    text = str(value)
+    if text.split() != [text] or any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
+        raise ValueError(
+            f"a TREC run cannot hold {what} that is {text!r}: it must have characters, and no white space."
+            " Write to_jsonl(file) instead, or give other ids."
+        )
 
 
 def _plain(cell: Any) -> Any:

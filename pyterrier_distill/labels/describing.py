@@ -20,11 +20,10 @@ class Describing:
 
     @property
     def usage(self) -> Usage:
-        """What all labels together have cost: calls, tokens, seconds."""
-        total = Usage()
-        for name in self.directory.names():
-            total += Usage(**shards.meta_of(self.directory.open(name).schema_arrow).get("usage", {}))
-        return total
+        """What all labels together have cost: calls, tokens, and the seconds that labelling them took."""
+        self._index()
+        metas = (shards.meta_of(self.directory.open(name).schema_arrow) for name in sorted(self._shards))
+        return sum(map(shards.usage_of, metas), Usage())
 
     def describe(self) -> Description:
         """Sizes, costs and the distribution of each label; a table with histograms in Jupyter."""
@@ -90,7 +89,7 @@ class Description:
         spent = self.usage
         return (
             f"{self.queries:,} queries, {self.documents:,} documents; {spent.calls:,} calls,"
-            f" {spent.prompt_tokens:,} prompt tokens, {spent.output_tokens:,} output tokens, {spent.seconds:,.0f} s"
+            f" {spent.prompt_tokens:,} prompt tokens, {spent.output_tokens:,} output tokens{_seconds(spent.seconds)}"
         )
 
     def __repr__(self) -> str:
@@ -108,6 +107,13 @@ class Description:
             f"<p>{html.escape(self._head())}</p><p><code>{reads}</code></p>{shown}"
             f"<details><summary>manifest</summary><pre>{made}</pre></details>"
         )
+
+
+def _seconds(seconds: float) -> str:
+    """Nothing where it was not measured."""
+    if not seconds:
+        return ""
+    return f", {seconds:,.0f} s" if seconds >= 10 else f", {seconds:.2g} s"
 
 
 def _bar(height: float) -> str:

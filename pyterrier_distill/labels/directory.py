@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..files import parse_object
 from . import shards
 from .storage import CLAIMS, storage
 
@@ -26,24 +26,46 @@ DAMAGED = "damaged"
 
 
 class ShardFile:
-    """A parquet file whose errors say what to do.
+    """A parquet file whose errors say what to do, and which unpacks to no more than :func:`..shards.bound` allows.
 
     Args:
-        source: path or open file.
+        source: path, bytes or open file.
         where: its name, for messages.
+        size: its bytes.
 
     Attributes:
         schema_arrow: its columns.
         ends: int ``[groups]``: row at which each row group ends.
+
+    Raises:
+        DamagedShard: if it is no parquet file.
+        OSError: if the system cannot read it, which says nothing about the file; so does MemoryError.
     """
 
-    def __init__(self, source: Any, where: str):
+    def __init__(self, source: Any, where: str, size: int):
+        given = source
         self.where = where
+        self.size = size
         pa = shards.arrow()
-        self._file = self._try(lambda: pa.parquet.ParquetFile(source, page_checksum_verification=True))
-        self.schema_arrow = self._file.schema_arrow
-        metadata = self._file.metadata
-        self.ends = np.cumsum([metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)], dtype=int)
+        if isinstance(source, (bytes, str)):
+            opener = pa.BufferReader if isinstance(source, bytes) else pa.OSFile
+            source = self._try(lambda: opener(given))
+        # Strings are read as codes and unpacked by us: how much that would give is known only then.
+        plain = self._try(lambda: pa.parquet.ParquetFile(source, page_checksum_verification=True))
+        self._plain, self._metadata = plain, plain.metadata
+        self.schema_arrow = plain.schema_arrow
+        count = self._metadata.num_columns
+        columns = [self._metadata.schema.column(n) for n in range(count)]
+        texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+        self._file = plain
+        if texts:
+            self._file = self._try(
+                lambda: pa.parquet.ParquetFile(
+                    source, metadata=self._metadata, read_dictionary=texts, page_checksum_verification=True
+                )
+            )
+        groups = range(self._metadata.num_row_groups)
+        self.ends = np.cumsum([self._metadata.row_group(n).num_rows for n in groups], dtype=int)
 
     def read(self, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None) -> pa.Table:
         """Its rows.
@@ -53,17 +75,103 @@ class ShardFile:
             groups: only these row groups; None = all.
 
         Raises:
-            DamagedShard: if they cannot be read.
+            DamagedShard: if they cannot be read, or unpack to more than they may.
+            OSError: if the system cannot read it; so does MemoryError.
         """
-        wanted = range(len(self.ends)) if groups is None else groups
-        table = self._try(lambda: self._file.read_row_groups(list(wanted), columns=columns))
-        return table.replace_schema_metadata(self.schema_arrow.metadata)
+        wanted = list(range(len(self.ends)) if groups is None else groups)
+        self._check_size(sum(self._packed(group, columns) for group in wanted))
+        table = self._try(lambda: self._file.read_row_groups(wanted, columns=columns))
+        self._check_size(sum(_unpacked(chunk) for column in table.columns for chunk in column.chunks))
+        return self._try(lambda: _plain(table)).replace_schema_metadata(self.schema_arrow.metadata)
+
+    def _packed(self, group: int, columns: Sequence[str] | None) -> int:
+        """Bytes that a row group takes while strings are codes: pages as they are, and each value's number."""
+        told, total = self._metadata.row_group(group), 0
+        for n in range(told.num_columns):
+            chunk = told.column(n)
+            path = chunk.path_in_schema
+            if columns is None or any(path == name or path.startswith(f"{name}.") for name in columns):
+                total += max(chunk.total_uncompressed_size, chunk.num_values * _WIDTHS.get(chunk.physical_type, 4))
+        return total
+
+    def _check_size(self, unpacked: int) -> None:
+        if unpacked > shards.bound(self.size):
+            raise shards.DamagedShard(
+                f"{self.where} would unpack to {unpacked:,} bytes, and a file of {self.size:,} may to"
+                f" {shards.bound(self.size):,}: run verify() on the store."
+            )
 
     def _try(self, read: Callable[[], Any]) -> Any:
         try:
             return read()
-        except (OSError, ValueError, shards.arrow().ArrowException) as error:
-            raise shards.DamagedShard(f"{self.where} cannot be read ({error}): run verify() on the store.") from error
+        except MemoryError as error:
+            raise MemoryError(f"not enough memory to read {self.where} ({error}).") from error
+        except OSError as error:
+            if error.errno is not None:  # of the system; arrow's own, of the content, have none
+                raise OSError(error.errno, os.strerror(error.errno), self.where) from error
+            raise self._damaged(error) from error
+        except NotImplementedError as error:
+            raise shards.NewerShard(
+                f"{self.where} holds what the installed pyarrow cannot read ({error}): update pyarrow."
+            ) from error
+        except (ValueError, shards.arrow().ArrowException) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> shards.DamagedShard:
+        return shards.DamagedShard(f"{self.where} cannot be read ({error}): run verify() on the store.")
+
+
+#: Bytes of a value, of those types that have another number of them than 4.
+_WIDTHS = {"INT64": 8, "DOUBLE": 8, "INT96": 12, "BOOLEAN": 1}
+
+
+def _unpacked(array: pa.Array) -> int:
+    """Bytes of an array once its codes are strings."""
+    pa = shards.arrow()
+    if pa.types.is_dictionary(array.type):
+        lengths = pa.compute.binary_length(array.dictionary).fill_null(0).to_numpy(zero_copy_only=False)
+        counts = np.bincount(array.indices.drop_null().to_numpy(), minlength=len(lengths))
+        return int(counts @ lengths.astype(np.int64)) + 4 * len(array)
+    if shards.is_list(array.type):
+        return _unpacked(array.flatten()) + 4 * len(array)
+    return array.nbytes
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """A table whose codes are strings."""
+    pa = shards.arrow()
+    columns = []
+    for column in table.columns:
+        chunks = [_strings(chunk) for chunk in column.chunks]
+        columns.append(pa.chunked_array(chunks) if chunks else pa.chunked_array([], _type(column.type)))
+    return pa.table(columns, names=table.column_names)
+
+
+def _strings(array: pa.Array) -> pa.Array:
+    pa = shards.arrow()
+    if pa.types.is_dictionary(array.type):
+        return array.dictionary_decode()
+    if shards.is_list(array.type) and _type(array.type) != array.type:
+        inner = _strings(array.flatten())
+        starts = pa.concat_arrays([pa.array([0], pa.int32()), _running(array)])
+        return pa.ListArray.from_arrays(starts, inner, mask=array.is_null() if array.null_count else None)
+    return array
+
+
+def _running(array: pa.Array) -> pa.Array:
+    """Where each list of an array ends, among what ``flatten`` gives."""
+    pa = shards.arrow()
+    return pa.compute.cumulative_sum(pa.compute.list_value_length(array).fill_null(0)).cast(pa.int32())
+
+
+def _type(kind: Any) -> Any:
+    """The type without codes; lists of codes become ordinary lists."""
+    pa = shards.arrow()
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if shards.is_list(kind) and (inner := _type(kind.value_type)) != kind.value_type:
+        return pa.list_(inner)
+    return kind
 
 
 class Directory:
@@ -94,12 +202,19 @@ class Directory:
 
     def is_foreign(self) -> bool:
         """Whether something is here that is no store, not even one in the making."""
-        ours = {MANIFEST, SHARDS, TEXTS, CLAIMS}
+        ours = {MANIFEST, SHARDS, TEXTS, CLAIMS, DAMAGED}
         return not self.files.is_file(META) and any(n not in ours and n[:1] != "." for n in self.files.entries())
 
     def json(self, name: str) -> dict[str, Any]:
-        """One of the descriptions; empty if it is not there."""
-        return json.loads(self.files.read(name)) if self.files.is_file(name) else {}
+        """One of the descriptions; empty if it is not there.
+
+        Raises:
+            ValueError: naming the file, if it is no JSON object.
+        """
+        if not self.files.is_file(name):
+            return {}
+        advice = f" Restore it from a copy; the labels in {SHARDS}/ do not depend on it."
+        return parse_object(self.files.read(name), self.files.where(name), advice)
 
     def write(self, table: pa.Table, start: int, folder: str = SHARDS) -> str:
         """Commit a shard.
@@ -148,16 +263,29 @@ class Directory:
         """A shard, its schema checked.
 
         Raises:
-            DamagedShard: if it cannot be read, or is no shard of ours.
+            DamagedShard: if it is damaged, or no shard of ours.
+            NewerShard: if a newer version wrote it.
+            OSError: if the system cannot read it; so does MemoryError.
         """
-        shard = ShardFile(self.files.open(f"{folder}/{name}"), self.files.where(f"{folder}/{name}"))
+        path = f"{folder}/{name}"
+        return self._checked(ShardFile(self.files.open(path), self.files.where(path), self.files.size(path)), folder)
+
+    def parse(self, content: bytes, name: str, folder: str = SHARDS) -> ShardFile:
+        """A shard whose bytes are at hand; as :meth:`open`."""
+        return self._checked(ShardFile(content, self.files.where(f"{folder}/{name}"), len(content)), folder)
+
+    def _checked(self, shard: ShardFile, folder: str) -> ShardFile:
+        shards.meta_of(shard.schema_arrow, shard.where)  # a newer version's columns are not judged by this one's
         (shards.check_schema if folder == SHARDS else shards.check_text_schema)(shard.schema_arrow, shard.where)
         return shard
 
-    def intact(self, name: str, folder: str = SHARDS) -> bool:
-        """Whether a shard's bytes are those that were written."""
-        digest = hashlib.sha256(self.files.read(f"{folder}/{name}")).hexdigest()
-        return name == f"{name[:10]}-{digest[:32]}.parquet"
+    def bytes_of(self, name: str, folder: str = SHARDS) -> bytes:
+        """A shard as it stands.
+
+        Raises:
+            OSError: if it cannot be read.
+        """
+        return self.files.read(f"{folder}/{name}")
 
     def set_aside(self, name: str, folder: str = SHARDS) -> None:
         """Move a shard to ``damaged/``, where nothing reads it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ class Labelled:
     Attributes:
         frame: the labelled rows.
         queries: the queries that are labelled completely.
-        usage: what they have cost.
+        usage: what they have cost. Its seconds are those that the batch took, or those that the teachers tell where
+            these are more.
         error: what stopped the teacher before it had finished, if something did.
     """
 
@@ -48,6 +50,7 @@ def label(pipeline: pt.Transformer, todo: pd.DataFrame) -> Labelled:
     """Run the pipeline on one batch; of a teacher that fails, keep what it finished."""
     teachers = list(_teachers(pipeline))
     before = sum((teacher.usage for teacher in teachers), Usage())
+    began = time.monotonic()
     stopped: LabellingError | None = None
     frame = todo
     for stage in stages_of(pipeline):  # what a stage has finished before it failed still goes through the others
@@ -57,7 +60,9 @@ def label(pipeline: pt.Transformer, todo: pd.DataFrame) -> Labelled:
             stopped = stopped or error
             frame = error.labelled
     queries = todo if stopped is None else todo[todo["qid"].isin(frame["qid"].astype(str).unique())]
-    return Labelled(frame, queries, sum((teacher.usage for teacher in teachers), Usage()) - before, stopped)
+    usage = sum((teacher.usage for teacher in teachers), Usage()) - before
+    usage.seconds = max(usage.seconds, time.monotonic() - began)  # models that run here tell none
+    return Labelled(frame, queries, usage, stopped)
 
 
 def here(pipeline: pt.Transformer) -> Engine:

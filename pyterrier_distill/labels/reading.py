@@ -47,30 +47,42 @@ class Reading:
         """Read the index anew next time."""
         self._shards: dict[str, _Shard] = {}
         self._places: dict[str, tuple[str, int]] = {}
+        self._replaced: set[str] = set()
 
     def _index(self) -> dict[str, tuple[str, int]]:
-        """qid → (shard, row), of all shards that are in. Where a query stands twice, its first place counts."""
+        """qid → (shard, row), of all shards that count. Where a query stands twice, its first place does.
+
+        A shard that another one replaces (a compaction was killed before it could delete it) does not count.
+        """
         names = self.directory.names()
-        if len(names) == len(self._shards) and all(name in self._shards for name in names):
+        known = self._shards.keys() | self._replaced
+        if len(names) == len(known) and all(name in known for name in names):
             return self._places
-        if not self._shards.keys() <= set(names):
+        if not known <= set(names):
             self._forget()
-        if not all(self._read_index(name) for name in names if name not in self._shards) and len(self._shards):
-            self._forget()  # the same query in two shards, read in some other order than theirs
+        again = bool(self._shards)
+        new = [name for name in names if name not in self._shards and name not in self._replaced]
+        alone = all([self._read_index(name, names) for name in new])
+        if self._replaced & self._shards.keys() or not alone and again:
+            replaced = self._replaced  # or the same query in two shards, read in some other order than theirs
+            self._forget()
+            self._replaced = replaced
             for name in names:
-                self._read_index(name)
+                if name not in replaced:
+                    self._read_index(name, names)
         return self._places
 
-    def _read_index(self, name: str) -> bool:
+    def _read_index(self, name: str, names: Sequence[str]) -> bool:
         """Add a shard to the index; False if some of its queries were in."""
         file = self.directory.open(name)
+        told = shards.meta_of(file.schema_arrow)
         qids = file.read(columns=["qid"]).column("qid").to_pylist()
+        self._replaced |= set(names) & set(told.get("replaces", ()))
         before = len(self._places)
         for row, qid in enumerate(qids):
             self._places.setdefault(qid, (name, row))
         whole = len(self._places) == before + len(qids)
         rows = range(len(qids)) if whole else [r for r, qid in enumerate(qids) if self._places[qid] == (name, r)]
-        told = shards.meta_of(file.schema_arrow)
         self._shards[name] = _Shard(
             np.asarray(rows, dtype=int), file.ends, np.asarray(told.get("empty", []), dtype=int),
             int(told.get("documents", 0)), tuple(tables.stored_columns(file.schema_arrow)),

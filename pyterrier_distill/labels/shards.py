@@ -7,6 +7,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from ..backends.base import Usage
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -17,10 +19,18 @@ META = b"pyterrier_distill"
 OUTSIDE = ":outside"
 #: Queries, or texts, that are read at once.
 ROW_GROUP = 256
+#: What the footer's "version" may say; a newer one is not ours to judge. Absent = 1.
+VERSION = 1
+#: A shard may unpack to so many times its bytes, and to so many bytes whatever its size.
+MOST_UNPACKED, ALWAYS_UNPACKED = 1000, 1 << 26
 
 
 class DamagedShard(ValueError):
     """A shard that is not what its name or its schema says."""
+
+
+class NewerShard(ValueError):
+    """A shard that a newer version of this package wrote: nothing is wrong with it."""
 
 
 def arrow() -> Any:
@@ -39,16 +49,31 @@ def arrow() -> Any:
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """The table as a parquet file."""
+    """The table as a parquet file, which unpacks to no more than :func:`bound` allows."""
     pa = arrow()
-    sink = pa.BufferOutputStream()
-    pa.parquet.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
-    return sink.getvalue().to_pybytes()
+    settings: dict[str, Any] = {"compression": "zstd"}
+    while True:
+        sink = pa.BufferOutputStream()
+        pa.parquet.write_table(table, sink, row_group_size=ROW_GROUP, write_page_checksum=True, **settings)
+        content = sink.getvalue().to_pybytes()
+        if table.nbytes <= bound(len(content)) or settings["compression"] == "none":
+            return content
+        settings = {"compression": "none", "use_dictionary": False}  # says the same again and again: keep it as it is
+
+
+def bound(size: int) -> int:
+    """Bytes that a file of ``size`` bytes may unpack to in memory."""
+    return MOST_UNPACKED * size + ALWAYS_UNPACKED
 
 
 def name_of(content: bytes, start: int) -> str:
     """The file name of a shard."""
-    return f"{start:010d}-{hashlib.sha256(content).hexdigest()[:32]}.parquet"
+    return f"{start:010d}-{digest_of(content)}.parquet"
+
+
+def digest_of(content: bytes) -> str:
+    """What a shard's name says of its bytes."""
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def check_schema(schema: pa.Schema, where: str) -> None:
@@ -109,13 +134,36 @@ def with_meta(table: pa.Table, meta: dict[str, Any]) -> pa.Table:
     return table.replace_schema_metadata({META: json.dumps(meta).encode()})
 
 
-def meta_of(schema: pa.Schema) -> dict[str, Any]:
-    """What the footer remembers.
+def meta_of(schema: pa.Schema, where: str = "a shard") -> dict[str, Any]:
+    """What the footer remembers; fields that are not known stay in it.
 
     Raises:
         DamagedShard: if it cannot be read.
+        NewerShard: if it says that a newer version wrote it.
     """
     try:
-        return json.loads((schema.metadata or {}).get(META, b"{}"))
+        told = json.loads((schema.metadata or {}).get(META, b"{}"))
     except ValueError as error:
-        raise DamagedShard(f"the footer of a shard cannot be read ({error}): run verify() on the store.") from error
+        raise DamagedShard(f"the footer of {where} cannot be read ({error}): run verify() on the store.") from error
+    if not isinstance(told, dict):
+        raise DamagedShard(f"the footer of {where} is no JSON object: run verify() on the store.")
+    version = told.get("version", VERSION)
+    if not isinstance(version, int) or version > VERSION:
+        raise NewerShard(
+            f"{where} was written by a newer version of pyterrier-distill (its format is {version!r}, this one knows"
+            f" {VERSION}): update the package."
+        )
+    return told
+
+
+def usage_of(meta: dict[str, Any]) -> Usage:
+    """What the labels of a shard have cost; kinds of cost that are not known are left out.
+
+    Raises:
+        DamagedShard: if that is no number.
+    """
+    told = meta.get("usage", {})
+    known = {name: told[name] for name in Usage().as_dict() if name in told} if isinstance(told, dict) else {"": told}
+    if not all(isinstance(value, (int, float)) for value in known.values()):
+        raise DamagedShard(f"the footer of a shard says that its labels have cost {told!r}: run verify() on the store.")
+    return Usage(**known)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from ..files import check_path, naming
 
 #: Which queries of a build a process has claimed; the lock goes with the process.
 CLAIMS = "claims"
@@ -23,7 +26,12 @@ def is_remote(path: Any) -> bool:
 
 
 def storage(path: str | os.PathLike) -> LocalFiles | RemoteFiles:
-    """The files at ``path``, a directory or an address."""
+    """The files at ``path``, a directory or an address.
+
+    Raises:
+        ValueError: if it is empty.
+    """
+    check_path(path)
     if is_remote(path):
         return RemoteFiles(str(path))
     return LocalFiles(str(path).removeprefix("file://") if isinstance(path, str) else path)
@@ -50,7 +58,14 @@ class LocalFiles:
 
     def is_file(self, name: str) -> bool:
         """Whether there is such a file."""
-        return (self.root / name).is_file()
+        try:
+            return stat.S_ISREG(os.stat(self.root / name).st_mode)
+        except (FileNotFoundError, NotADirectoryError):  # any other error means that it may be there, unread
+            return False
+
+    def size(self, name: str) -> int:
+        """Its bytes."""
+        return os.stat(self.root / name).st_size
 
     def names(self, folder: str) -> list[str]:
         """The files of a folder, links left out; empty if there is none."""
@@ -78,7 +93,7 @@ class LocalFiles:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.parent / f".{target.name}.{_HOST}-{os.getpid()}"
         try:
-            with open(part, "wb") as file:
+            with naming(target), open(part, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -97,11 +112,13 @@ class LocalFiles:
         """Delete a file."""
         (self.root / name).unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Delete everything."""
+    def clear(self, keep: str) -> None:
+        """Delete everything but the file ``keep``, labels first and files last: stopped half-way, it is a store yet."""
         import shutil
 
-        for entry in self.root.iterdir():
+        for entry in sorted(self.root.iterdir(), key=lambda entry: (entry.is_file(), entry.name)):
+            if entry.name == keep:
+                continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
@@ -112,7 +129,8 @@ class LocalFiles:
         for draft in (self.root / folder).glob(".*"):
             host, _, process = draft.suffix[1:].rpartition("-")
             if host == _HOST and process.isdigit() and not _alive(int(process)):
-                draft.unlink(missing_ok=True)
+                with suppress(OSError):  # it is in nobody's way; what cannot be written says so itself
+                    draft.unlink(missing_ok=True)
 
     def forget_claims(self) -> None:
         """Remove the locks of builds that are over."""
@@ -179,7 +197,14 @@ class RemoteFiles:
 
     def is_file(self, name: str) -> bool:
         """Whether there is such a file."""
-        return self.system.isfile(self._path(name))
+        try:  # not isfile(), for which whatever cannot be asked is no file
+            return self.system.info(self._path(name))["type"] == "file"
+        except FileNotFoundError:
+            return False
+
+    def size(self, name: str) -> int:
+        """Its bytes."""
+        return int(self.system.size(self._path(name)))
 
     def names(self, folder: str) -> list[str]:
         """The files of a folder; empty if there is none."""
@@ -220,9 +245,13 @@ class RemoteFiles:
         """Delete a file."""
         self.system.rm_file(self._path(name))
 
-    def clear(self) -> None:
-        """Delete everything."""
-        self.system.rm(self.base, recursive=True)
+    def clear(self, keep: str) -> None:
+        """Delete everything but the file ``keep``, folders first."""
+        self.system.invalidate_cache()
+        entries = self.system.ls(self.base, detail=True) if self.system.exists(self.base) else []
+        for entry in sorted(entries, key=lambda entry: entry["type"] == "file"):
+            if entry["name"].rstrip("/").rsplit("/", 1)[-1] != keep:
+                self.system.rm(entry["name"], recursive=entry["type"] != "file")
 
     def sweep(self, folder: str) -> None:
         """Nothing: whose drafts they are is not known; the next build of the same batch writes over them."""

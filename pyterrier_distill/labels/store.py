@@ -12,6 +12,7 @@ import pyterrier as pt
 
 from .. import frames
 from ..backends.base import Usage
+from ..ids import check_ids
 from . import directory as files
 from . import shards, tables
 from .building import Building
@@ -96,9 +97,14 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
 
         Returns:
             How many were new.
+
+        Raises:
+            ValueError: for an id or a text that is missing, or a document with two texts.
         """
         pt.validate.columns(documents, includes=["docno", "text"])
+        check_ids(documents, ["docno"], "the documents")
         frames.check_text(documents, ["text"])
+        self._check_one_text(documents)
         self._create({})
         with self.directory.claimed("commit", wait=True):
             return self.texts.add(documents)
@@ -122,7 +128,8 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             with_text: whether to store the frame's ``text``, too, each document once.
 
         Raises:
-            ValueError: if a query is in already, a document stands twice in a list, or there is no label.
+            ValueError: if a query is in already, a document stands twice in a list, there is no label, or an id, a
+                query's text or a label is missing, not finite, or no probability where it must be one.
         """
         self._check_labelled(labelled, "the frame holds", with_text)
         texts = labelled[["qid", "query"]].drop_duplicates()
@@ -130,6 +137,13 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             qid = texts.loc[texts["qid"].duplicated().to_numpy(), "qid"].iloc[0]
             raise ValueError(f"query {qid!r} has two texts in this frame.")
         given = labelled if topics is None else topics
+        if topics is not None:
+            frames.require_columns(topics, ["qid", "query"], reader="LabelStore.add(topics=...)")
+            check_ids(topics, ["qid"], "the topics")
+            frames.check_text(topics, ["query"])
+            strangers = set(labelled["qid"].astype(str)) - set(topics["qid"].astype(str))
+            if strangers:
+                raise ValueError(f"the frame labels query {min(strangers)!r}, which is not among the topics.")
         queries = given[["qid", "query"]].astype({"qid": str}).drop_duplicates("qid", ignore_index=True)
         self._create({})
         with self.directory.claimed("commit", wait=True):
@@ -157,19 +171,23 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         if not len(labelled):
             return
         ids = ["qid", *(["docno"] if "docno" in labelled.columns else [])]
+        check_ids(labelled, ids, "the labels")
         frames.check_results(labelled[ids].astype(str))
-        for column in columns:
-            if pd.api.types.is_numeric_dtype(labelled[column].dtype):
-                frames.check_numbers(labelled, column)
+        frames.check_text(labelled, ["query"])
+        tables.check_labels(labelled)
         if with_text:
             frames.check_text(labelled, ["text"])
-            texts = labelled[["docno", "text"]].drop_duplicates()
-            if texts["docno"].duplicated().any():
-                docno = texts.loc[texts["docno"].duplicated().to_numpy(), "docno"].iloc[0]
-                raise ValueError(
-                    f"document {docno!r} has two texts: a store keeps one a document, so texts that depend on the query"
-                    " (passages, snippets) need ids of their own, or with_text=False."
-                )
+            self._check_one_text(labelled)
+
+    def _check_one_text(self, documents: pd.DataFrame) -> None:
+        """Check that no document has two texts."""
+        texts = documents[["docno", "text"]].astype({"docno": str}).drop_duplicates()
+        if texts["docno"].duplicated().any():
+            docno = texts.loc[texts["docno"].duplicated().to_numpy(), "docno"].iloc[0]
+            raise ValueError(
+                f"document {docno!r} has two texts: a store keeps one a document, so texts that depend on the query"
+                " (passages, snippets) need ids of their own, or with_text=False."
+            )
 
     def _create(self, manifest: dict[str, Any]) -> None:
         hint = {"package_hint": self.ARTIFACT_PACKAGE_HINT}

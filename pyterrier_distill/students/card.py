@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..files import read_object
+
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _KINDS = {
     "cross_encoder": "a cross-encoder: its score of a query and a document is a raw logit",
@@ -109,9 +111,8 @@ def started_from_path(name: str) -> list[str]:
         return [name]
     meta = os.path.join(name, "pt_meta.json")
     if os.path.isfile(meta):
-        with open(meta, encoding="utf-8") as file:
-            if earlier := json.load(file).get("started_from"):
-                return list(earlier)
+        if earlier := read_object(meta).get("started_from"):
+            return list(earlier)
     return [f"directory {os.path.basename(os.path.abspath(name))}"]
 
 

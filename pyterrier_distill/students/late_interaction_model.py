@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import string
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import checkpoints
+from ..files import read_object
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
@@ -82,7 +81,7 @@ def _json(name: str, filename: str) -> dict:
     from sentence_transformers.util import load_file_path
 
     path = load_file_path(name, filename)
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return {} if path is None else read_object(path)
 
 
 def _projected(modules: list[nn.Module], dimension: int) -> list[nn.Module]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import checkpoints
+from ..files import check_path, naming, read_object
 from ..frames import DOC_EMBS, QUERY_EMBS
 from .multi_vector_search import MultiVectorRetriever, MultiVectorScorer
 
@@ -50,7 +50,7 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
     schematic = {"label": "MultiVectorIndex"}
 
     def __init__(self, path: str | os.PathLike, *, verbose: bool = False):
-        super().__init__(os.fspath(path))
+        super().__init__(check_path(path))
         self.verbose = verbose
         self._opened: dict[str, Any] | None = None
         self._engines: dict[str | None, Any] = {}
@@ -98,16 +98,16 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
             path = Path(self.path)
             if not (path / _META).is_file():
                 raise FileNotFoundError(f"no index at {path}: write one with (student >> index).index(documents).")
-            meta = json.loads((path / _META).read_text(encoding="utf-8"))
+            meta = read_object(path / _META, " Write the index again.")
             if (meta.get("type"), meta.get("format")) != (self.ARTIFACT_TYPE, self.ARTIFACT_FORMAT):
                 raise ValueError(f"{path} holds a {meta.get('type')}.{meta.get('format')}, not a multi-vector index.")
-            files = {name: np.load(path / name, mmap_mode="r") for name in (_OFFSETS, _DOCNOS, _SORTED)}
-            count, shape = meta["doc_count"], (meta["token_count"], meta["dimension"])
-            whole = (path / _VECTORS).stat().st_size == 2 * shape[0] * shape[1] and files[_OFFSETS][-1] == shape[0]
-            if not whole or [len(file) for file in files.values()] != [count + 1, count, count]:
+            files = {name: _array(path / name) for name in (_OFFSETS, _DOCNOS, _SORTED)}
+            count, *shape = (meta.get(name) for name in ("doc_count", "token_count", "dimension"))
+            numbers = all(isinstance(number, int) and number > 0 for number in (count, *shape))
+            if not numbers or not _agree(files, (path / _VECTORS).stat().st_size, count, *shape):
                 raise ValueError(f"the index at {path} is damaged: its files do not agree. Write it again.")
             files[_OFFSETS] = np.array(files[_OFFSETS])
-            files[_VECTORS] = np.memmap(path / _VECTORS, mode="r", dtype=np.float16, shape=shape)
+            files[_VECTORS] = np.memmap(path / _VECTORS, mode="r", dtype=np.float16, shape=tuple(shape))
             self._opened = {**files, _META: meta}
         return self._opened
 
@@ -212,6 +212,30 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
         return {**self.__dict__, "_opened": None, "_engines": {}}
 
 
+def _array(path: Path) -> np.ndarray:
+    """An array on disk, memory-mapped.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: naming the file, if it holds no array.
+    """
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}): write the index again.") from error
+
+
+def _agree(files: dict[str, np.ndarray], size: int, count: int, tokens: int, dimension: int) -> bool:
+    """Whether the files of an index are of one index."""
+    offsets, docnos, order = files[_OFFSETS], files[_DOCNOS], files[_SORTED]
+    if [array.shape for array in (offsets, docnos, order)] != [(count + 1,), (count,), (count,)]:
+        return False
+    if docnos.dtype.kind != "S" or {offsets.dtype.kind, order.dtype.kind} != {"i"} or size != 2 * tokens * dimension:
+        return False
+    places = 0 <= order.min() and order.max() < count
+    return bool(places and offsets[0] == 0 and offsets[-1] == tokens and (np.diff(offsets) > 0).all())
+
+
 class MultiVectorIndexer(pt.Indexer):
     """Writes a :class:`MultiVectorIndex` whole or not at all.
 
@@ -242,7 +266,7 @@ class MultiVectorIndexer(pt.Indexer):
         ends, dimension = array("q", [0]), None
         seen: dict[str, None] = {}
         with checkpoints.written_whole(self.target.path, _META, overwrite=self.overwrite) as draft:
-            with open(draft / _VECTORS, "wb") as out:
+            with naming(draft / _VECTORS), open(draft / _VECTORS, "wb") as out:
                 for record in pt.tqdm(iter, desc="Indexing", unit="d", disable=not self.target.verbose):
                     docno, vectors = _checked(record, dimension)
                     if docno in seen:
