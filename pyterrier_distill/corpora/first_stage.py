@@ -16,6 +16,7 @@ import pandas as pd
 import pyterrier as pt
 
 from ..checkpoints import written_whole
+from ..ranking import carried
 
 logger = logging.getLogger(__name__)
 
@@ -180,8 +181,9 @@ class Bm25s(pt.Transformer):
                 found = enumerate(top[scores[top] > 0])
                 rows += [(number, docnos[place], float(scores[place]), rank) for rank, place in found]
         hits = pd.DataFrame(rows, columns=["row", "docno", "score", "rank"])
-        out = inp.iloc[hits["row"].to_numpy(dtype=int)].reset_index(drop=True)
-        return out.assign(**{column: hits[column] for column in ("docno", "score", "rank")})
+        places = hits["row"].to_numpy(dtype=int)
+        scores, ranks = carried(places, hits["score"].to_numpy(dtype=float), hits["rank"].to_numpy(dtype=int))
+        return inp.iloc[places].reset_index(drop=True).assign(docno=hits["docno"], score=scores, rank=ranks)
 
     def fuse_rank_cutoff(self, k: int) -> pt.Transformer | None:
         """``bm25 % k`` retrieves k."""

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
+from ..ranking import agreed
 from .text_loader import InMemoryDataset
 
 _CORPUS = ("corpus.jsonl.gz", "corpus.jsonl", "documents.jsonl.gz", "documents.jsonl")
@@ -152,7 +153,10 @@ class FolderDataset(InMemoryDataset):
         return qrels.assign(label=labels.astype(int))
 
     def get_results(self, variant: str | None = None) -> pd.DataFrame:
-        """A stored ranking as an R frame, queries included.
+        """A stored ranking as an R frame, queries included; ``rank`` counts from 0, and ``score`` says the same.
+
+        The order is that of the ranks, or, where they are all the same, of the scores, or of the rows. Tied scores
+        carry it; scores that contradict it (an LLM's order beside a retriever's scores) are replaced by −``rank``.
 
         Args:
             variant: a name in ``runs/``; None = TIRA's ``rerank.jsonl`` (with its text).
@@ -160,11 +164,11 @@ class FolderDataset(InMemoryDataset):
         if variant is None:
             path = self._part("ranking", "rerank.jsonl")
             results = pd.DataFrame(list(_read_jsonl(path)))
-            return _ranked_from_zero(results.astype({"qid": str, "docno": str}))
+            return agreed(results.astype({"qid": str, "docno": str}))
         if variant not in self.runs():
             raise ValueError(f"{self!r} has no run {variant!r}, only: {', '.join(self.runs()) or 'none'}.")
         results = pt.io.read_results(str(self._part("run", f"runs/{variant}.txt")), format="trec")
-        return _ranked_from_zero(results).merge(self._queries(), on="qid", how="inner")
+        return agreed(results).merge(self._queries(), on="qid", how="inner")
 
     def _describe_component(self, component: str) -> bool | list[str] | None:
         return {"topics": self.splits() or None, "qrels": self.splits() or None, "corpus": True}.get(component)
@@ -182,11 +186,6 @@ def _named(directory: Path, ending: str) -> list[str]:
     """The names of ``NAME.ending`` and ``NAME.ending.gz`` in a directory."""
     found = (re.fullmatch(rf"(.+)\.{ending}(\.gz)?", path.name) for path in directory.glob("*"))
     return sorted({match[1] for match in found if match})
-
-
-def _ranked_from_zero(results: pd.DataFrame) -> pd.DataFrame:
-    """The rank column is the ranking: stored scores may tie or mean nothing (an LLM's order). Ours start at 0."""
-    return results.assign(rank=results.groupby("qid")["rank"].rank(method="first").astype(int) - 1)
 
 
 def _key(row: dict[str, Any], path: Path, *names: str) -> Any:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from .. import formats, frames
 from ..frames import TEACHER_RANK, TEACHER_SCORE
+from ..ranking import carried, incoming_order
 from ..texts import text_source
 from . import tables
 
@@ -72,6 +73,9 @@ class Converting:
     def to_run(self, file: str | os.PathLike, by: str | None = None, tag: str = "teacher") -> None:
         """Write a TREC run.
 
+        A run holds an order, so tied labels are written as numbers that fall by the least that trec_eval tells apart,
+        in the order of the stored ranking.
+
         Args:
             file: gzipped if it ends in ``.gz``.
             by: the column that orders: None = ``teacher_rank``, ``teacher_score`` or ``score``, the first there is.
@@ -82,14 +86,10 @@ class Converting:
                 column = by or next(c for c in (TEACHER_RANK, TEACHER_SCORE, "score") if c in frame.columns)
                 frames.require_columns(frame, ["docno", column], reader="to_run")
                 score = -frame[column].astype(float) if column.startswith(TEACHER_RANK) else frame[column].astype(float)
-                ordered = frame.assign(score=score).sort_values(
-                    ["qid", "score"], ascending=[True, False], kind="stable"
-                )
-                places = ordered.groupby("qid", sort=False).cumcount() + 1
-                for qid, docno, rank, value in zip(
-                    ordered["qid"], ordered["docno"], places, ordered["score"], strict=True
-                ):
-                    out.write(f"{qid} Q0 {docno} {rank} {value:.9g} {tag}\n")
+                scores, ranks = carried(frame["qid"].to_numpy(), score.to_numpy(), incoming_order(frame))
+                ordered = frame.assign(score=_as_read(scores), rank=ranks).sort_values(["qid", "rank"], kind="stable")
+                for qid, docno, rank, value in ordered[["qid", "docno", "rank", "score"]].itertuples(index=False):
+                    out.write(f"{qid} Q0 {docno} {rank + 1} {value:.9g} {tag}\n")
 
     def to_jsonl(self, file: str | os.PathLike) -> None:
         """Write JSON Lines: one object a query, ``{"qid", "query", "docno": [...], label: [...], ...}``."""
@@ -144,6 +144,13 @@ def _read_own(file: str | os.PathLike) -> pd.DataFrame | None:
             }
             rows.append(pd.DataFrame({**{k: entry[k] for k in _IDS}, **{k: pd.Series(v) for k, v in vectors.items()}}))
     return pd.concat(rows, ignore_index=True) if rows else None
+
+
+def _as_read(scores: np.ndarray) -> np.ndarray:
+    """Scores as trec_eval will hold them: what it tells apart, nine digits tell apart."""
+    with np.errstate(over="ignore"):
+        rounded = scores.astype(np.float32).astype(float)
+    return np.where(np.isfinite(rounded), rounded, scores)
 
 
 def _plain(cell: Any) -> Any:

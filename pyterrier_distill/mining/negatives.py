@@ -16,7 +16,7 @@ import pyterrier as pt
 from .. import frames
 from ..frames import LABEL
 from ..ids import check_ids
-from ..teachers.base import incoming_order
+from ..ranking import incoming_order
 from ..texts import text_source
 from .batches import WRITTEN, Batches, named_retrievers, scorers_of
 from .candidates import MIXES, STRATEGIES, Limits

@@ -11,6 +11,7 @@ import pyterrier_dr
 from pyterrier_dr import SimFn
 
 from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC, check_text
+from ..ranking import rerank
 
 if TYPE_CHECKING:
     from .bi_encoder import BiEncoder
@@ -116,9 +117,8 @@ class Scorer(pyterrier_dr.BiScorer):
             if model.doc_index is not None:
                 v.result_frame(["query"])
                 v.result_frame([QUERY_VEC])
-        out = inp.drop(columns=["score", "rank"], errors="ignore")
         if len(inp) == 0:
-            return out.assign(score=pd.Series(dtype=float), rank=pd.Series(dtype=int))
+            return rerank(inp, np.empty(0))
         queries = inp[QUERY_VEC] if QUERY_VEC in inp.columns else self._queries()(inp)[QUERY_VEC]
         documents = inp[DOC_VEC] if DOC_VEC in inp.columns else self._documents()(inp)[DOC_VEC]
         q, d = np.stack(list(queries)), np.stack(list(documents))
@@ -127,7 +127,7 @@ class Scorer(pyterrier_dr.BiScorer):
         if self.sim_fn == SimFn.cos:
             q = q / np.linalg.norm(q, axis=1, keepdims=True)
             d = d / np.linalg.norm(d, axis=1, keepdims=True)
-        return pt.model.add_ranks(out.assign(score=np.einsum("nd,nd->n", q, d).astype(float)))
+        return rerank(inp, np.einsum("nd,nd->n", q, d).astype(float))
 
     def _queries(self) -> QueryEncoder:
         return self.bi_encoder_model.query_encoder(verbose=self.verbose, batch_size=self.batch_size)

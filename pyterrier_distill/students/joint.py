@@ -13,7 +13,8 @@ import pyterrier as pt
 
 from .. import checkpoints, frames, scoring
 from ..losses import base as losses
-from ..teachers.base import check_length, rerank
+from ..ranking import rerank
+from ..teachers.base import check_length
 from . import lora as adapters
 from .artifact import StudentArtifact, Weights
 

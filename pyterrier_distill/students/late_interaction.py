@@ -13,7 +13,7 @@ import pyterrier as pt
 
 from .. import checkpoints, scoring
 from ..frames import DOC_EMBS, QUERY_EMBS
-from ..teachers.base import rerank
+from ..ranking import rerank
 from .artifact import StudentArtifact, Weights
 from .late_interaction_model import build
 from .late_interaction_training import LateInteractionTraining

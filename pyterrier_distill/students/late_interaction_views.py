@@ -11,7 +11,7 @@ import pyterrier as pt
 
 from .. import scoring
 from ..frames import DOC_EMBS, QUERY_EMBS, check_text
-from ..teachers.base import rerank
+from ..ranking import rerank
 
 if TYPE_CHECKING:
     from .late_interaction import LateInteraction

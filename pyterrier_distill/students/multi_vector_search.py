@@ -12,7 +12,7 @@ import pyterrier_alpha as pta
 
 from .. import scoring
 from ..frames import QUERY_EMBS
-from ..teachers.base import rerank
+from ..ranking import carried, rerank
 
 if TYPE_CHECKING:
     import torch
@@ -122,14 +122,17 @@ class MultiVectorRetriever(_OverIndex):
                 bar.update(len(batch))
         counts = [len(docids) for docids, _ in found]
         docids = np.concatenate([docids for docids, _ in found])
+        places = np.concatenate([np.arange(count) for count in counts])
+        scores = np.concatenate([scores for _, scores in found])
+        scores, ranks = carried(np.repeat(np.arange(len(kept)), counts), scores, places)
         return (
             kept.iloc[np.repeat(np.arange(len(kept)), counts)]
             .reset_index(drop=True)
             .assign(
                 docno=self.source.docnos(docids),
                 docid=docids,
-                score=np.concatenate([scores for _, scores in found]).astype(float),
-                rank=np.concatenate([np.arange(count) for count in counts]),
+                score=scores,
+                rank=ranks,
             )
         )
 

@@ -11,7 +11,8 @@ import pyterrier_alpha as pta
 
 from .. import frames
 from ..frames import TEACHER_RANK, TEACHER_SCORE
-from .base import rerank
+from ..ranking import rerank
+from .base import check_label
 
 HOW = ("zscore", "minmax", "reciprocal_rank")
 

@@ -14,9 +14,10 @@ import pyterrier as pt
 from .. import prompts, templates
 from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..frames import TEACHER_PREFS
+from ..ranking import incoming_order, rerank
 from ..samplers import PairSampler
 from .asking import Asker, Question, checked_template
-from .base import PromptTeacher, checked_backend, incoming_order, mean_preferences, rerank
+from .base import PromptTeacher, checked_backend, mean_preferences
 from .disagreement import disagreement_columns, pair_disagreement
 from .pair_classifier import PairClassifier
 from .pair_training import PairTraining

@@ -13,8 +13,9 @@ import pyterrier as pt
 from .. import prompts, templates
 from ..backends.base import Backend, Usage, as_backend, log_softmax
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE
+from ..ranking import rerank, tied
 from .asking import Asker, Question, checked_template
-from .base import PromptTeacher, checked_backend, rerank
+from .base import PromptTeacher, checked_backend
 
 KINDS = ("cross-encoder", "seq2seq", "causal")
 
@@ -151,7 +152,8 @@ class PointwiseTeacher(PromptTeacher):
         with pt.validate.any(inp, context=self) as v:
             for columns in self._re_ranker_inputs():
                 v.result_frame(columns)
-        ranked = self.model(inp)
+        with tied():  # its scores become labels
+            ranked = self.model(inp)
         if "score" not in ranked.columns:
             raise ValueError(f"{self.model!r} wraps no re-ranker: it gives no score.")
         return rerank(ranked, ranked["score"].to_numpy(), **{self.label: ranked["score"].to_numpy(dtype=float)})
