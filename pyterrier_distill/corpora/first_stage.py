@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from .. import validate
 from ..checkpoints import written_whole
 from ..ranking import carried
 
@@ -169,7 +170,7 @@ class Bm25s(pt.Transformer):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Retrieve for each query."""
-        pt.validate.query_frame(inp, ["query"], context=self)
+        validate.query_frame(inp, ["query"], context=self)
         inp = inp.drop(columns=["docno", "score", "rank"], errors="ignore").reset_index(drop=True)
         rows: list[tuple[int, str, float, int]] = []
         if len(inp):

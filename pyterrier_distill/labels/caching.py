@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from .. import validate
 from ..backends.base import Usage
 from ..teachers.base import LabellingError, Teacher, incoming_order, rerank
 from .identity import digest, identity
@@ -78,7 +79,7 @@ class CachedTeacher(Teacher):
     def _check(self, inp: pd.DataFrame) -> None:
         """A wrapped re-ranker says itself what it reads."""
         if isinstance(getattr(self.teacher, "model", None), pt.Transformer):
-            pt.validate.result_frame(inp, ["query"], context=self)
+            validate.result_frame(inp, ["query"], context=self)
         else:
             super()._check(inp)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames
+from .. import frames, validate
 from ..backends.base import Usage
 from . import directory as files
 from . import shards, tables
@@ -97,7 +97,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         Returns:
             How many were new.
         """
-        pt.validate.columns(documents, includes=["docno", "text"])
+        validate.columns(documents, includes=["docno", "text"])
         frames.check_text(documents, ["text"])
         self._create({})
         with self.directory.claimed("commit", wait=True):
@@ -130,6 +130,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             qid = texts.loc[texts["qid"].duplicated().to_numpy(), "qid"].iloc[0]
             raise ValueError(f"query {qid!r} has two texts in this frame.")
         given = labelled if topics is None else topics
+        validate.frame(given[["qid", "query"]], "the topics")
         queries = given[["qid", "query"]].astype({"qid": str}).drop_duplicates("qid", ignore_index=True)
         self._create({})
         with self.directory.claimed("commit", wait=True):
@@ -157,6 +158,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         if not len(labelled):
             return
         ids = ["qid", *(["docno"] if "docno" in labelled.columns else [])]
+        validate.frame(labelled, "the labelled frame")
         frames.check_results(labelled[ids].astype(str))
         for column in columns:
             if pd.api.types.is_numeric_dtype(labelled[column].dtype):

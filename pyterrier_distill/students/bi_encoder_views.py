@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyterrier as pt
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
+from .. import validate
 from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC, check_text
 from ..ranking import rerank
 
@@ -28,7 +28,7 @@ class QueryEncoder(pyterrier_dr.BiQueryEncoder):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add the column ``query_vec``, float32[dimension], and ``query_states`` if asked for."""
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.query_frame(["query"])
             v.columns(includes=["query"])
         check_text(inp, ["query"])
@@ -55,7 +55,7 @@ class DocEncoder(pyterrier_dr.BiDocEncoder):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add the column ``doc_vec``, float32[dimension]."""
         index = self.bi_encoder_model.doc_index
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.document_frame([self.text_field])
             v.columns(includes=[self.text_field])
             if index is not None:
@@ -110,7 +110,7 @@ class Scorer(pyterrier_dr.BiScorer):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Replace ``score`` and ``rank``; every other column and the index stay."""
         model = self.bi_encoder_model
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             for query in ("query", QUERY_VEC):
                 for document in (self.text_field, DOC_VEC):
                     v.result_frame([query, document])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, frames, scoring
+from .. import checkpoints, frames, scoring, validate
 from ..losses import base as losses
 from ..ranking import rerank
 from ..teachers.base import check_length
@@ -134,7 +134,7 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Re-rank; every other column, the rows' order and the index stay."""
-        pt.validate.result_frame(inp, ["query", self.text_field], context=self)
+        validate.result_frame(inp, ["query", self.text_field], context=self)
         frames.check_text(inp, ["query", self.text_field])
         pairs = list(zip(inp["query"], inp[self.text_field], strict=True))
         return rerank(inp, self.scores(pairs))

@@ -10,7 +10,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import scoring
+from .. import scoring, validate
 from ..frames import QUERY_EMBS
 from ..ranking import carried, rerank
 
@@ -107,7 +107,7 @@ class MultiVectorRetriever(_OverIndex):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Results of every query, with ``docno``, ``docid`` (its place in the index), ``score`` and ``rank``."""
-        pt.validate.query_frame(inp, [QUERY_EMBS], context=self)
+        validate.query_frame(inp, [QUERY_EMBS], context=self)
         kept = inp.drop(columns=[QUERY_EMBS] if self.drop_query_embs else [])
         if len(inp) == 0:
             new = {"docno": object, "docid": int, "score": float, "rank": int}
@@ -168,7 +168,7 @@ class MultiVectorScorer(_OverIndex):
         Raises:
             ValueError: for a document that the index does not hold.
         """
-        pt.validate.result_frame(inp, [QUERY_EMBS], context=self)
+        validate.result_frame(inp, [QUERY_EMBS], context=self)
         scores = np.empty(len(inp))
         if len(inp) == 0:
             return rerank(inp, scores)

@@ -11,7 +11,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import frames, scoring
+from .. import frames, scoring, validate
 from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..ranking import incoming_order, rerank  # noqa: F401 - part of what teachers share
 
@@ -108,7 +108,7 @@ class Teacher(pt.Transformer):
             pt.validate.InputValidationError: if a column is missing.
             ValueError: if a cell is no text, or a document stands twice in a query's list.
         """
-        pt.validate.result_frame(inp, ["query", self.text_field], context=self)
+        validate.result_frame(inp, ["query", self.text_field], context=self)
         frames.check_text(inp, ["query", self.text_field])
         if self.unique:
             frames.check_unique(inp)

@@ -9,10 +9,9 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import frames
+from .. import frames, validate
 from ..frames import TEACHER_RANK, TEACHER_SCORE
 from ..ranking import rerank
-from .base import check_label
 
 HOW = ("zscore", "minmax", "reciprocal_rank")
 
@@ -46,7 +45,7 @@ class FusedTeacher(pt.Transformer):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add the fused label; replace ``score`` and ``rank``."""
-        pt.validate.result_frame(inp, self.columns, context=self)
+        validate.result_frame(inp, self.columns, context=self)
         for column in self.columns:
             frames.check_numbers(inp, column)
         weights = np.array(self.weights or [1.0] * len(self.columns))

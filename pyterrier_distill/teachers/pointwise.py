@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import prompts, templates
+from .. import prompts, templates, validate
 from ..backends.base import Backend, Usage, as_backend, log_softmax
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE
 from ..ranking import rerank, tied
@@ -149,7 +149,7 @@ class PointwiseTeacher(PromptTeacher):
         """Label and re-rank; every other column, the rows' order and the index stay."""
         if not isinstance(self.model, pt.Transformer):
             return super().transform(inp)
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             for columns in self._re_ranker_inputs():
                 v.result_frame(columns)
         with tied():  # its scores become labels
