@@ -247,7 +247,7 @@ class Distiller(pt.Estimator):
             if text is not None and self.student.text_field not in res_va.columns:
                 res_va = text_source(text, self.student.text_field)(res_va)
             pt.inspect.transformer_outputs(self.student, list(res_va.columns))
-            frames.check_results(res_va)
+            frames.check_results(res_va, "the validation frame")
             frames.check_text(res_va, [c for c in ("query", self.student.text_field) if c in res_va.columns])
             validation = order.canonical(res_va)
         elif res_va is not None:

@@ -13,6 +13,9 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from . import validate
+from .ids import check_ids
+
 if TYPE_CHECKING:
     import torch
 
@@ -157,20 +160,19 @@ def check_unique(frame: pd.DataFrame) -> None:
         )
 
 
-def check_results(frame: pd.DataFrame) -> None:
-    """Check that ``frame`` has rows and no (qid, docno) twice. Frames without ``docno`` are checked by ``qid``.
+def check_results(frame: pd.DataFrame, what: str = "the training frame") -> None:
+    """Check that ``frame`` has rows, ids, one query a qid, and no (qid, docno) twice; without ``docno`` no qid twice.
+
+    Args:
+        frame: has ``qid``.
+        what: it is, for the message.
 
     Raises:
         ValueError: with the first pair that is there twice, or that the frame is empty.
     """
     if len(frame) == 0:
-        raise ValueError("the training frame is empty: check that the topics match and that the first stage found any.")
-    key = ["qid", "docno"] if "docno" in frame.columns else ["qid"]
-    for column in key:
-        if frame[column].isna().any():
-            raise ValueError(
-                f"the column {column!r} has {int(frame[column].isna().sum())} missing values: drop those rows."
-            )
+        raise ValueError(f"{what} is empty: check that the topics match and that the first stage found any.")
+    validate.frame(frame, what)
     check_unique(frame)
 
 
@@ -247,15 +249,20 @@ def check_preferences(frame: pd.DataFrame, column: str) -> None:
             )
 
 
-def check_qrels(qrels: pd.DataFrame) -> pd.DataFrame:
+def check_qrels(qrels: pd.DataFrame, what: str = "the qrels") -> pd.DataFrame:
     """Judgements as ``qid`` (str), ``docno`` (str), ``label`` (int).
 
+    Args:
+        qrels: has these columns.
+        what: they are, for the message.
+
     Raises:
-        ValueError: if a column is missing, a pair is judged twice, or a label is no whole number.
+        ValueError: if a column or an id is missing, a pair is judged twice, or a label is no whole number.
     """
     missing = [c for c in ("qid", "docno", "label") if c not in qrels.columns]
     if missing:
         raise ValueError(f"qrels need the columns qid, docno and label; {missing[0]!r} is missing.")
+    check_ids(qrels, ["qid", "docno"], what)
     labels = pd.to_numeric(qrels["label"], errors="coerce")
     if not (labels % 1 == 0).all():
         bad = qrels.loc[~(labels % 1 == 0), "label"].iloc[0]

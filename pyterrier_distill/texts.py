@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from . import frames
+from . import frames, validate
 
 
 def text_source(text: Any, field: str = "text") -> Any:
@@ -25,7 +25,7 @@ def text_source(text: Any, field: str = "text") -> Any:
         TypeError: if it is none of these.
     """
     if isinstance(text, pd.DataFrame):
-        pt.validate.columns(text, includes=["docno", field])
+        validate.columns(text, includes=["docno", field])
         frames.check_text(text, [field])
         texts = text.assign(docno=text["docno"].astype(str)).drop_duplicates("docno").set_index("docno")[field]
 

@@ -35,7 +35,7 @@ def test_a_run_by_score(collections):
     path = collections / "dl19" / "runs" / "teacher.vbert.bm25.txt.gz"
     out = ptd.RunTeacher(path, by="score")(pd.DataFrame({"qid": ["156493"], "query": ["x"]}))
     assert len(out) > 50 and out.sort_values("teacher_rank")["teacher_score"].is_monotonic_decreasing
-    assert (out["score"] == out["teacher_score"]).all()
+    np.testing.assert_allclose(out["score"], out["teacher_score"], rtol=1e-5)  # tied ones keep their order
 
 
 @pytest.mark.parametrize("name", ["nq", "msmarco"])

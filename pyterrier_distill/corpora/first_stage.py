@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import words
+from .. import validate, words
 from ..checkpoints import written_whole
 from ..files import check_path, read_object
+from ..ranking import carried
 from .engine_words import Documents, document_text, for_bm25s, warn_of_silence
 
 logger = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ class Bm25s(pt.Transformer):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Retrieve for each query."""
-        pt.validate.query_frame(inp, ["query"], context=self)
+        validate.query_frame(inp, ["query"], context=self)
         inp = inp.drop(columns=["docno", "score", "rank"], errors="ignore").reset_index(drop=True)
         rows: list[tuple[int, str, float, int]] = []
         if len(inp):
@@ -189,9 +190,10 @@ class Bm25s(pt.Transformer):
                 found = enumerate(top[scores[top] > 0])
                 rows += [(number, docnos[place], float(scores[place]), rank) for rank, place in found]
         hits = pd.DataFrame(rows, columns=["row", "docno", "score", "rank"])
-        out = inp.iloc[hits["row"].to_numpy(dtype=int)].reset_index(drop=True)
+        places = hits["row"].to_numpy(dtype=int)
         warn_of_silence(list(zip(range(len(inp)), inp["query"], strict=True)), hits["row"], self.path)
-        return out.assign(**{column: hits[column] for column in ("docno", "score", "rank")})
+        scores, ranks = carried(places, hits["score"].to_numpy(dtype=float), hits["rank"].to_numpy(dtype=int))
+        return inp.iloc[places].reset_index(drop=True).assign(docno=hits["docno"], score=scores, rank=ranks)
 
     def fuse_rank_cutoff(self, k: int) -> pt.Transformer | None:
         """``bm25 % k`` retrieves k."""

@@ -15,6 +15,7 @@ import pyterrier as pt
 
 from ..files import QUERY_IDS, QUERY_TEXTS, fields, identifier, json_lines, lines, once, plain_name
 from ..formats import trec
+from ..ranking import agreed
 from .text_loader import InMemoryDataset
 
 logger = logging.getLogger(__name__)
@@ -162,7 +163,10 @@ class FolderDataset(InMemoryDataset):
         return pd.DataFrame(found, columns=["qid", "docno", "label"]).astype({"label": int})
 
     def get_results(self, variant: str | None = None) -> pd.DataFrame:
-        """A stored ranking as an R frame, queries included, in the order of the topics.
+        """A stored ranking as an R frame, queries as the topics stand; ``rank`` counts from 0, ``score`` agrees.
+
+        The order is that of the ranks, or, where they are all the same, of the scores, or of the rows. Tied scores
+        carry it; scores that contradict it (an LLM's order beside a retriever's scores) are replaced by −``rank``.
 
         Args:
             variant: a name in ``runs/``; None = TIRA's ``rerank.jsonl`` (with its text).
@@ -174,7 +178,7 @@ class FolderDataset(InMemoryDataset):
             path = self._part("ranking", "rerank.jsonl")
             results = pd.DataFrame([_ranked(row, path, number) for number, row in json_lines(path)])
             _check_once(results, path)
-            return self._in_order(_ranked_from_zero(results))
+            return self._in_order(agreed(results))
         if variant not in self.runs():
             raise ValueError(f"{self!r} has no run {variant!r}, only: {', '.join(self.runs()) or 'none'}.")
         path = self._part("run", f"runs/{variant}.txt")
@@ -182,7 +186,7 @@ class FolderDataset(InMemoryDataset):
         _check_once(results, path)
         queries = self._queries()
         self._tell_lost(set(results["qid"]) - set(queries["qid"]), f"the run {variant!r}")
-        return self._in_order(_ranked_from_zero(results).merge(queries, on="qid", how="inner"))
+        return self._in_order(agreed(results).merge(queries, on="qid", how="inner"))
 
     def _in_order(self, results: pd.DataFrame) -> pd.DataFrame:
         """Results by query, as the topics stand, and by rank: a file may hold them in any order."""
@@ -206,11 +210,6 @@ def _named(directory: Path, ending: str) -> list[str]:
     """The names of ``NAME.ending`` and ``NAME.ending.gz`` in a directory."""
     found = (re.fullmatch(rf"(.+)\.{ending}(\.gz)?", path.name) for path in directory.glob("*"))
     return sorted({match[1] for match in found if match})
-
-
-def _ranked_from_zero(results: pd.DataFrame) -> pd.DataFrame:
-    """The rank column is the ranking: stored scores may tie or mean nothing (an LLM's order). Ours start at 0."""
-    return results.assign(rank=results.groupby("qid")["rank"].rank(method="first").astype(int) - 1)
 
 
 def _check_once(results: pd.DataFrame, path: Path) -> None:

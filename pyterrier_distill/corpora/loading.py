@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames
+from .. import frames, validate
 from ..ids import check_ids
 from ..words import has_words
 from .text_loader import check_documents_once
@@ -95,8 +95,7 @@ def read_documents(dataset: Any) -> pd.DataFrame:
         ValueError: if there are none, a frame lacks a column or an id, or a document has two texts.
     """
     if isinstance(dataset, pd.DataFrame):
-        pt.validate.document_frame(dataset, ["text"])
-        check_ids(dataset, ["docno"], "the documents")
+        validate.document_frame(dataset, ["text"])
         documents = dataset.astype({"docno": str}).drop_duplicates(["docno", "text"])
         twice = documents["docno"].duplicated().to_numpy()
         if twice.any():

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
+from .. import validate
+
 
 class TextLoader(pt.Transformer):
     """Adds the text fields of a collection by docno: R → R, or any frame with ``docno``.
@@ -28,7 +30,7 @@ class TextLoader(pt.Transformer):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add or replace the text columns; everything else stays."""
-        pt.validate.columns(inp, includes=["docno"], context=self)
+        validate.columns(inp, includes=["docno"], context=self)
         fields = self.fields or self.dataset.text_fields()
         if len(inp) == 0:
             return inp.assign(**{field: pd.Series(dtype=object) for field in fields})

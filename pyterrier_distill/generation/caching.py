@@ -11,6 +11,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
+from .. import validate
 from ..backends.base import Usage
 from ..labels.identity import identity
 from ..pipelines import stages_of
@@ -103,7 +104,7 @@ class CachedQueryGen(pt.Transformer):
         modes = pt.inspect.transformer_inputs(self.generator, strict=False) or []
         read = next((mode for mode in modes if "docno" in mode and "qid" not in mode), ["text"])
         columns = [column for column in read if column != "docno"]
-        pt.validate.document_frame(inp, columns, context=self)
+        validate.document_frame(inp, columns, context=self)
         texts = [document_texts(inp, column, self) for column in columns] or [inp["docno"].astype(str)]
         return [hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32] for parts in zip(*texts, strict=True)]
 

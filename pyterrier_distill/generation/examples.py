@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import pandas as pd
-import pyterrier as pt
 
-from ..frames import check_qrels, check_text, check_unique
+from .. import validate
+from ..frames import check_qrels, check_text
 from ..texts import text_source
 
 
@@ -81,10 +81,9 @@ class FewShot:
     ):
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"n must be a whole number of at least 1, not {n!r}.")
-        pt.validate.query_frame(topics, ["query"])
+        validate.query_frame(topics, ["query"])
         check_qrels(qrels)
         check_text(topics, ["query"])
-        check_unique(topics[["qid", "query"]].astype({"qid": str}).drop_duplicates())
         self.topics = topics
         self.qrels = qrels
         self.docs = docs

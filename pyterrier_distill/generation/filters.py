@@ -11,6 +11,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
+from .. import validate
 from ..frames import check_text
 from ..words import count
 from .queries import QUERY_SCORE, QUERYGEN, QUERYGEN_SCORE, lines_of, with_queries
@@ -47,7 +48,7 @@ class QuerySelection(pt.Transformer):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Remove queries, and count them."""
         scores = [] if self.by is None else [self.by]
-        with pt.validate.any(inp, context=self) as accepted:
+        with validate.any(inp, context=self) as accepted:
             accepted.result_frame(["query", *scores], mode="queries")
             if self.by in (None, QUERY_SCORE):
                 accepted.document_frame([QUERYGEN, *([QUERYGEN_SCORE] if scores else [])], mode="documents")

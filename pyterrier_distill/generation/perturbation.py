@@ -14,11 +14,10 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import scoring
+from .. import scoring, validate
 from ..backends import checkpoint
 from ..backends.inputs import decoder_start
 from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, check_text
-from ..ids import check_ids
 from .answers import clean, key_of
 
 if TYPE_CHECKING:
@@ -159,9 +158,8 @@ class QueryPerturbation(pt.Transformer):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add new queries behind each query."""
-        pt.validate.query_frame(inp, ["query"], context=self)
+        validate.query_frame(inp, ["query"], context=self)
         check_text(inp, ["query"])
-        check_ids(inp, ["qid"])
         inp = inp.drop(columns=[column for column in _STALE if column in inp.columns])
         texts = inp["query"].tolist()
         distinct = [text for text in dict.fromkeys(texts) if text.split()]

@@ -15,8 +15,8 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
+from .. import validate
 from ..frames import LABEL, check_text
-from ..ids import check_ids
 
 QUERYGEN = "querygen"
 QUERYGEN_SCORE = "querygen_score"
@@ -31,7 +31,7 @@ def document_texts(inp: pd.DataFrame, text_field: str | Sequence[str], context: 
         ValueError: if a cell is no text.
     """
     fields = [text_field] if isinstance(text_field, str) else list(text_field)
-    pt.validate.document_frame(inp, fields, context=context)
+    validate.document_frame(inp, fields, context=context)
     check_text(inp, fields)
     return [" ".join(parts) for parts in zip(*(inp[field] for field in fields), strict=True)]
 
@@ -124,8 +124,7 @@ class ExplodeQueries(pt.Transformer):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Explode ``querygen``, queries separated by newlines."""
-        pt.validate.document_frame(inp, [QUERYGEN], context=self)
-        check_ids(inp, ["docno"])
+        validate.document_frame(inp, [QUERYGEN], context=self)
         twice = inp["docno"].astype(str).duplicated().to_numpy()
         if twice.any():
             raise ValueError(
@@ -165,7 +164,7 @@ def positives(queries: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: if a query has several documents: take the frame from before candidates were retrieved.
     """
-    pt.validate.result_frame(queries, extra_columns=[])
+    validate.result_frame(queries)
     if queries["qid"].duplicated().any():
         qid = queries.loc[queries["qid"].duplicated().to_numpy(), "qid"].iloc[0]
         raise ValueError(f"query {qid!r} has several documents: take the frame from before candidates were retrieved.")

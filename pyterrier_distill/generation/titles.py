@@ -8,6 +8,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
+from .. import validate
 from ..frames import check_text
 from ..prompts import first_words
 from ..words import has_words
@@ -46,7 +47,7 @@ class TitleQueries(pt.Transformer):
         """Add ``querygen``; ``""`` for a document without words."""
         if self.title_field is not None:
             fields = [self.text_field] if isinstance(self.text_field, str) else self.text_field
-            pt.validate.document_frame(inp, [self.title_field, *fields], context=self)
+            validate.document_frame(inp, [self.title_field, *fields], context=self)
             check_text(inp, [self.title_field])
         texts = document_texts(inp, self.text_field, self)
         titles = [""] * len(texts) if self.title_field is None else inp[self.title_field].tolist()

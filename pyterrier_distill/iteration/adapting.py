@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
+from .. import validate
 from ..corpora.first_stage import bm25
 from ..corpora.loading import read_documents
 from ..distiller import Distiller
@@ -71,6 +72,8 @@ def adapt(
     """
     if topics is not None and (generator is not None or filters is not None):
         raise ValueError("with topics= no queries are generated: leave generator= and filters= out.")
+    if topics is not None:
+        validate.query_frame(topics, ["query"])
     path = Path(path)
     documents = read_documents(dataset)
     if loss is None:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, frames
+from .. import checkpoints, frames, validate
 from ..distiller import Distiller
 from ..labels.store import LabelStore
 
@@ -159,6 +159,9 @@ class IterativeDistiller(pt.Estimator):
         """
         if (topics_va is None) != (qrels_va is None):
             raise ValueError("validation needs both: topics_va and qrels_va.")
+        for given in (topics, topics_va):  # before anything is indexed or asked
+            if given is not None:
+                validate.query_frame(given, ["query"])
         if qrels_va is not None:
             qrels_va = frames.check_qrels(qrels_va)
             judged = qrels_va.loc[qrels_va["label"] > 0, "qid"].astype(str)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames
+from .. import frames, validate
 from ..checkpoints import versions
 from ..ids import check_ids
 from ..teachers.base import LabellingError
@@ -87,7 +87,7 @@ class Building:
             raise ValueError(f"engine must be 'local' or 'ray', not {engine!r}.")
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ValueError(f"workers must be a whole number of at least 1, not {workers!r}.")
-        pt.validate.query_frame(topics, ["query"])
+        validate.query_frame(topics, ["query"])
         check_ids(topics, ["qid"], "the topics")
         topics = topics.assign(qid=topics["qid"].astype(str)).reset_index(drop=True)
         frames.check_unique(topics[["qid"]])
@@ -214,6 +214,7 @@ class Building:
         """
         frame, queries = labelled.frame, labelled.queries
         try:
+            validate.frame(frame, "what the pipeline gives")
             frame = frame.assign(qid=frame["qid"].astype(str)) if "qid" in frame.columns else frame
             self._check_labelled(frame, "the pipeline leaves", with_text)
             strangers = set(frame["qid"]) - set(queries["qid"])

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames
+from .. import frames, ranking, validate
 from ..backends.base import Usage
-from ..ids import check_ids
-from ..teachers.base import LabellingError, Teacher, incoming_order, rerank
+from ..ranking import incoming_order, rerank
+from ..teachers.base import LabellingError, Teacher
 from . import tables
 from .cells import hash_cells
 from .identity import digest, identity
@@ -74,7 +74,7 @@ class CachedRows:
     # -- what the teacher reads ---------------------------------------------------------------------------------------
 
     def _check(self, inp: pd.DataFrame) -> None:
-        check_ids(inp, ["qid", "docno"])
+        validate.frame(inp)
         if self.teacher.unique:
             frames.check_unique(inp)
 
@@ -137,7 +137,8 @@ class CachedRows:
         given = self._given(inp.iloc[rows], reads)
         stopped: LabellingError | None = None
         try:
-            labelled = self.teacher(given)
+            with ranking.tied():  # ties are broken by the list that is answered, not by the one that was asked about
+                labelled = self.teacher(given)
         except LabellingError as error:
             stopped, labelled = error, error.labelled
             done = given["qid"].isin(labelled["qid"].unique() if len(labelled) else []).to_numpy()
@@ -207,10 +208,6 @@ class CachedRows:
         absent = {"query", "score", "rank", *(c for c in found.columns if found[c].isna().all())}
         labels = {c: found[c].to_numpy() for c in found.columns if c not in absent}
         scores = found["score"].to_numpy(dtype=float)
-        label = labels.get(getattr(self.teacher, "label", frames.TEACHER_SCORE))
-        if self.by_document and label is not None and label.dtype != object:
-            # A score that was moved by a rounding error, to stand behind a tied one, is no longer where it was.
-            scores = np.where(np.isclose(scores, label, rtol=1e-5, atol=1e-30), label, scores)
         return rerank(inp, scores, **labels)
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from .. import formats, frames
 from ..files import identifier, json_lines, lines, written
 from ..frames import TEACHER_RANK, TEACHER_SCORE
+from ..ranking import carried, incoming_order
 from ..texts import text_source
 from . import tables
 
@@ -73,6 +74,9 @@ class Converting:
     def to_run(self, file: str | os.PathLike, by: str | None = None, tag: str = "teacher") -> None:
         """Write a TREC run, whole or not at all.
 
+        A run holds an order, so tied labels are written as numbers that fall by the least that trec_eval tells apart,
+        in the order of the stored ranking.
+
         Args:
             file: gzipped if it ends in ``.gz``.
             by: the column that orders: None = ``teacher_rank``, ``teacher_score`` or ``score``, the first that a query
@@ -93,8 +97,8 @@ class Converting:
                     _check_field(qid, "a qid")
                     for docno in rows["docno"]:
                         _check_field(docno, f"a docno of query {qid!r}")
-                    score = _ordering(rows, by)
-                    ordered = rows.assign(score=score).sort_values("score", ascending=False, kind="stable")
+                    scores, ranks = carried(rows["qid"].to_numpy(), _ordering(rows, by), incoming_order(rows))
+                    ordered = rows.assign(score=_as_read(scores), rank=ranks).sort_values("rank", kind="stable")
                     for rank, (docno, value) in enumerate(zip(ordered["docno"], ordered["score"], strict=True), 1):
                         out.write(f"{qid} Q0 {docno} {rank} {_shown(value)} {tag}\n")
 
@@ -217,6 +221,13 @@ def _check_field(value: object, what: str) -> None:
             f"a TREC run cannot hold {what} that is {text!r}: it must have characters, and no white space."
             " Write to_jsonl(file) instead, or give other ids."
         )
+
+
+def _as_read(scores: np.ndarray) -> np.ndarray:
+    """Scores as trec_eval will hold them: what it tells apart, nine digits tell apart."""
+    with np.errstate(over="ignore"):
+        rounded = scores.astype(np.float32).astype(float)
+    return np.where(np.isfinite(rounded), rounded, scores)
 
 
 def _plain(cell: Any) -> Any:

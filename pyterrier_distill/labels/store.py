@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames
+from .. import frames, validate
 from ..backends.base import Usage
 from ..ids import check_ids
 from . import directory as files
@@ -101,7 +101,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         Raises:
             ValueError: for an id or a text that is missing, or a document with two texts.
         """
-        pt.validate.columns(documents, includes=["docno", "text"])
+        validate.columns(documents, includes=["docno", "text"])
         check_ids(documents, ["docno"], "the documents")
         frames.check_text(documents, ["text"])
         self._check_one_text(documents)
@@ -139,7 +139,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         given = labelled if topics is None else topics
         if topics is not None:
             frames.require_columns(topics, ["qid", "query"], reader="LabelStore.add(topics=...)")
-            check_ids(topics, ["qid"], "the topics")
+            validate.frame(topics, "the topics")
             frames.check_text(topics, ["query"])
             strangers = set(labelled["qid"].astype(str)) - set(topics["qid"].astype(str))
             if strangers:
@@ -171,7 +171,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         if not len(labelled):
             return
         ids = ["qid", *(["docno"] if "docno" in labelled.columns else [])]
-        check_ids(labelled, ids, "the labels")
+        validate.frame(labelled, "the labelled frame")
         frames.check_results(labelled[ids].astype(str))
         frames.check_text(labelled, ["query"])
         tables.check_labels(labelled)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from .. import validate
 from . import shards
 from .directory import TEXTS, Directory
 
@@ -169,7 +170,7 @@ class StoredText(pt.Transformer):
         Raises:
             KeyError: naming a document whose text is not stored.
         """
-        pt.validate.columns(inp, includes=["docno"], context=self)
+        validate.columns(inp, includes=["docno"], context=self)
         docnos, places = np.unique(inp["docno"].astype(str).to_numpy(dtype=object), return_inverse=True)
         texts = np.array(self.store.texts.get(docnos.tolist()), dtype=object)
         return inp.assign(**{self.field: texts[places] if len(inp) else pd.Series(dtype=object)})

@@ -15,8 +15,8 @@ import pyterrier as pt
 
 from .. import frames
 from ..ids import check_ids
+from ..ranking import incoming_order
 from ..samplers import log_weights, weighted_order
-from ..teachers.base import incoming_order
 
 STRATEGIES = ("random", "top", "log_random", "log_uniform")
 MIXES = ("round_robin", "equal")

@@ -11,9 +11,8 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import frames
+from .. import frames, validate
 from ..frames import LABEL, TEACHER_PREFS, TEACHER_SCORE
-from ..ids import check_ids
 from ..teachers.base import check_label
 from .candidates import Limits
 
@@ -145,10 +144,9 @@ class FalseNegativeFilter(pt.Transformer):
         return out
 
     def _check(self, inp: pd.DataFrame) -> None:
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             for columns in self._modes():
                 v.result_frame([LABEL, *columns])
-        check_ids(inp, ["qid", "docno"])
         frames.check_unique(inp)
         frames.check_numbers(inp, LABEL)
 

@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames
+from .. import frames, validate
 from ..frames import LABEL
-from ..ids import check_ids
-from ..teachers.base import incoming_order
+from ..ranking import incoming_order
 from ..texts import text_source
 from .batches import WRITTEN, Batches, named_retrievers, scorers_of
 from .candidates import MIXES, STRATEGIES, Limits
@@ -142,8 +141,7 @@ class NegativeMiner(pt.Transformer):
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}.")
         Limits(max_score_ratio, margin, max_score).check(("max_score_ratio", "margin", "max_score"))
         if exclude is not None:
-            frames.check_qrels(exclude)
-            check_ids(exclude, ["qid", "docno"], "exclude")
+            frames.check_qrels(exclude, "exclude")
         if false_negatives is not None and not isinstance(false_negatives, pt.Transformer):
             raise TypeError(f"false_negatives must be a transformer that removes rows, not {false_negatives!r}.")
         if text is not None:
@@ -172,12 +170,11 @@ class NegativeMiner(pt.Transformer):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Mine, a batch of queries at a time."""
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.result_frame(["query"], mode="positives")
             if self.exclude is not None:
                 v.query_frame(["query"], mode="queries")
         frames.check_text(inp, ["query"])
-        check_ids(inp, ["qid", *(["docno"] if v.mode == "positives" else [])])
         frames.check_unique(inp.astype({"qid": str, **({"docno": str} if v.mode == "positives" else {})}))
         judged = None if self.exclude is None else frames.check_qrels(self.exclude)
         bare = inp.drop(columns=[c for c in WRITTEN if c in inp.columns]).reset_index(drop=True)

@@ -13,7 +13,7 @@ import pyterrier as pt
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
-from .. import checkpoints, randomness, scoring
+from .. import checkpoints, randomness, scoring, validate
 from ..frames import DOC_VEC, QUERY_VEC
 from .artifact import Weights
 from .bi_encoder_artifact import BiEncoderArtifact
@@ -314,7 +314,7 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         Re-ranking reads texts where there are any: ``query_vec`` and ``doc_vec`` beside them are a teacher's labels.
         Only documents' vectors beside a frozen document encoder are its own. Without texts, vectors are read.
         """
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.result_frame(["query", self.text_field], mode="scorer")
             v.query_frame(["query"], mode="query_encoder")
             v.document_frame([self.text_field], mode="doc_encoder")

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyterrier as pt
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
+from .. import validate
 from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC, check_text
+from ..ranking import rerank
 
 if TYPE_CHECKING:
     from .bi_encoder import BiEncoder
@@ -27,7 +28,7 @@ class QueryEncoder(pyterrier_dr.BiQueryEncoder):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add the column ``query_vec``, float32[dimension], and ``query_states`` if asked for."""
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.query_frame(["query"])
             v.columns(includes=["query"])
         check_text(inp, ["query"])
@@ -54,7 +55,7 @@ class DocEncoder(pyterrier_dr.BiDocEncoder):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add the column ``doc_vec``, float32[dimension]."""
         index = self.bi_encoder_model.doc_index
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.document_frame([self.text_field])
             v.columns(includes=[self.text_field])
             if index is not None:
@@ -109,16 +110,15 @@ class Scorer(pyterrier_dr.BiScorer):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Replace ``score`` and ``rank``; every other column and the index stay."""
         model = self.bi_encoder_model
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             for query in ("query", QUERY_VEC):
                 for document in (self.text_field, DOC_VEC):
                     v.result_frame([query, document])
             if model.doc_index is not None:
                 v.result_frame(["query"])
                 v.result_frame([QUERY_VEC])
-        out = inp.drop(columns=["score", "rank"], errors="ignore")
         if len(inp) == 0:
-            return out.assign(score=pd.Series(dtype=float), rank=pd.Series(dtype=int))
+            return rerank(inp, np.empty(0))
         queries = inp[QUERY_VEC] if QUERY_VEC in inp.columns else self._queries()(inp)[QUERY_VEC]
         documents = inp[DOC_VEC] if DOC_VEC in inp.columns else self._documents()(inp)[DOC_VEC]
         q, d = np.stack(list(queries)), np.stack(list(documents))
@@ -127,7 +127,7 @@ class Scorer(pyterrier_dr.BiScorer):
         if self.sim_fn == SimFn.cos:
             q = q / np.linalg.norm(q, axis=1, keepdims=True)
             d = d / np.linalg.norm(d, axis=1, keepdims=True)
-        return pt.model.add_ranks(out.assign(score=np.einsum("nd,nd->n", q, d).astype(float)))
+        return rerank(inp, np.einsum("nd,nd->n", q, d).astype(float))
 
     def _queries(self) -> QueryEncoder:
         return self.bi_encoder_model.query_encoder(verbose=self.verbose, batch_size=self.batch_size)

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, frames, randomness, scoring
+from .. import checkpoints, frames, randomness, scoring, validate
 from ..losses import base as losses
-from ..teachers.base import check_length, rerank
+from ..ranking import rerank
+from ..teachers.base import check_length
 from . import lora as adapters
 from .artifact import StudentArtifact, Weights
 
@@ -135,7 +136,7 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Re-rank; every other column, the rows' order and the index stay."""
-        pt.validate.result_frame(inp, ["query", self.text_field], context=self)
+        validate.result_frame(inp, ["query", self.text_field], context=self)
         frames.check_text(inp, ["query", self.text_field])
         pairs = list(zip(inp["query"], inp[self.text_field], strict=True))
         return rerank(inp, self.scores(pairs))

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, randomness, scoring
+from .. import checkpoints, randomness, scoring, validate
 from ..frames import DOC_EMBS, QUERY_EMBS
-from ..teachers.base import rerank
+from ..ranking import rerank
 from .artifact import StudentArtifact, Weights
 from .late_interaction_model import build
 from .late_interaction_training import LateInteractionTraining
@@ -233,7 +233,7 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
 
         Re-ranking reads texts where there are any; ``query_embs`` and ``doc_embs`` where there are none.
         """
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.result_frame(["query", self.text_field], mode="text_scorer")
             v.query_frame(["query"], mode="query_encoder")
             v.document_frame([self.text_field], mode="doc_encoder")

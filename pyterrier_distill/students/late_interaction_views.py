@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import scoring
+from .. import scoring, validate
 from ..frames import DOC_EMBS, QUERY_EMBS, check_text
-from ..teachers.base import rerank
+from ..ranking import rerank
 
 if TYPE_CHECKING:
     from .late_interaction import LateInteraction
@@ -50,7 +50,7 @@ class TokenQueryEncoder(_View):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add the column ``query_embs``, float32[tokens, dim]."""
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.query_frame(["query"])
             v.columns(includes=["query"])
         check_text(inp, ["query"])
@@ -69,7 +69,7 @@ class TokenDocEncoder(_View):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add the column ``doc_embs``, float32[tokens, dim]."""
         field = self.student.text_field
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.document_frame([field])
             v.columns(includes=[field])
         check_text(inp, [field])
@@ -89,7 +89,7 @@ class MaxSimScorer(_View):
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Replace ``score`` and ``rank``; every other column, the rows' order and the index stay."""
         field = self.student.text_field
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             for query in ("query", QUERY_EMBS):
                 for document in (field, DOC_EMBS):
                     v.result_frame([query, document])

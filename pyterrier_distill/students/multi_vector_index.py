@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints
+from .. import checkpoints, validate
 from ..files import check_path, naming, read_object
 from ..frames import DOC_EMBS, QUERY_EMBS
 from .multi_vector_search import MultiVectorRetriever, MultiVectorScorer
@@ -194,7 +194,7 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Retrieve for queries, re-rank results; both read ``query_embs``."""
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.query_frame([QUERY_EMBS], mode="retriever")
             v.result_frame([QUERY_EMBS], mode="scorer")
         return getattr(self, v.mode)()(inp)

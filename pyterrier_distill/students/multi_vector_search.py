@@ -10,9 +10,9 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import scoring
+from .. import scoring, validate
 from ..frames import QUERY_EMBS
-from ..teachers.base import rerank
+from ..ranking import carried, rerank
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +107,7 @@ class MultiVectorRetriever(_OverIndex):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Results of every query, with ``docno``, ``docid`` (its place in the index), ``score`` and ``rank``."""
-        pt.validate.query_frame(inp, [QUERY_EMBS], context=self)
+        validate.query_frame(inp, [QUERY_EMBS], context=self)
         kept = inp.drop(columns=[QUERY_EMBS] if self.drop_query_embs else [])
         if len(inp) == 0:
             new = {"docno": object, "docid": int, "score": float, "rank": int}
@@ -122,14 +122,17 @@ class MultiVectorRetriever(_OverIndex):
                 bar.update(len(batch))
         counts = [len(docids) for docids, _ in found]
         docids = np.concatenate([docids for docids, _ in found])
+        places = np.concatenate([np.arange(count) for count in counts])
+        scores = np.concatenate([scores for _, scores in found])
+        scores, ranks = carried(np.repeat(np.arange(len(kept)), counts), scores, places)
         return (
             kept.iloc[np.repeat(np.arange(len(kept)), counts)]
             .reset_index(drop=True)
             .assign(
                 docno=self.source.docnos(docids),
                 docid=docids,
-                score=np.concatenate([scores for _, scores in found]).astype(float),
-                rank=np.concatenate([np.arange(count) for count in counts]),
+                score=scores,
+                rank=ranks,
             )
         )
 
@@ -165,7 +168,7 @@ class MultiVectorScorer(_OverIndex):
         Raises:
             ValueError: for a document that the index does not hold.
         """
-        pt.validate.result_frame(inp, [QUERY_EMBS], context=self)
+        validate.result_frame(inp, [QUERY_EMBS], context=self)
         scores = np.empty(len(inp))
         if len(inp) == 0:
             return rerank(inp, scores)

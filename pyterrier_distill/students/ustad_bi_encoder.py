@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyterrier as pt
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
+from .. import validate
 from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class USTADBiEncoder(pyterrier_dr.BiEncoder):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Encode queries (Q), encode documents (D), or re-rank (R) by their texts, by the columns of ``inp``."""
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.result_frame(["query", self.text_field], mode="text_scorer")
             v.query_frame(["query"], mode="query_encoder")
             v.document_frame([self.text_field], mode="doc_encoder")

@@ -11,8 +11,9 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import frames, scoring
+from .. import frames, scoring, validate
 from ..backends.base import Backend, BackendError, Usage, as_backend
+from ..ranking import incoming_order, rerank  # noqa: F401 - part of what teachers share
 
 
 class LabellingError(RuntimeError):
@@ -107,7 +108,7 @@ class Teacher(pt.Transformer):
             pt.validate.InputValidationError: if a column is missing.
             ValueError: if a cell is no text, or a document stands twice in a query's list.
         """
-        pt.validate.result_frame(inp, ["query", self.text_field], context=self)
+        validate.result_frame(inp, ["query", self.text_field], context=self)
         frames.check_text(inp, ["query", self.text_field])
         if self.unique:
             frames.check_unique(inp)
@@ -232,23 +233,6 @@ def check_length(max_length: int | None) -> int | None:
     return max_length
 
 
-def incoming_order(inp: pd.DataFrame) -> np.ndarray:
-    """Position ``[n]`` of each row in its query's incoming ranking, from 0.
-
-    By ``rank`` where the frame has it, else by ``score``, else as the rows stand; ties by docno, so that the order of
-    rows never matters where there is a ranking.
-    """
-    keys = pd.DataFrame({"qid": inp["qid"].to_numpy(), "docno": inp["docno"].astype(str).to_numpy()})
-    if "rank" in inp.columns:
-        keys["key"] = inp["rank"].to_numpy()
-    elif "score" in inp.columns:
-        keys["key"] = -inp["score"].to_numpy(dtype=float)
-    else:
-        return keys.groupby("qid", sort=False).cumcount().to_numpy()
-    order = keys.sort_values(["key", "docno"], kind="stable")
-    return order.groupby("qid", sort=False).cumcount().sort_index().to_numpy()
-
-
 def mean_preferences(inp: pd.DataFrame, prefs: Sequence[Mapping[str, float]]) -> np.ndarray:
     """Mean ``[n]`` of P(this ≻ other) over all comparisons of a document, in either place; 0.5 where there is none.
 
@@ -263,36 +247,6 @@ def mean_preferences(inp: pd.DataFrame, prefs: Sequence[Mapping[str, float]]) ->
             sums.setdefault((qid, other), []).append(1 - p)
     means = [float(np.mean(sums.get(key, 0.5))) for key in zip(inp["qid"], inp["docno"], strict=True)]
     return np.round(means, 12)  # rounding errors must not decide between equal ones
-
-
-def rerank(inp: pd.DataFrame, scores: Sequence[float] | np.ndarray, **labels: Any) -> pd.DataFrame:
-    """``inp`` with new scores, ranks and label columns.
-
-    Args:
-        inp: an R frame.
-        scores: ``[n]``, higher = better; equal ones keep their incoming order.
-        **labels: column → ``[n]`` cells.
-    """
-    out = inp.drop(columns=["score", "rank", *labels], errors="ignore")
-    scores = np.asarray(scores, dtype=float)
-    if np.isnan(scores).any():
-        missing = np.isnan(scores)
-        row = inp.iloc[int(missing.argmax())]
-        raise ValueError(
-            f"the model gave no number for query {row['qid']!r}, document {row['docno']!r} ({int(missing.sum())} such):"
-            " where precision is fp16 or bf16, try precision='fp32'; otherwise the checkpoint is broken."
-        )
-    before = incoming_order(inp) if len(inp) else np.empty(0, dtype=int)
-    keys = pd.DataFrame({"qid": inp["qid"].to_numpy(), "score": -scores, "before": before})
-    order = keys.sort_values(["score", "before"], kind="stable")
-    ranks = order.groupby("qid", sort=False).cumcount().sort_index().to_numpy(dtype=int)
-    columns = {name: pd.Series(list(cells), index=out.index, dtype=_dtype(cells)) for name, cells in labels.items()}
-    return out.assign(**columns, score=scores, rank=ranks)
-
-
-def _dtype(cells: Any) -> Any:
-    flat = isinstance(cells, np.ndarray) and cells.ndim == 1 and cells.dtype != object
-    return cells.dtype if flat else object
 
 
 def check_engine(model: Any, backend: Any) -> None:

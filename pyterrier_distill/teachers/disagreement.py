@@ -7,7 +7,7 @@ import pandas as pd
 
 from .. import frames
 from ..frames import TEACHER_PREFS, TEACHER_SCORE
-from .base import incoming_order
+from ..ranking import incoming_order
 
 HOW = ("preference", "inversion")
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import pyterrier as pt
 
-from .. import frames
+from .. import frames, validate
 from ..frames import TEACHER_RANK, TEACHER_SCORE
-from .base import Teacher, rerank
+from ..ranking import rerank
+from .base import Teacher
 
 HOW = ("zscore", "minmax", "reciprocal_rank")
 
@@ -44,7 +44,7 @@ class FusedTeacher(Teacher):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add the fused label; replace ``score`` and ``rank``."""
-        pt.validate.result_frame(inp, self.columns, context=self)
+        validate.result_frame(inp, self.columns, context=self)
         for column in self.columns:
             frames.check_numbers(inp, column)
         weights = np.array(self.weights or [1.0] * len(self.columns))

@@ -12,7 +12,8 @@ import pyterrier as pt
 from .. import prompts
 from ..backends.base import Backend, Usage, as_backend
 from ..frames import TEACHER_RANK
-from .base import Teacher, checked_backend, incoming_order, labelling_error, rerank
+from ..ranking import incoming_order, rerank
+from .base import Teacher, checked_backend, labelling_error
 from .together import Program, Stopped, run_together
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import prompts, templates
+from .. import prompts, templates, validate
 from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..frames import TEACHER_PREFS
+from ..ranking import incoming_order, rerank
 from ..samplers import PairSampler
 from .asking import Asker, Question, checked_template
-from .base import PromptTeacher, checked_backend, incoming_order, mean_preferences, rerank
+from .base import PromptTeacher, checked_backend, mean_preferences
 from .disagreement import disagreement_columns, pair_disagreement
 from .pair_classifier import PairClassifier
 from .pair_training import PairTraining
@@ -190,7 +191,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
     def _check(self, inp: pd.DataFrame) -> None:
         if self.disagreement is not None:
             read = [*disagreement_columns(**self.disagreement), "query", self.text_field]
-            pt.validate.result_frame(inp, list(dict.fromkeys(read)), context=self)
+            validate.result_frame(inp, list(dict.fromkeys(read)), context=self)
         super()._check(inp)
 
     def _questions(self, inp: pd.DataFrame) -> dict[str, list[Hashable]]:

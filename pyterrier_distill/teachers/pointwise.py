@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import prompts, templates
+from .. import prompts, templates, validate
 from ..backends.base import Backend, Usage, as_backend, log_softmax
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE
+from ..ranking import rerank, tied
 from .asking import Asker, Question, checked_template
-from .base import PromptTeacher, checked_backend, rerank
+from .base import PromptTeacher, checked_backend
 
 KINDS = ("cross-encoder", "seq2seq", "causal")
 
@@ -149,10 +150,11 @@ class PointwiseTeacher(PromptTeacher):
         """Label and re-rank; every other column, the rows' order and the index stay."""
         if not isinstance(self.model, pt.Transformer):
             return super().transform(inp)
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             for columns in self._re_ranker_inputs():
                 v.result_frame(columns)
-        ranked = self.model(inp)
+        with tied():  # its scores become labels
+            ranked = self.model(inp)
         if "score" not in ranked.columns:
             raise ValueError(f"{self.model!r} wraps no re-ranker: it gives no score.")
         return rerank(ranked, ranked["score"].to_numpy(), **{self.label: ranked["score"].to_numpy(dtype=float)})

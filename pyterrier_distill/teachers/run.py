@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyterrier as pt
 
-from .. import formats, frames
+from .. import formats, frames, validate
 from ..backends.base import Usage
 from ..frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
 from .base import Teacher, mean_preferences, rerank
@@ -93,7 +92,7 @@ class RunTeacher(Teacher):
 
     def _from_frame(self, given: pd.DataFrame) -> pd.DataFrame:
         frames.require_columns(given, ["qid", "docno"], reader="RunTeacher")
-        frames.check_results(given)
+        frames.check_results(given, "the frame of labels")
         frame = given.assign(qid=given["qid"].astype(str), docno=given["docno"].astype(str))
         if any(column in frame.columns for column in _CARRIED):
             return frame[["qid", "docno", *(c for c in ("query", *_CARRIED) if c in frame.columns)]]
@@ -123,7 +122,7 @@ class RunTeacher(Teacher):
         """Label and re-rank candidates, or retrieve what is stored for queries."""
         stored = self.stored
         by_id = "docno" in stored.columns
-        with pt.validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self) as v:
             v.result_frame([] if by_id else ["query", self.text_field], mode="rerank")
             if by_id:
                 v.query_frame([], mode="retrieve")
