@@ -24,9 +24,7 @@ def kept_layers(total: int, layers: int | Sequence[int]) -> list[int]:
     Raises:
         ValueError: if there are no such layers.
     """
-    listed = isinstance(layers, (list, tuple)) and all(isinstance(layer, int) for layer in layers)
-    if isinstance(layers, bool) or not (isinstance(layers, int) or listed):
-        raise ValueError(f"layers must be a number of layers or a list of them, such as 2 or [0, 5], not {layers!r}.")
+    _check_kind(layers)
     if isinstance(layers, int):
         if not 1 <= layers <= total:
             raise ValueError(f"layers={layers} is impossible: this model has {total} layers.")
@@ -40,22 +38,31 @@ def kept_layers(total: int, layers: int | Sequence[int]) -> list[int]:
     return keep
 
 
-def check_layers(name: str, layers: int | Sequence[int] | None) -> None:
-    """Check ``layers`` before anything is loaded, where ``name`` is a directory that says how many layers it has.
+def _check_kind(layers: int | Sequence[int]) -> None:
+    listed = isinstance(layers, (list, tuple)) and all(isinstance(layer, int) for layer in layers)
+    if isinstance(layers, bool) or not (isinstance(layers, int) or listed):
+        raise ValueError(f"layers must be a number of layers or a list of them, such as 2 or [0, 5], not {layers!r}.")
+
+
+def check_layers(total: int | None, layers: int | Sequence[int] | None) -> None:
+    """Check ``layers`` before anything is loaded.
+
+    Args:
+        total: how many there are; None = not known yet.
+        layers: as :func:`kept_layers` takes them; None = all.
 
     Raises:
         ValueError: if there are no such layers.
     """
     if layers is None:
         return
-    kept_layers(2**31, layers)  # its kind
-    total = _told_layers(name) if isinstance(name, str) and os.path.isdir(name) else None
+    _check_kind(layers)
     if total is not None:
         kept_layers(total, layers)
 
 
-def _told_layers(name: str) -> int | None:
-    """Layers of the encoder in a directory; None where its configuration does not say."""
+def told_layers(name: str) -> int | None:
+    """Layers of the encoder in a directory; None where its configuration does not say, or is not here."""
     for place in ("", "0_Transformer"):
         path = os.path.join(name, place, "config.json")
         if os.path.isfile(path):

@@ -21,6 +21,7 @@ from .bi_encoder_model import build, dimension
 from .bi_encoder_states import BiEncoderStates
 from .bi_encoder_training import BiEncoderTraining
 from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer
+from .similarity import normalises, unit
 
 if TYPE_CHECKING:
     import torch
@@ -59,11 +60,13 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         trust_remote_code: whether a hub model may bring its own code.
 
     Scores are dot products, of normalised vectors (so cosines, in [-1, 1]) where the checkpoint normalises or asks for
-    cosine similarity.
+    cosine similarity. Its other settings are kept, too: prompts, and ``truncate_dim``, which cuts vectors.
 
     Raises:
         FileNotFoundError: if the path is no directory.
-        ValueError: if query and document encoder differ in dimension; if a layer does not exist.
+        ValueError: if query and document encoder differ in dimension; if a layer does not exist, or would be another
+            one after saving; if the checkpoint has fewer positions than ``max_length``, no vocabulary, or compares by
+            distances.
 
     References:
         Kim et al. 2024, USTAD / EmbedDistill, §5.2.
@@ -105,6 +108,10 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         scoring.check_precision(precision)
         self.name_or_path = (
             name_or_path if isinstance(name_or_path, BiEncoder) else checkpoints.check_name(os.fspath(name_or_path))
+        )
+        source = self.name_or_path
+        checkpoints.check_layers(
+            source._told_layers() if isinstance(source, BiEncoder) else checkpoints.told_layers(source), layers
         )
         self.layers = list(layers) if isinstance(layers, tuple) else layers
         self.pooling = pooling
@@ -161,6 +168,7 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
                 )
             model = build(
                 source,
+                name=self._checkpoint_name(),
                 layers=self.layers,
                 pooling=self.pooling,
                 projection=self.projection,
@@ -173,6 +181,21 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
                     "freeze_docs=True needs doc_encoder=: one encoder for both would leave nothing to train."
                 )
             return model.to(scoring.infer_device(self.device)).eval()
+
+    def _checkpoint_name(self) -> str:
+        """The checkpoint that the model is made of, through however many BiEncoders."""
+        name = self.name_or_path
+        return name._checkpoint_name() if isinstance(name, BiEncoder) else name
+
+    def _told_layers(self) -> int | None:
+        """Layers that encode queries, if that is known without loading."""
+        if self._weights.model is not None:
+            config = getattr(next(iter(self.query_modules())), "config", None)
+            return getattr(config, "num_hidden_layers", None)
+        if self.layers is not None:
+            return self.layers if isinstance(self.layers, int) else len(self.layers)
+        name = self.name_or_path
+        return name._told_layers() if isinstance(name, BiEncoder) else checkpoints.told_layers(name)
 
     @property
     def asymmetric(self) -> bool:
@@ -191,7 +214,7 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
     @property
     def dimension(self) -> int:
         """Length of a vector."""
-        return dimension(list(self.query_modules()))
+        return dimension(list(self.query_modules()), self.model.truncate_dim)
 
     def query_modules(self) -> nn.Module:
         """The modules that encode a query."""
@@ -208,19 +231,27 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
 
     @property
     def sim_fn(self) -> SimFn:
-        """``dot``, or ``cos`` where the checkpoint asks for cosine similarity without normalising its vectors."""
-        from sentence_transformers.base.modules import Normalize
+        """``dot``, or ``cos`` where the checkpoint asks for cosine similarity without normalising its vectors.
 
-        last = list(self.query_modules())[-1]
-        cosine = self.model.similarity_fn_name == "cosine" and not isinstance(last, Normalize)
-        return SimFn.cos if cosine else SimFn.dot
+        Then :meth:`encode_queries`, :meth:`encode_docs` and all that is built on them normalise, so that a FlexIndex
+        of either similarity ranks as the student does.
+        """
+        return SimFn.cos if self._normalised("query") or self._normalised("document") else SimFn.dot
+
+    def _whole(self, task: str) -> bool:
+        """Whether the modules of a side normalise, and nothing is cut off behind them."""
+        modules = list(self.query_modules() if task == "query" else self.doc_modules())
+        cut = self.model.truncate_dim is not None and self.model.truncate_dim < dimension(modules)
+        return normalises(modules) and not cut
+
+    def _normalised(self, task: str) -> bool:
+        """Whether the vectors of a side are normalised behind its modules."""
+        return self.model.similarity_fn_name == "cosine" and not self._whole(task)
 
     @property
     def scores_cosines(self) -> bool:
         """Whether its scores are cosines, in [-1, 1], which losses over differences of scores divide by about 0.05."""
-        from sentence_transformers.base.modules import Normalize
-
-        return self.sim_fn == SimFn.cos or isinstance(list(self.query_modules())[-1], Normalize)
+        return self.model.similarity_fn_name == "cosine" or (self._whole("query") and self._whole("document"))
 
     # -- encoding -----------------------------------------------------------------------------------------------------
 
@@ -250,7 +281,7 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         return scoring.run(
             texts,
             prepare=lambda chunk: self.tokenise(chunk, task),
-            forward=lambda features: self.model(dict(features), task=task)["sentence_embedding"],
+            forward=lambda features: self.pooled(self.model(dict(features), task=task), task),
             device=scoring.infer_device(self.device),
             precision=self.precision,
             batch_size=batch_size or self.batch_size,
@@ -278,9 +309,21 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         from ..training import micro_batches
 
         def forward(part: dict[str, Any]) -> Tensor:
-            return self.model(dict(part), task=task)["sentence_embedding"]
+            return self.pooled(self.model(dict(part), task=task), task)
 
         return micro_batches.run(features, forward, self.model.device, rows=batch_size)
+
+    def pooled(self, out: dict[str, Any], task: str) -> Tensor:
+        """Vectors ``[n, dimension]`` of what the model gives: cut and normalised as the checkpoint asks.
+
+        Args:
+            out: what the model gives for n texts.
+            task: ``"query"`` or ``"document"``.
+        """
+        vectors = out["sentence_embedding"]
+        if self.model.truncate_dim is not None:
+            vectors = vectors[..., : self.model.truncate_dim]
+        return unit(vectors) if self._normalised(task) else vectors
 
     # -- as transformers ----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import pyterrier_dr
 from pyterrier_dr import SimFn
 
 from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC, check_text
+from .similarity import unit_rows
 
 if TYPE_CHECKING:
     from .bi_encoder import BiEncoder
@@ -73,7 +74,10 @@ class DocEncoder(pyterrier_dr.BiDocEncoder):
                 f"{index} holds vectors of {stored.shape[1]} dimensions and the model's have"
                 f" {self.bi_encoder_model.dimension}: doc_index must be an index of the document encoder."
             )
-        for row, vector in zip(np.flatnonzero(held), stored[places[held]], strict=True):
+        found = stored[places[held]]
+        if self.bi_encoder_model.sim_fn == SimFn.cos:  # it may have been written by another program
+            found = unit_rows(found)
+        for row, vector in zip(np.flatnonzero(held), found, strict=True):
             vectors[row] = vector
         if not held.all():
             if self.text_field not in inp.columns:
@@ -119,14 +123,15 @@ class Scorer(pyterrier_dr.BiScorer):
         out = inp.drop(columns=["score", "rank"], errors="ignore")
         if len(inp) == 0:
             return out.assign(score=pd.Series(dtype=float), rank=pd.Series(dtype=int))
-        queries = inp[QUERY_VEC] if QUERY_VEC in inp.columns else self._queries()(inp)[QUERY_VEC]
-        documents = inp[DOC_VEC] if DOC_VEC in inp.columns else self._documents()(inp)[DOC_VEC]
-        q, d = np.stack(list(queries)), np.stack(list(documents))
+        sides = {QUERY_VEC: self._queries, DOC_VEC: self._documents}
+        q, d = (
+            np.stack(list((inp if column in inp.columns else encoder()(inp))[column]))
+            for column, encoder in sides.items()
+        )
         if q.shape[1] != d.shape[1]:
             raise ValueError(f"query_vec has {q.shape[1]} dimensions and doc_vec {d.shape[1]}: they are of two models.")
-        if self.sim_fn == SimFn.cos:
-            q = q / np.linalg.norm(q, axis=1, keepdims=True)
-            d = d / np.linalg.norm(d, axis=1, keepdims=True)
+        if self.sim_fn == SimFn.cos:  # vectors in the frame may come from elsewhere
+            q, d = unit_rows(q), unit_rows(d)
         return pt.model.add_ranks(out.assign(score=np.einsum("nd,nd->n", q, d).astype(float)))
 
     def _queries(self) -> QueryEncoder:
