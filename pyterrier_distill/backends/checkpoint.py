@@ -166,7 +166,7 @@ def load(
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if its tokenizer has no words, if weights are missing, if it has fewer positions than ``max_length``.
+        ValueError: if its tokenizer has no words, weights are missing, or positions are fewer than ``max_length``.
     """
     import torch
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification

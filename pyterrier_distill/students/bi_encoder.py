@@ -20,8 +20,8 @@ from .bi_encoder_artifact import BiEncoderArtifact
 from .bi_encoder_model import build, dimension
 from .bi_encoder_states import BiEncoderStates
 from .bi_encoder_training import BiEncoderTraining
-from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer
-from .similarity import normalises, unit
+from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer, mode_of
+from .similarity import BiEncoderSimilarity
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 _DOC_PROMPTS = ("document", "passage", "corpus")
 
 
-class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier_dr.BiEncoder, pt.Artifact):
+class BiEncoder(
+    BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, BiEncoderSimilarity, pyterrier_dr.BiEncoder, pt.Artifact
+):
     """A dense bi-encoder over a sentence-transformers model, as re-ranker (R → R) and as encoder (Q → Q, D → D).
 
     It is a ``pyterrier_dr.BiEncoder``: ``student.query_encoder() >> FlexIndex(...).retriever()`` retrieves,
@@ -110,9 +112,7 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
             name_or_path if isinstance(name_or_path, BiEncoder) else checkpoints.check_name(os.fspath(name_or_path))
         )
         source = self.name_or_path
-        checkpoints.check_layers(
-            source._told_layers() if isinstance(source, BiEncoder) else checkpoints.told_layers(source), layers
-        )
+        checkpoints.check_layers(source._told_layers() if isinstance(source, BiEncoder) else source, layers)
         self.layers = list(layers) if isinstance(layers, tuple) else layers
         self.pooling = pooling
         self.projection = projection
@@ -229,30 +229,6 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         modules = {"query": self.query_modules, "document": self.doc_modules}[side]()
         return sum(parameter.numel() for parameter in modules.parameters())
 
-    @property
-    def sim_fn(self) -> SimFn:
-        """``dot``, or ``cos`` where the checkpoint asks for cosine similarity without normalising its vectors.
-
-        Then :meth:`encode_queries`, :meth:`encode_docs` and all that is built on them normalise, so that a FlexIndex
-        of either similarity ranks as the student does.
-        """
-        return SimFn.cos if self._normalised("query") or self._normalised("document") else SimFn.dot
-
-    def _whole(self, task: str) -> bool:
-        """Whether the modules of a side normalise, and nothing is cut off behind them."""
-        modules = list(self.query_modules() if task == "query" else self.doc_modules())
-        cut = self.model.truncate_dim is not None and self.model.truncate_dim < dimension(modules)
-        return normalises(modules) and not cut
-
-    def _normalised(self, task: str) -> bool:
-        """Whether the vectors of a side are normalised behind its modules."""
-        return self.model.similarity_fn_name == "cosine" and not self._whole(task)
-
-    @property
-    def scores_cosines(self) -> bool:
-        """Whether its scores are cosines, in [-1, 1], which losses over differences of scores divide by about 0.05."""
-        return self.model.similarity_fn_name == "cosine" or (self._whole("query") and self._whole("document"))
-
     # -- encoding -----------------------------------------------------------------------------------------------------
 
     def encode_queries(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
@@ -313,18 +289,6 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
 
         return micro_batches.run(features, forward, self.model.device, rows=batch_size)
 
-    def pooled(self, out: dict[str, Any], task: str) -> Tensor:
-        """Vectors ``[n, dimension]`` of what the model gives: cut and normalised as the checkpoint asks.
-
-        Args:
-            out: what the model gives for n texts.
-            task: ``"query"`` or ``"document"``.
-        """
-        vectors = out["sentence_embedding"]
-        if self.model.truncate_dim is not None:
-            vectors = vectors[..., : self.model.truncate_dim]
-        return unit(vectors) if self._normalised(task) else vectors
-
     # -- as transformers ----------------------------------------------------------------------------------------------
 
     def query_encoder(
@@ -356,18 +320,9 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         Re-ranking reads texts where there are any: ``query_vec`` and ``doc_vec`` beside them are a teacher's labels.
         Only documents' vectors beside a frozen document encoder are its own. Without texts, vectors are read.
         """
-        with pt.validate.any(inp, context=self) as v:
-            v.result_frame(["query", self.text_field], mode="scorer")
-            v.query_frame(["query"], mode="query_encoder")
-            v.document_frame([self.text_field], mode="doc_encoder")
-            for query in ("query", QUERY_VEC):
-                for document in (self.text_field, DOC_VEC):
-                    v.result_frame([query, document], mode="scorer")
-            if self.doc_index is not None:
-                v.result_frame(["query"], mode="scorer")
-                v.result_frame([QUERY_VEC], mode="scorer")
-        if v.mode != "scorer":
-            return getattr(self, v.mode)()(inp)
+        mode = mode_of(self, inp)
+        if mode != "scorer":
+            return getattr(self, mode)()(inp)
         labels = [QUERY_VEC] if "query" in inp.columns else []
         if self.text_field in inp.columns and not self.freeze_docs:
             labels.append(DOC_VEC)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .. import checkpoints, fitting
-from .similarity import check_similarity
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -128,3 +127,17 @@ def dimension(modules: list[nn.Module], truncated: int | None = None) -> int:
             if hasattr(module, name) and (found := getattr(module, name)()):
                 return found if truncated is None else min(found, truncated)
     raise ValueError("this checkpoint does not say the dimension of its vectors.")
+
+
+def check_similarity(name: str, model: SentenceTransformer) -> None:
+    """Check that dot products rank as the checkpoint asks.
+
+    Raises:
+        ValueError: for distances.
+    """
+    asked = model.similarity_fn_name
+    if asked not in ("cosine", "dot"):
+        raise ValueError(
+            f"{name!r} compares by {asked} distance, by which neither BiEncoder nor FlexIndex ranks: set"
+            ' similarity_fn_name to "dot" or "cosine" in its config_sentence_transformers.json, and train it for that.'
+        )

@@ -17,6 +17,30 @@ if TYPE_CHECKING:
     from .bi_encoder import BiEncoder
 
 
+def mode_of(model: BiEncoder, inp: pd.DataFrame) -> str:
+    """What a bi-encoder shall do with a frame: ``"scorer"``, ``"query_encoder"`` or ``"doc_encoder"``.
+
+    Re-ranking takes each side as text or as a vector, and documents from the model's ``doc_index``; a column ``query``
+    or a text alone is encoded.
+
+    Raises:
+        pt.validate.InputValidationError: for a frame that is none of these.
+    """
+    with pt.validate.any(inp, context=model) as v:
+        v.result_frame(["query", model.text_field], mode="scorer")
+        v.query_frame(["query"], mode="query_encoder")
+        v.document_frame([model.text_field], mode="doc_encoder")
+        for query in ("query", QUERY_VEC):
+            for document in (model.text_field, DOC_VEC):
+                v.result_frame([query, document], mode="scorer")
+        if model.doc_index is not None:
+            v.result_frame(["query"], mode="scorer")
+            v.result_frame([QUERY_VEC], mode="scorer")
+        v.columns(includes=["query"], excludes=[model.text_field, DOC_VEC, "docno"], mode="query_encoder")
+        v.columns(includes=[model.text_field], excludes=["query", QUERY_VEC, "qid"], mode="doc_encoder")
+    return v.mode
+
+
 class QueryEncoder(pyterrier_dr.BiQueryEncoder):
     """Q → Q + ``query_vec``; any frame with ``query`` will do. Each distinct query is encoded once."""
 

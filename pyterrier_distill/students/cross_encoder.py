@@ -84,7 +84,7 @@ class CrossEncoder(JointStudent):
             name_or_path, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
             device=device, verbose=verbose, trust_remote_code=trust_remote_code, lora=lora,
         )  # fmt: skip
-        checkpoints.check_layers(checkpoints.told_layers(self.name_or_path), layers)
+        checkpoints.check_layers(self.name_or_path, layers)
 
     def _build(self) -> nn.Module:
         import torch

@@ -101,7 +101,7 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
         if query_expansion not in (None, True, False):
             raise ValueError(f"query_expansion must be True, False or None, not {query_expansion!r}.")
         self.name_or_path = checkpoints.check_name(os.fspath(name_or_path))
-        checkpoints.check_layers(checkpoints.told_layers(self.name_or_path), layers)
+        checkpoints.check_layers(self.name_or_path, layers)
         self.layers = list(layers) if isinstance(layers, tuple) else layers
         self.dimension = dimension
         self.query_length = query_length

@@ -1,10 +1,13 @@
-"""How a bi-encoder compares vectors: what leaves it can be compared by dot products, whatever its checkpoint asks for."""
+"""How a bi-encoder compares vectors: what leaves it is compared by dot products, whatever its checkpoint asks for."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pyterrier_dr import SimFn
+
+from .bi_encoder_model import dimension
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -30,22 +33,50 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(np.abs(lengths - 1) < 1e-6, 1, np.maximum(lengths, _LEAST)).astype(vectors.dtype)
 
 
-def check_similarity(name: str, model: SentenceTransformer) -> None:
-    """Check that dot products rank as the checkpoint asks.
-
-    Raises:
-        ValueError: for distances.
-    """
-    asked = model.similarity_fn_name
-    if asked not in ("cosine", "dot"):
-        raise ValueError(
-            f"{name!r} compares by {asked} distance, by which neither BiEncoder nor FlexIndex ranks: set"
-            ' similarity_fn_name to "dot" or "cosine" in its config_sentence_transformers.json, and train it for that.'
-        )
-
-
-def normalises(modules: list[nn.Module]) -> bool:
+def _normalises(modules: list[nn.Module]) -> bool:
     """Whether vectors leave these modules with length 1."""
     from sentence_transformers.base.modules import Normalize
 
     return isinstance(modules[-1], Normalize)
+
+
+class BiEncoderSimilarity:
+    """The part of :class:`~pyterrier_distill.BiEncoder` that makes its vectors comparable."""
+
+    model: SentenceTransformer
+
+    @property
+    def sim_fn(self) -> SimFn:
+        """``dot``, or ``cos`` where the checkpoint asks for cosine similarity without normalising its vectors.
+
+        Then :meth:`encode_queries`, :meth:`encode_docs` and all that is built on them normalise, so that a FlexIndex
+        of either similarity ranks as the student does.
+        """
+        return SimFn.cos if self._normalised("query") or self._normalised("document") else SimFn.dot
+
+    def _whole(self, task: str) -> bool:
+        """Whether the modules of a side normalise, and nothing is cut off behind them."""
+        modules = list(self.query_modules() if task == "query" else self.doc_modules())
+        cut = self.model.truncate_dim is not None and self.model.truncate_dim < dimension(modules)
+        return _normalises(modules) and not cut
+
+    def _normalised(self, task: str) -> bool:
+        """Whether the vectors of a side are normalised behind its modules."""
+        return self.model.similarity_fn_name == "cosine" and not self._whole(task)
+
+    @property
+    def scores_cosines(self) -> bool:
+        """Whether its scores are cosines, in [-1, 1], which losses over differences of scores divide by about 0.05."""
+        return self.model.similarity_fn_name == "cosine" or (self._whole("query") and self._whole("document"))
+
+    def pooled(self, out: dict[str, Any], task: str) -> Tensor:
+        """Vectors ``[n, dimension]`` of what the model gives: cut and normalised as the checkpoint asks.
+
+        Args:
+            out: what the model gives for n texts.
+            task: ``"query"`` or ``"document"``.
+        """
+        vectors = out["sentence_embedding"]
+        if self.model.truncate_dim is not None:
+            vectors = vectors[..., : self.model.truncate_dim]
+        return unit(vectors) if self._normalised(task) else vectors

@@ -128,7 +128,7 @@ class USTAD(USTADTraining, JointStudent):
         self.query_length = saved.get("query_length", QUERY_LENGTH) if query_length is None else query_length
         self.scale = check_scale(saved.get("scale", 1.0) if scale is None else scale)
         self.max_length = saved.get("max_length") if max_length is None else max_length
-        checkpoints.check_layers(checkpoints.told_layers(self.name_or_path), layers)
+        checkpoints.check_layers(self.name_or_path, layers)
         self._check_settings()
 
     def _check_settings(self) -> None:
