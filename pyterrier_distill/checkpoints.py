@@ -116,6 +116,11 @@ def remade(model: Any, modules: list[nn.Module], **changed: Any) -> Any:
     return new
 
 
+def default_prompt(model: Any) -> str | None:
+    """What a model of sentence-transformers puts before texts that nobody gives a prompt; None = nothing."""
+    return None if model.default_prompt_name is None else model.prompts.get(model.default_prompt_name)
+
+
 def reading(name: str, what: str, library: str, load: Callable[[], Any]) -> Any:
     """Call ``load``; say in one line what is wrong if it fails.
 
