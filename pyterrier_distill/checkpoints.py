@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import fitting
 from .files import check_path, naming, read_object
-from .layers import check_layers, cut_layers, kept_layers  # noqa: F401 - callers ask here for all that shapes a model
+from .layers import check_layers, cut_layers, kept_layers, told_layers  # noqa: F401 - callers ask here
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,6 +101,29 @@ def load_sentence_transformer(
     model = reading(name, what, "sentence-transformers", lambda: kind(name, model_kwargs={"dtype": dtype}, **kwargs))
     fitting.fit_modules(name, model, max_length)
     return model
+
+
+def remade(model: Any, modules: list[nn.Module], **changed: Any) -> Any:
+    """A model of sentence-transformers of other modules, with all settings that live in the model itself.
+
+    Args:
+        model: a SentenceTransformer or MultiVectorEncoder.
+        modules: those of the new one, on the CPU.
+        **changed: settings that shall be others: ``prompts``, ``similarity_fn_name``, ``truncate_dim``.
+    """
+    names = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
+    settings = {name: getattr(model, name) for name in names if hasattr(model, name)} | changed
+    settings["prompts"] = dict(settings["prompts"])
+    if settings["default_prompt_name"] not in settings["prompts"]:
+        settings["default_prompt_name"] = None
+    new = type(model)(modules=modules, device="cpu", **settings)
+    new.module_kwargs = model.module_kwargs
+    return new
+
+
+def default_prompt(model: Any) -> str | None:
+    """What a model of sentence-transformers puts before texts that nobody gives a prompt; None = nothing."""
+    return None if model.default_prompt_name is None else model.prompts.get(model.default_prompt_name)
 
 
 def reading(name: str, what: str, library: str, load: Callable[[], Any]) -> Any:

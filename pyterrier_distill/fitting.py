@@ -191,9 +191,9 @@ def fit_modules(name: str, model: nn.Module, max_length: int | None = None) -> N
         if not isinstance(module, Transformer) or module.tokenizer is None:
             continue
         length = fit(name, module.tokenizer, module.model, max_length)
-        if length is None:
-            continue
-        module.max_seq_length = length
-        for task in ("query_length", "document_length"):
-            if (own := getattr(module, task, None)) is not None and own > length:
-                setattr(module, task, length)
+        if length is not None:
+            module.max_seq_length = length
+        most = limits(module.model).most
+        for task in ("query_length", "document_length"):  # they may be more than the length of other texts
+            if most is not None and (getattr(module, task, None) or 0) > most:
+                setattr(module, task, most)

@@ -24,9 +24,7 @@ def kept_layers(total: int, layers: int | Sequence[int]) -> list[int]:
     Raises:
         ValueError: if there are no such layers.
     """
-    listed = isinstance(layers, (list, tuple)) and all(isinstance(layer, int) for layer in layers)
-    if isinstance(layers, bool) or not (isinstance(layers, int) or listed):
-        raise ValueError(f"layers must be a number of layers or a list of them, such as 2 or [0, 5], not {layers!r}.")
+    _check_kind(layers)
     if isinstance(layers, int):
         if not 1 <= layers <= total:
             raise ValueError(f"layers={layers} is impossible: this model has {total} layers.")
@@ -40,30 +38,66 @@ def kept_layers(total: int, layers: int | Sequence[int]) -> list[int]:
     return keep
 
 
-def check_layers(name: str, layers: int | Sequence[int] | None) -> None:
-    """Check ``layers`` before anything is loaded, where ``name`` is a directory that says how many layers it has.
+def _check_kind(layers: int | Sequence[int]) -> None:
+    listed = isinstance(layers, (list, tuple)) and all(isinstance(layer, int) for layer in layers)
+    if isinstance(layers, bool) or not (isinstance(layers, int) or listed):
+        raise ValueError(f"layers must be a number of layers or a list of them, such as 2 or [0, 5], not {layers!r}.")
+
+
+def check_layers(source: str | int | None, layers: int | Sequence[int] | None) -> None:
+    """Check ``layers`` before any weights are loaded, as far as that is possible.
+
+    Args:
+        source: a checkpoint, whose configuration is read if it is a directory; or how many layers there are.
+        layers: as :func:`kept_layers` takes them; None = all.
 
     Raises:
-        ValueError: if there are no such layers.
+        ValueError: if there are no such layers; if they would not be the same after saving.
     """
     if layers is None:
         return
-    kept_layers(2**31, layers)  # its kind
-    total = _told_layers(name) if isinstance(name, str) and os.path.isdir(name) else None
-    if total is not None:
-        kept_layers(total, layers)
+    _check_kind(layers)
+    total = told_layers(source) if isinstance(source, str) else source
+    if total is None or kept_layers(total, layers) == list(range(total)) or not isinstance(source, str):
+        return
+    skeleton = _skeleton(source)
+    if skeleton is not None:
+        cut_layers(skeleton, layers)
 
 
-def _told_layers(name: str) -> int | None:
-    """Layers of the encoder in a directory; None where its configuration does not say."""
-    for place in ("", "0_Transformer"):
-        path = os.path.join(name, place, "config.json")
+def _told(name: str) -> tuple[str, dict[str, Any]]:
+    """The directory of a transformers checkpoint in a directory, and its configuration; empty where there is none."""
+    for place in (name, os.path.join(name, "0_Transformer")):
+        path = os.path.join(place, "config.json")
         if os.path.isfile(path):
             with open(path, encoding="utf-8") as file:
-                config = json.load(file)
-            names = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-            return next((config[n] for n in names if isinstance(config.get(n), int)), None)
-    return None
+                return place, json.load(file)
+    return name, {}
+
+
+def told_layers(name: str) -> int | None:
+    """Layers of the encoder in a directory; None where its configuration does not say, or is not here."""
+    config = _told(name)[1]
+    names = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    return next((config[n] for n in names if isinstance(config.get(n), int)), None)
+
+
+def _skeleton(name: str) -> nn.Module | None:
+    """The encoder in a directory without its weights; None where whoever loads it must say more."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    place, told = _told(name)
+    if "auto_map" in told or told.get("is_encoder_decoder"):
+        return None
+    try:
+        config = AutoConfig.from_pretrained(place)
+        if config.is_encoder_decoder:
+            return None
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return AutoModel.from_config(config)
+    except Exception:  # what is wrong with it is said by what loads it
+        return None
 
 
 def cut_layers(model: nn.Module, layers: int | Sequence[int]) -> list[int]:

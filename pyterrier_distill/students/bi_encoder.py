@@ -13,14 +13,15 @@ import pyterrier as pt
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
-from .. import checkpoints, randomness, scoring, validate
+from .. import checkpoints, randomness, scoring
 from ..frames import DOC_VEC, QUERY_VEC
 from .artifact import Weights
 from .bi_encoder_artifact import BiEncoderArtifact
 from .bi_encoder_model import build, dimension
 from .bi_encoder_states import BiEncoderStates
 from .bi_encoder_training import BiEncoderTraining
-from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer
+from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer, mode_of
+from .similarity import BiEncoderSimilarity
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 _DOC_PROMPTS = ("document", "passage", "corpus")
 
 
-class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier_dr.BiEncoder, pt.Artifact):
+class BiEncoder(
+    BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, BiEncoderSimilarity, pyterrier_dr.BiEncoder, pt.Artifact
+):
     """A dense bi-encoder over a sentence-transformers model, as re-ranker (R → R) and as encoder (Q → Q, D → D).
 
     It is a ``pyterrier_dr.BiEncoder``: ``student.query_encoder() >> FlexIndex(...).retriever()`` retrieves,
@@ -59,11 +62,13 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         trust_remote_code: whether a hub model may bring its own code.
 
     Scores are dot products, of normalised vectors (so cosines, in [-1, 1]) where the checkpoint normalises or asks for
-    cosine similarity.
+    cosine similarity. Its other settings are kept, too: prompts, and ``truncate_dim``, which cuts vectors.
 
     Raises:
         FileNotFoundError: if the path is no directory.
-        ValueError: if query and document encoder differ in dimension; if a layer does not exist.
+        ValueError: if query and document encoder differ in dimension; if a layer does not exist, or would be another
+            one after saving; if the checkpoint has fewer positions than ``max_length``, no vocabulary, or compares by
+            distances.
 
     References:
         Kim et al. 2024, USTAD / EmbedDistill, §5.2.
@@ -106,6 +111,8 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         self.name_or_path = (
             name_or_path if isinstance(name_or_path, BiEncoder) else checkpoints.check_name(os.fspath(name_or_path))
         )
+        source = self.name_or_path
+        checkpoints.check_layers(source._told_layers() if isinstance(source, BiEncoder) else source, layers)
         self.layers = list(layers) if isinstance(layers, tuple) else layers
         self.pooling = pooling
         self.projection = projection
@@ -162,6 +169,7 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
                 )
             model = build(
                 source,
+                name=self._checkpoint_name(),
                 layers=self.layers,
                 pooling=self.pooling,
                 projection=self.projection,
@@ -174,6 +182,21 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
                     "freeze_docs=True needs doc_encoder=: one encoder for both would leave nothing to train."
                 )
             return model.to(scoring.infer_device(self.device)).eval()
+
+    def _checkpoint_name(self) -> str:
+        """The checkpoint that the model is made of, through however many BiEncoders."""
+        name = self.name_or_path
+        return name._checkpoint_name() if isinstance(name, BiEncoder) else name
+
+    def _told_layers(self) -> int | None:
+        """Layers that encode queries, if that is known without loading."""
+        if self._weights.model is not None:
+            config = getattr(next(iter(self.query_modules())), "config", None)
+            return getattr(config, "num_hidden_layers", None)
+        if self.layers is not None:
+            return self.layers if isinstance(self.layers, int) else len(self.layers)
+        name = self.name_or_path
+        return name._told_layers() if isinstance(name, BiEncoder) else checkpoints.told_layers(name)
 
     @property
     def asymmetric(self) -> bool:
@@ -192,7 +215,7 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
     @property
     def dimension(self) -> int:
         """Length of a vector."""
-        return dimension(list(self.query_modules()))
+        return dimension(list(self.query_modules()), self.model.truncate_dim)
 
     def query_modules(self) -> nn.Module:
         """The modules that encode a query."""
@@ -206,22 +229,6 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         """Number of weights that encode a ``"query"`` or a ``"document"``."""
         modules = {"query": self.query_modules, "document": self.doc_modules}[side]()
         return sum(parameter.numel() for parameter in modules.parameters())
-
-    @property
-    def sim_fn(self) -> SimFn:
-        """``dot``, or ``cos`` where the checkpoint asks for cosine similarity without normalising its vectors."""
-        from sentence_transformers.base.modules import Normalize
-
-        last = list(self.query_modules())[-1]
-        cosine = self.model.similarity_fn_name == "cosine" and not isinstance(last, Normalize)
-        return SimFn.cos if cosine else SimFn.dot
-
-    @property
-    def scores_cosines(self) -> bool:
-        """Whether its scores are cosines, in [-1, 1], which losses over differences of scores divide by about 0.05."""
-        from sentence_transformers.base.modules import Normalize
-
-        return self.sim_fn == SimFn.cos or isinstance(list(self.query_modules())[-1], Normalize)
 
     # -- encoding -----------------------------------------------------------------------------------------------------
 
@@ -251,7 +258,7 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         return scoring.run(
             texts,
             prepare=lambda chunk: self.tokenise(chunk, task),
-            forward=lambda features: self.model(dict(features), task=task)["sentence_embedding"],
+            forward=lambda features: self.pooled(self.model(dict(features), task=task), task),
             device=scoring.infer_device(self.device),
             precision=self.precision,
             batch_size=batch_size or self.batch_size,
@@ -279,7 +286,7 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         from ..training import micro_batches
 
         def forward(part: dict[str, Any]) -> Tensor:
-            return self.model(dict(part), task=task)["sentence_embedding"]
+            return self.pooled(self.model(dict(part), task=task), task)
 
         return micro_batches.run(features, forward, self.model.device, rows=batch_size)
 
@@ -314,18 +321,9 @@ class BiEncoder(BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, pyterrier
         Re-ranking reads texts where there are any: ``query_vec`` and ``doc_vec`` beside them are a teacher's labels.
         Only documents' vectors beside a frozen document encoder are its own. Without texts, vectors are read.
         """
-        with validate.any(inp, context=self) as v:
-            v.result_frame(["query", self.text_field], mode="scorer")
-            v.query_frame(["query"], mode="query_encoder")
-            v.document_frame([self.text_field], mode="doc_encoder")
-            for query in ("query", QUERY_VEC):
-                for document in (self.text_field, DOC_VEC):
-                    v.result_frame([query, document], mode="scorer")
-            if self.doc_index is not None:
-                v.result_frame(["query"], mode="scorer")
-                v.result_frame([QUERY_VEC], mode="scorer")
-        if v.mode != "scorer":
-            return getattr(self, v.mode)()(inp)
+        mode = mode_of(self, inp)
+        if mode != "scorer":
+            return getattr(self, mode)()(inp)
         labels = [QUERY_VEC] if "query" in inp.columns else []
         if self.text_field in inp.columns and not self.freeze_docs:
             labels.append(DOC_VEC)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .. import checkpoints, randomness
+from .. import checkpoints, fitting, randomness
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def build(
     source: SentenceTransformer,
     *,
+    name: str,
     layers: int | Sequence[int] | None,
     pooling: str | None,
     projection: int | None,
@@ -27,6 +28,7 @@ def build(
 
     Args:
         source: the checkpoint. If it is asymmetric and there is a ``teacher``, its query side is taken.
+        name: of it, for what is said of it.
         layers: as in BiEncoder, for the side that encodes queries (likewise the next three).
         pooling: as in BiEncoder.
         projection: as in BiEncoder.
@@ -40,10 +42,11 @@ def build(
     Raises:
         ValueError: if a setting does not fit the checkpoint, or the two sides differ in dimension.
     """
-    from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router
 
     routed = isinstance(source[0], Router)
+    if teacher is None:
+        check_similarity(name, source)
     if routed and teacher is None:
         if layers is not None or pooling is not None or projection is not None:
             raise ValueError(
@@ -51,30 +54,32 @@ def build(
             )
         if max_length is not None:
             for route in source[0].sub_modules.values():
-                _cut_texts(route[0], max_length)
+                _cut_texts(name, route[0], max_length)
         return source
     queries = _changed(
-        list(source[0].sub_modules["query"]) if routed else list(source), layers, pooling, projection, max_length
+        name, list(source[0].sub_modules["query"]) if routed else list(source), layers, pooling, projection, max_length
     )
+    truncated = source.truncate_dim if projection is None else None  # new vectors are as long as asked for
     if teacher is None:
-        return SentenceTransformer(
-            modules=queries, device="cpu", prompts=source.prompts, similarity_fn_name=source.similarity_fn_name
-        )
+        return checkpoints.remade(source, queries, truncate_dim=truncated)
     documents = list(teacher[0].sub_modules["document"]) if isinstance(teacher[0], Router) else list(teacher)
-    if dimension(queries) != dimension(documents):
+    query_size, doc_size = dimension(queries, truncated), dimension(documents, teacher.truncate_dim)
+    if query_size != doc_size:
         raise ValueError(
-            f"the query encoder gives {dimension(queries)} dimensions and the document encoder {dimension(documents)}:"
-            f" pass projection={dimension(documents)}."
+            f"the query encoder gives {query_size} dimensions and the document encoder {doc_size}:"
+            f" pass projection={doc_size}."
         )
-    return SentenceTransformer(
-        modules=[Router.for_query_document(queries, documents if share_teacher else copy.deepcopy(documents))],
-        device="cpu",
+    router = Router.for_query_document(queries, documents if share_teacher else copy.deepcopy(documents))
+    return checkpoints.remade(
+        teacher,
+        [router],
         prompts={**teacher.prompts, "query": source.prompts.get("query", "")},
-        similarity_fn_name=teacher.similarity_fn_name,
+        truncate_dim=doc_size if truncated or teacher.truncate_dim else None,
     )
 
 
 def _changed(
+    name: str,
     modules: list[nn.Module],
     layers: int | Sequence[int] | None,
     pooling: str | None,
@@ -89,7 +94,7 @@ def _changed(
             raise ValueError(f"layers={layers} is impossible: {type(modules[0]).__name__} is no transformer.")
         checkpoints.cut_layers(modules[0].auto_model, layers)
     if max_length is not None:
-        _cut_texts(modules[0], max_length)
+        _cut_texts(name, modules[0], max_length)
     at = next((i for i, module in enumerate(modules) if isinstance(module, Pooling)), None)
     if pooling is not None:
         if at is None:
@@ -104,15 +109,14 @@ def _changed(
     return modules
 
 
-def _cut_texts(module: nn.Module, max_length: int) -> None:
-    limit = getattr(getattr(module, "config", None), "max_position_embeddings", None)
-    if limit is not None and max_length > limit:
-        raise ValueError(f"max_length={max_length} is impossible: this model reads at most {limit} tokens.")
+def _cut_texts(name: str, module: nn.Module, max_length: int) -> None:
+    if hasattr(module, "auto_model"):
+        fitting.check_length(name, module.auto_model, max_length)
     module.max_seq_length = max_length
 
 
-def dimension(modules: list[nn.Module]) -> int:
-    """Length of the vectors that ``modules``, applied in turn, give.
+def dimension(modules: list[nn.Module], truncated: int | None = None) -> int:
+    """Length of the vectors that ``modules``, applied in turn, give, cut to ``truncated`` (None = whole).
 
     Raises:
         ValueError: if none of them says.
@@ -120,5 +124,19 @@ def dimension(modules: list[nn.Module]) -> int:
     for module in reversed(modules):
         for name in ("get_embedding_dimension", "get_sentence_embedding_dimension"):
             if hasattr(module, name) and (found := getattr(module, name)()):
-                return found
+                return found if truncated is None else min(found, truncated)
     raise ValueError("this checkpoint does not say the dimension of its vectors.")
+
+
+def check_similarity(name: str, model: SentenceTransformer) -> None:
+    """Check that dot products rank as the checkpoint asks.
+
+    Raises:
+        ValueError: for distances.
+    """
+    asked = model.similarity_fn_name
+    if asked not in ("cosine", "dot"):
+        raise ValueError(
+            f"{name!r} compares by {asked} distance, by which neither BiEncoder nor FlexIndex ranks: set"
+            ' similarity_fn_name to "dot" or "cosine" in its config_sentence_transformers.json, and train it for that.'
+        )

@@ -46,7 +46,7 @@ class BiEncoderStates:
                 out = self.model(dict(part), task="query")
             mask = part["attention_mask"].bool()
             layers = torch.stack([layer[mask] for layer in out["all_layer_embeddings"][1:]], dim=1)
-            return out["sentence_embedding"].float(), layers
+            return self.pooled(out, "query").float(), layers
 
         device = self.model.device
         vectors, states, order = [], {}, []
@@ -90,7 +90,7 @@ class BiEncoderStates:
             out = self.model(dict(features), task="query")
             states = [out["all_layer_embeddings"][layer] for layer in chosen]
             if together:
-                states.append(out["sentence_embedding"][:, None].expand_as(states[0]))
+                states.append(self.pooled(out, "query")[:, None].expand_as(states[0]))
             return torch.stack(states, dim=2)
 
         def split(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

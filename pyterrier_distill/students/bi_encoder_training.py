@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pyterrier_dr import SimFn
 
 from ..frames import DOC_VEC
 from ..losses import base as losses
@@ -122,7 +121,6 @@ class BiEncoderTraining:
     def forward(self, batch: dict[str, Any], mask: Tensor, needs: frozenset[str]) -> losses.Outputs:
         """One forward pass over a collated batch; only what ``needs`` names is computed."""
         import torch
-        import torch.nn.functional as F
 
         from ..training import parallel
 
@@ -142,8 +140,6 @@ class BiEncoderTraining:
         if losses.DOC_VECTORS in needs:
             outputs.doc_vectors = documents[index]
         if needs & {losses.SCORES, losses.BATCH_SCORES}:
-            if self.sim_fn == SimFn.cos:
-                queries, documents = F.normalize(queries, dim=-1), F.normalize(documents, dim=-1)
             if parallel.sharing() and losses.BATCH_SCORES in needs:
                 index, documents = parallel.gather_documents(index, batch["keys"].to(index.device), documents)
             outputs.batch_scores = queries @ documents.T

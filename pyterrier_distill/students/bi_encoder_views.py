@@ -12,9 +12,34 @@ from pyterrier_dr import SimFn
 from .. import validate
 from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC, check_text
 from ..ranking import rerank
+from .similarity import unit_rows
 
 if TYPE_CHECKING:
     from .bi_encoder import BiEncoder
+
+
+def mode_of(model: BiEncoder, inp: pd.DataFrame) -> str:
+    """What a bi-encoder shall do with a frame: ``"scorer"``, ``"query_encoder"`` or ``"doc_encoder"``.
+
+    Re-ranking takes each side as text or as a vector, and documents from the model's ``doc_index``; a column ``query``
+    or a text alone is encoded.
+
+    Raises:
+        pt.validate.InputValidationError: for a frame that is none of these.
+    """
+    with validate.any(inp, context=model) as v:
+        v.result_frame(["query", model.text_field], mode="scorer")
+        v.query_frame(["query"], mode="query_encoder")
+        v.document_frame([model.text_field], mode="doc_encoder")
+        for query in ("query", QUERY_VEC):
+            for document in (model.text_field, DOC_VEC):
+                v.result_frame([query, document], mode="scorer")
+        if model.doc_index is not None:
+            v.result_frame(["query"], mode="scorer")
+            v.result_frame([QUERY_VEC], mode="scorer")
+        v.columns(includes=["query"], excludes=[model.text_field, DOC_VEC, "docno"], mode="query_encoder")
+        v.columns(includes=[model.text_field], excludes=["query", QUERY_VEC, "qid"], mode="doc_encoder")
+    return v.mode
 
 
 class QueryEncoder(pyterrier_dr.BiQueryEncoder):
@@ -74,7 +99,10 @@ class DocEncoder(pyterrier_dr.BiDocEncoder):
                 f"{index} holds vectors of {stored.shape[1]} dimensions and the model's have"
                 f" {self.bi_encoder_model.dimension}: doc_index must be an index of the document encoder."
             )
-        for row, vector in zip(np.flatnonzero(held), stored[places[held]], strict=True):
+        found = stored[places[held]]
+        if self.bi_encoder_model.sim_fn == SimFn.cos:  # it may have been written by another program
+            found = unit_rows(found)
+        for row, vector in zip(np.flatnonzero(held), found, strict=True):
             vectors[row] = vector
         if not held.all():
             if self.text_field not in inp.columns:
@@ -119,14 +147,15 @@ class Scorer(pyterrier_dr.BiScorer):
                 v.result_frame([QUERY_VEC])
         if len(inp) == 0:
             return rerank(inp, np.empty(0))
-        queries = inp[QUERY_VEC] if QUERY_VEC in inp.columns else self._queries()(inp)[QUERY_VEC]
-        documents = inp[DOC_VEC] if DOC_VEC in inp.columns else self._documents()(inp)[DOC_VEC]
-        q, d = np.stack(list(queries)), np.stack(list(documents))
+        sides = {QUERY_VEC: self._queries, DOC_VEC: self._documents}
+        q, d = (
+            np.stack(list((inp if column in inp.columns else encoder()(inp))[column]))
+            for column, encoder in sides.items()
+        )
         if q.shape[1] != d.shape[1]:
             raise ValueError(f"query_vec has {q.shape[1]} dimensions and doc_vec {d.shape[1]}: they are of two models.")
-        if self.sim_fn == SimFn.cos:
-            q = q / np.linalg.norm(q, axis=1, keepdims=True)
-            d = d / np.linalg.norm(d, axis=1, keepdims=True)
+        if self.sim_fn == SimFn.cos:  # vectors in the frame may come from elsewhere
+            q, d = unit_rows(q), unit_rows(d)
         return rerank(inp, np.einsum("nd,nd->n", q, d).astype(float))
 
     def _queries(self) -> QueryEncoder:

@@ -129,7 +129,8 @@ class CrossEncoder(JointStudent):
 
     def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """As sentence-transformers reads pairs."""
-        return dict(self.model.preprocess([list(pair) for pair in pairs]))
+        model = self.model
+        return dict(model.preprocess([list(pair) for pair in pairs], prompt=checkpoints.default_prompt(model)))
 
     def logits(self, features: dict[str, Any]) -> Tensor:
         """Raw logits ``[n, 1]``."""

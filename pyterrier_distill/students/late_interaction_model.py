@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .. import checkpoints
+from .. import checkpoints, fitting
 from ..files import read_object
 
 if TYPE_CHECKING:
@@ -57,13 +57,14 @@ def build(
         modules = _projected(modules, dimension)
     if not ready:
         modules, prompts = _as_colbert(modules, prompts)
-        query_length = query_length or QUERY_LENGTH
+        most = fitting.limits(model[0].auto_model).most or QUERY_LENGTH
+        query_length = query_length or min(QUERY_LENGTH, most)
         document_length = document_length or min(DOCUMENT_LENGTH, model[0].max_seq_length or DOCUMENT_LENGTH)
         query_expansion = True if query_expansion is None else query_expansion
     if modules != list(model):
-        model = MultiVectorEncoder(
-            modules=modules, prompts=prompts, similarity_fn_name=model.similarity_fn_name, device="cpu"
-        )
+        model = checkpoints.remade(model, modules, prompts=prompts)
+    for what, value in (("query_length", query_length), ("document_length", document_length)):
+        fitting.check_length(name, model[0].auto_model, value, what)
     _set_lengths(model[0], query_length, document_length, query_expansion)
     return model
 
@@ -106,6 +107,7 @@ def _as_colbert(modules: list[nn.Module], prompts: dict[str, str]) -> tuple[list
     return (
         [skip if isinstance(module, MultiVectorMask) else module for module in modules],
         {
+            **prompts,
             "query": f"{query} {prompts.get('query') or ''}",
             "document": f"{document} {prompts.get('document') or ''}",
         },
@@ -117,8 +119,6 @@ def _add_markers(transformer: Transformer) -> tuple[str, str]:
     from transformers import AddedToken
 
     tokenizer, model = transformer.tokenizer, transformer.auto_model
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     vocabulary = tokenizer.get_vocab()
     unused = ("[unused0]", "[unused1]")
     markers = unused if all(token in vocabulary for token in unused) else ("[Q]", "[D]")
@@ -133,10 +133,6 @@ def _add_markers(transformer: Transformer) -> tuple[str, str]:
 def _set_lengths(
     transformer: Transformer, query_length: int | None, document_length: int | None, expand: bool | None
 ) -> None:
-    limit = getattr(transformer.config, "max_position_embeddings", None)
-    for name, value in (("query_length", query_length), ("document_length", document_length)):
-        if value is not None and limit is not None and value > limit:
-            raise ValueError(f"{name}={value} is impossible: this model reads at most {limit} tokens.")
     if document_length is not None:
         transformer.document_length = document_length
     before = transformer.query_expansion

@@ -11,8 +11,8 @@ import pandas as pd
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
-from .. import validate
-from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer
+from ..frames import DOC_VEC, QUERY_VEC
+from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer, mode_of
 
 if TYPE_CHECKING:
     import torch
@@ -98,14 +98,16 @@ class USTADBiEncoder(pyterrier_dr.BiEncoder):
         return Scorer(self, verbose=verbose, batch_size=batch_size, sim_fn=sim_fn)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Encode queries (Q), encode documents (D), or re-rank (R) by their texts, by the columns of ``inp``."""
-        with validate.any(inp, context=self) as v:
-            v.result_frame(["query", self.text_field], mode="text_scorer")
-            v.query_frame(["query"], mode="query_encoder")
-            v.document_frame([self.text_field], mode="doc_encoder")
-        if v.mode != "text_scorer":
-            return getattr(self, v.mode)()(inp)
-        scored = self.text_scorer()(inp.drop(columns=["query_vec", "doc_vec"], errors="ignore"))
+        """Encode queries (Q), encode documents (D), or re-rank (R), by the columns of ``inp``.
+
+        Re-ranking reads texts where there are any: vectors beside them are a teacher's labels.
+        """
+        mode = mode_of(self, inp)
+        if mode != "scorer":
+            return getattr(self, mode)()(inp)
+        texts = {QUERY_VEC: "query", DOC_VEC: self.text_field}
+        labels = [column for column, text in texts.items() if text in inp.columns]
+        scored = self.text_scorer()(inp.drop(columns=labels, errors="ignore"))
         return inp.assign(score=scored["score"].to_numpy(), rank=scored["rank"].to_numpy())
 
     def subtransformers(self) -> dict:

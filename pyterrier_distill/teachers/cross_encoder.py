@@ -62,4 +62,5 @@ class CrossEncoderScorer(SequenceScorer):
 
     def features(self, items: Sequence[tuple[str, ...]]) -> dict[str, Any]:
         """As sentence-transformers reads pairs."""
-        return dict(self.model.preprocess([list(pair) for pair in items]))
+        prompt = checkpoints.default_prompt(self.model)
+        return dict(self.model.preprocess([list(pair) for pair in items], prompt=prompt))
