@@ -7,6 +7,7 @@ and the labels it holds: ``teacher_rank``, ``teacher_score``, ``teacher_logits``
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import pandas as pd
 from .files import fields, identifier, lines, parse_object
 from .frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
 
+#: A number that is no id: with a point, or so small or large that Python writes an exponent.
+_FRACTION = re.compile(r"[-+]?(\d+\.\d*|\d+(\.\d+)?e[-+]\d+)", re.IGNORECASE)
 _TEXTS = ("text", "contents", "content", "segment", "body", "passage")
 
 
@@ -51,6 +54,8 @@ def read_labels(path: str | os.PathLike, format: str | None = None) -> pd.DataFr
 
 def _sniff(path: Path) -> str:
     first = next((line for _, line in lines(path)), "")
+    if _is_colbert(first):
+        return "colbert"
     if first.lstrip().startswith(("[", "{")):
         entry = next(_entries(path), (1, {}))[1]
         for name, keys in {
@@ -65,7 +70,7 @@ def _sniff(path: Path) -> str:
     if len(fields) == 5 and _number(fields[3]) and _number(fields[4]):
         return "pairdistill-pairs"
     if len(fields) == 4:
-        fraction = ["." in field and _number(field) for field in fields]
+        fraction = [bool(_FRACTION.fullmatch(field)) for field in fields]
         if fraction == [True, True, False, False]:
             return "inranker"
         if fraction == [False, False, True, True]:
@@ -147,8 +152,27 @@ def inranker(path: Path) -> pd.DataFrame:
 
 
 def pairdistill(path: Path) -> pd.DataFrame:
-    """PairDistill's pointwise labels: ``qid docno true_logit false_logit``."""
-    return _logits(_table(path, ["qid", "docno", "true", "false"], {"true", "false"}))
+    """PairDistill's pointwise labels: ``qid docno true_logit false_logit``, or ``qid docno score 0.0``.
+
+    Its ``pointwise_rerank.py`` writes two logits of a monoT5, and of a cross-encoder with one output (the MiniLM of the
+    paper) that output and 0.0. Its converters train on the raw output of the latter, so it is the ``teacher_score``: a
+    log-probability of it would saturate where it tells documents apart.
+
+    Raises:
+        ValueError: if some queries have the one kind of rows and some the other.
+    """
+    table = _table(path, ["qid", "docno", "true", "false"], {"true", "false"})
+    single = table["false"] == 0.0
+    if len(table) and single.all():
+        return table[["qid", "docno"]].assign(**{TEACHER_SCORE: table["true"]})
+    of_query = single.groupby(table["qid"], sort=False).agg(["all", "size"])
+    strange = of_query[of_query["all"] & (of_query["size"] > 1)]
+    if len(strange):
+        raise ValueError(
+            f"{path} holds two kinds of labels: of query {strange.index[0]!r} the output of a cross-encoder and 0.0"
+            f" ({len(strange)} such queries), of others two logits. Their scales differ: split the file."
+        )
+    return _logits(table)
 
 
 def pairdistill_pairs(path: Path) -> pd.DataFrame:
@@ -163,6 +187,45 @@ def pairdistill_pairs(path: Path) -> pd.DataFrame:
         prefs.setdefault((qid, b), {})
     rows = [(qid, docno, cell) for (qid, docno), cell in prefs.items()]
     return pd.DataFrame(rows, columns=["qid", "docno", TEACHER_PREFS])
+
+
+def colbert(path: Path) -> pd.DataFrame:
+    """ColBERT's training data, a JSON list a line: ``[qid, [docno, score], ...]``.
+
+    PairDistill's has ``[docno, score, [[j, log p], ...]]``: p is P(this document ≻ the j-th of the line, from 0). A
+    query may stand in several lines, with other documents and pairs.
+    """
+    scores: dict[tuple[str, str], float] = {}
+    prefs: dict[tuple[str, str], dict[str, float]] = {}
+    for number, line in lines(path):
+        try:
+            qid, *documents = json.loads(line)
+            names = [str(docno) for docno, *_ in documents]
+            for docno, (_, score, *pairs) in zip(names, documents, strict=True):
+                if scores.setdefault((str(qid), docno), float(score)) != float(score):
+                    raise ValueError(f"another score of document {docno!r} than before")
+                told = prefs.setdefault((str(qid), docno), {})
+                for j, logarithm in pairs[0] if pairs else ():
+                    if not 0 <= j < len(names):
+                        raise ValueError(f"a pair with document {j} of {len(names)}")
+                    told[names[j]] = float(np.exp(logarithm))
+        except (json.JSONDecodeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}, line {number}: expected [qid, [docno, score], ...] or [qid, [docno, score, [[j, log p], ...]],"
+                f" ...], found {line[:60]!r} ({error})."
+            ) from error
+    frame = pd.DataFrame(scores.keys(), columns=["qid", "docno"]).assign(**{TEACHER_SCORE: list(scores.values())})
+    return frame.assign(**{TEACHER_PREFS: list(prefs.values())}) if any(prefs.values()) else frame
+
+
+def _is_colbert(line: str) -> bool:
+    try:
+        entry = json.loads(line) if line.lstrip().startswith("[") else None
+    except json.JSONDecodeError:
+        return False
+    return (
+        isinstance(entry, list) and len(entry) > 1 and isinstance(entry[0], (int, str)) and isinstance(entry[1], list)
+    )
 
 
 def inranker_jsonl(path: Path) -> pd.DataFrame:
@@ -242,4 +305,5 @@ FORMATS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "inranker-jsonl": inranker_jsonl,
     "pairdistill": pairdistill,
     "pairdistill-pairs": pairdistill_pairs,
+    "colbert": colbert,
 }

@@ -1,190 +1,18 @@
 """What every public transformer must do, beyond PyTerrier's own two tests."""
 
+import importlib
 import pickle
-from types import SimpleNamespace
+import pkgutil
 
 import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
-from pyterrier.measures import nDCG
+from pyterrier.measures import AP, RR, nDCG
+from registry import POINTWISE, RANKING, RE_RANKERS, TEACHERS, TRANSFORMERS
 
-import pyterrier_distill as ptd
-from pyterrier_distill.corpora.text_loader import InMemoryDataset, TextLoader
+import pyterrier_distill
 from pyterrier_distill.frames import join_qrels
-
-
-class Documents(InMemoryDataset):
-    """A dataset of a frame."""
-
-    def __init__(self, frame):
-        self.frame = frame
-
-    def text_fields(self):
-        return ["text"]
-
-    def get_corpus_iter(self, *, verbose=True):
-        return iter(self.frame.to_dict("records"))
-
-    def __repr__(self):
-        return "Documents()"
-
-
-def bi_encoder(env):
-    return ptd.BiEncoder(env["tiny"], precision="fp32", device="cpu")
-
-
-def asymmetric(env):
-    return ptd.BiEncoder(
-        ptd.BiEncoder.truncated(bi_encoder(env), 2),
-        doc_encoder=bi_encoder(env),
-        freeze_docs=True,
-        precision="fp32",
-        device="cpu",
-    )
-
-
-def late_interaction(env):
-    return ptd.LateInteraction(env["tiny"], precision="fp32", device="cpu")
-
-
-def token_index(env):
-    index = ptd.MultiVectorIndex(env["path"] / "docs.mvi")
-    return index if index.built() else (late_interaction(env) >> index).index(env["records"])
-
-
-class FirstWins:
-    """Generates for listwise teachers: the order as it is shown, reversed."""
-
-    def generate(self, prompts):
-        return [SimpleNamespace(text=" > ".join(f"[{i}]" for i in range(6, 0, -1))) for _ in prompts]
-
-    def __repr__(self):
-        return "FirstWins()"
-
-
-def teacher(kind, model, **settings):
-    return lambda env: kind(env[model], precision="fp32", device="cpu", **settings)
-
-
-def ustad_bi_encoder(env):
-    return ptd.USTAD(env["tiny"], query_length=16, precision="fp32", device="cpu").as_bi_encoder()
-
-
-def cached_queries(env):
-    generator = teacher(ptd.SyntheticQueryGen, "plain_llm", max_new_tokens=6)(env)
-    return ptd.QueryStore(env["path"] / "queries").cache(generator, batch_size=5)
-
-
-def lexical(env):
-    return ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s")
-
-
-def stored(env):
-    return ptd.RunTeacher(env["results"].assign(teacher_score=env["results"]["teacher_score"]))
-
-
-def miner(**settings):
-    def make(env):
-        bm25 = ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s")
-        return ptd.mine_negatives(bm25, 10, 2, exclude=env["qrels"], text=env["documents"], **settings)
-
-    return make
-
-
-def several(env):
-    bm25 = ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s")
-    judge = ptd.FalseNegativeFilter(teacher(ptd.PointwiseTeacher, "tiny_cross")(env), margin=0.0)
-    settings = {"mix": "equal", "text": TextLoader(Documents(env["documents"])), "false_negatives": judge}
-    return ptd.mine_negatives({"whole": bm25, "top": bm25 % 3}, n=4, **settings)
-
-
-def judged_by(kind, model, **rule):
-    return lambda env: ptd.FalseNegativeFilter(kind(env[model], precision="fp32", device="cpu"), **rule)
-
-
-#: name → (how to make one, the kind of frame it takes, how many input modes it has at least)
-TRANSFORMERS = {
-    "BiEncoder on results": (bi_encoder, "R"),
-    "BiEncoder on queries": (bi_encoder, "Q"),
-    "BiEncoder on documents": (bi_encoder, "D"),
-    "asymmetric BiEncoder": (asymmetric, "R"),
-    "query encoder": (lambda env: bi_encoder(env).query_encoder(), "Q"),
-    "query encoder with states": (lambda env: bi_encoder(env).query_encoder(states=[2, -1]), "Q"),
-    "document encoder": (lambda env: bi_encoder(env).doc_encoder(), "D"),
-    "scorer": (lambda env: bi_encoder(env).text_scorer(), "R"),
-    "Distiller": (lambda env: ptd.Distiller(bi_encoder(env), ptd.KLDivergence()), "R"),
-    "CrossEncoder": (teacher(ptd.CrossEncoder, "tiny"), "R"),
-    "CrossEncoder (decoder)": (teacher(ptd.CrossEncoder, "tiny_llm"), "R"),
-    "CrossEncoder (adapter)": (teacher(ptd.CrossEncoder, "tiny_llm", lora={"r": 4}), "R"),
-    "MonoT5": (teacher(ptd.MonoT5, "tiny_t5"), "R"),
-    "USTAD (cross)": (teacher(ptd.USTAD, "tiny", mode="cross", query_length=16), "R"),
-    "USTAD (dual)": (teacher(ptd.USTAD, "tiny", mode="dual", query_length=16), "R"),
-    "USTAD (late)": (teacher(ptd.USTAD, "tiny", mode="late", query_length=16), "R"),
-    "USTAD as bi-encoder on results": (ustad_bi_encoder, "R"),
-    "USTAD as bi-encoder on queries": (ustad_bi_encoder, "Q"),
-    "USTAD as bi-encoder on documents": (ustad_bi_encoder, "D"),
-    "LateInteraction on results": (late_interaction, "R"),
-    "LateInteraction on queries": (late_interaction, "Q"),
-    "LateInteraction on documents": (late_interaction, "D"),
-    "token query encoder": (lambda env: late_interaction(env).query_encoder(), "Q"),
-    "token document encoder": (lambda env: late_interaction(env).doc_encoder(), "D"),
-    "MaxSim scorer": (lambda env: late_interaction(env).text_scorer(), "R"),
-    "MultiVectorIndex": (token_index, "Q+tokens"),
-    "MultiVectorIndex retriever": (lambda env: token_index(env).retriever(num_results=5, device="cpu"), "Q+tokens"),
-    "MultiVectorIndex scorer": (lambda env: token_index(env).scorer(device="cpu"), "R+tokens"),
-    "PointwiseTeacher (cross-encoder)": (teacher(ptd.PointwiseTeacher, "tiny_cross"), "R"),
-    "PointwiseTeacher (monoT5)": (teacher(ptd.PointwiseTeacher, "tiny_t5"), "R"),
-    "PointwiseTeacher (LLM)": (teacher(ptd.PointwiseTeacher, "tiny_llm"), "R"),
-    "PointwiseTeacher (re-ranker)": (lambda env: ptd.PointwiseTeacher(bi_encoder(env)), "R"),
-    "PairwiseTeacher (duoT5)": (teacher(ptd.PairwiseTeacher, "tiny_t5", n_pairs=6), "R"),
-    "PairwiseTeacher (LLM)": (teacher(ptd.PairwiseTeacher, "tiny_llm", both_orders=True), "R"),
-    "pairs of disagreement": (teacher(ptd.PairwiseTeacher, "tiny_t5", n_pairs=2, disagreement={}), "R"),
-    "PairwiseTeacher (classifier)": (teacher(ptd.PairwiseTeacher, "tiny_cross"), "R"),
-    "ListwiseLLMTeacher": (teacher(ptd.ListwiseLLMTeacher, "tiny_llm", window_size=3, stride=2, max_words=5), "R"),
-    "ListwiseLLMTeacher (any)": (lambda env: ptd.ListwiseLLMTeacher(FirstWins(), n_permutations=2), "R"),
-    "SetwiseTeacher": (teacher(ptd.SetwiseTeacher, "tiny_llm", k=2, set_size=3), "R"),
-    "RunTeacher": (stored, "R"),
-    "RunTeacher on queries": (stored, "Q"),
-    "fuse_teachers": (lambda env: ptd.fuse_teachers("score", "teacher_score"), "R"),
-    "NegativeMiner on positives": (miner(), "R"),
-    "NegativeMiner on queries": (miner(strategy="top", max_score=9.0), "Q"),
-    "NegativeMiner of several": (lambda env: several(env), "R"),
-    "FalseNegativeFilter": (lambda env: ptd.FalseNegativeFilter(margin=0.0), "R+label"),
-    "FalseNegativeFilter (scores)": (judged_by(ptd.PointwiseTeacher, "tiny_cross", margin=0.0), "R+label"),
-    "FalseNegativeFilter (verdicts)": (judged_by(ptd.PairwiseTeacher, "tiny_t5", preference=0.5), "R+label"),
-    "SpanQueries": (lambda env: ptd.SpanQueries(n=3), "D"),
-    "SyntheticQueryGen": (teacher(ptd.SyntheticQueryGen, "plain_llm", max_new_tokens=6), "D"),
-    "SyntheticQueryGen (several)": (
-        teacher(ptd.SyntheticQueryGen, "tiny_t5", prompt="doc2query", n=2, max_new_tokens=6),
-        "D",
-    ),
-    "QueryStore": (cached_queries, "D"),
-    "TitleQueries": (lambda env: ptd.TitleQueries(None), "D"),
-    "KeyphraseQueries": (
-        lambda env: ptd.KeyphraseQueries(frequencies=ptd.KeyphraseQueries.frequencies_of(env["records"])),
-        "D",
-    ),
-    "TopQueries": (lambda env: ptd.TopQueries(100), "R+queries"),
-    "TopQueries on documents": (lambda env: ptd.TopQueries(100), "D+querygen"),
-    "ConsistencyFilter": (lambda env: ptd.ConsistencyFilter(lexical(env), k=3), "R+queries"),
-    "ConsistencyFilter on documents": (lambda env: ptd.ConsistencyFilter(lexical(env), k=3), "D+querygen"),
-    "LengthFilter": (lambda env: ptd.LengthFilter(2, 3), "R+queries"),
-    "LanguageFilter on documents": (lambda env: ptd.LanguageFilter(), "D+querygen"),
-    "QueryPerturbation": (teacher(ptd.QueryPerturbation, "tiny_t5", noise=0.5, max_length=8), "Q"),
-    "explode_queries": (lambda env: ptd.explode_queries(), "D+querygen"),
-    "TextLoader": (lambda env: TextLoader(Documents(env["documents"])), "R-text"),
-    "BM25 (bm25s)": (lambda env: lexical(env), "Q"),
-}
-RE_RANKERS = ["BiEncoder on results", "asymmetric BiEncoder", "scorer", "Distiller"]
-RE_RANKERS += ["USTAD (cross)", "USTAD (dual)", "USTAD (late)", "USTAD as bi-encoder on results"]
-RE_RANKERS = [
-    "BiEncoder on results", "asymmetric BiEncoder", "scorer", "Distiller", "LateInteraction on results",
-    "MaxSim scorer",
-]  # fmt: skip
-TEACHERS = [name for name in TRANSFORMERS if "Teacher" in name and "queries" not in name] + ["fuse_teachers"]
-#: Those whose score of a document depends on nothing but the query and the document.
-POINTWISE = RE_RANKERS + [name for name in TEACHERS if name.startswith("PointwiseTeacher")]
 
 
 @pytest.fixture
@@ -218,7 +46,7 @@ def frames(results, qrels, documents):
 
 @pytest.fixture(params=TRANSFORMERS)
 def case(request, env, frames):
-    make, kind = TRANSFORMERS[request.param]
+    make, kind, _ = TRANSFORMERS[request.param]
     return make(env), frames[kind], kind
 
 
@@ -332,22 +160,67 @@ def test_compiles_to_the_same(case):
         assert_same((transformer % 2)(frame), (transformer % 2).compile()(frame))
 
 
-@pytest.mark.parametrize("name", RE_RANKERS + TEACHERS)
-def test_ranks_count_from_zero_in_every_query(name, env, frames):
-    transformer = TRANSFORMERS[name][0](env)
-    frame = frames["R"].sample(frac=1, random_state=0)  # a query's rows are not together
-    for _, rows in transformer(frame).groupby("qid"):
+def test_the_list_is_whole(env):
+    """Every class of transformer in the package is in the list, and whatever ranks is known to rank."""
+    for module in pkgutil.walk_packages(pyterrier_distill.__path__, "pyterrier_distill."):
+        importlib.import_module(module.name)
+    classes, new = set(), [pt.Transformer]
+    while new:
+        new = [c for one in new for c in one.__subclasses__() if c not in classes]
+        classes.update(new)
+    ours = {c for c in classes if c.__module__.startswith("pyterrier_distill.")}
+    leaves = {c for c in ours if not c.__subclasses__()}
+    aside = {"Found", "MultiVectorIndexer"}  # a part of IterativeDistiller; writes an index and transforms nothing
+    listed = {type(entry.make(env)) for entry in TRANSFORMERS.values()}
+    assert {c.__name__ for c in leaves - listed} == aside
+
+
+def test_what_ranks_is_known_to_rank(case, request):
+    transformer, frame, _ = case
+    out = transformer(frame.drop(columns=["score", "rank"], errors="ignore"))
+    assert ({"score", "rank"} <= set(out.columns)) == (request.node.callspec.params["case"] in RANKING)
+
+
+@pytest.mark.parametrize("name", RANKING)
+def test_ranks_count_from_zero_in_every_query_and_scores_say_the_same(name, env, frames):
+    transformer, takes = TRANSFORMERS[name].make(env), TRANSFORMERS[name].takes
+    frame = frames[takes].sample(frac=1, random_state=0)  # a query's rows are not together
+    check_ranking(transformer(frame))
+
+
+def check_ranking(out):
+    """Ranks from 0, and scores that trec_eval, which holds them as 32-bit floats, puts into the same order."""
+    assert len(out)
+    for _, rows in out.groupby("qid"):
         assert sorted(rows["rank"]) == list(range(len(rows)))
-        assert rows.sort_values("rank")["score"].is_monotonic_decreasing
+        assert (np.diff(rows.sort_values("rank")["score"].to_numpy().astype(np.float32)) < 0).all()
+
+
+@pytest.mark.parametrize("name", RE_RANKERS + TEACHERS)
+def test_equal_documents_keep_their_incoming_order_as_measured_too(name, env, frames):
+    """trec_eval would put documents of one score into descending order of docno, ir_measures' RR@k into ascending."""
+    frame = frames["R"].assign(text="red dog", teacher_score=0.0, score=0.0, query_vec=None, doc_vec=None)
+    frame = frame.drop(columns=["query_vec", "doc_vec"])
+    env = {**env, "results": frame}
+    transformer = TRANSFORMERS[name].make(env)
+    out = transformer(frame)
+    check_ranking(out)
+    lists = name.startswith(("ListwiseLLM", "Setwise")) or "Pairwise" in name or name == "pairs of disagreement"
+    if not lists:  # those see positions
+        assert (out["rank"].to_numpy() == frame["rank"].to_numpy()).all()
+    for place in (0, 1, 2):
+        qrels = out[out["rank"] == place][["qid", "docno"]].assign(label=1)
+        found = pt.Evaluate(out, qrels, [RR, RR @ 10, AP])
+        assert list(found.values()) == pytest.approx([1 / (1 + place)] * 3)
 
 
 @pytest.mark.parametrize("name", [n for n in RE_RANKERS + TEACHERS if n != "fuse_teachers"])
 def test_stands_in_an_experiment(name, env, frames, qrels):
-    transformer = TRANSFORMERS[name][0](env)
+    transformer = TRANSFORMERS[name].make(env)
     first = pt.Transformer.from_df(frames["R"][["qid", "docno", "text", "score", "rank"]])
     topics = frames["Q"][["qid", "query"]]
     table = pt.Experiment(
-        {"first": first, "student": first >> transformer, "top": first >> TRANSFORMERS[name][0](env) % 10},
+        {"first": first, "student": first >> transformer, "top": first >> TRANSFORMERS[name].make(env) % 10},
         topics, qrels, [nDCG @ 10], validate="error", plan="tree",
     )  # fmt: skip
     values = table.set_index("name")["nDCG@10"]
@@ -364,8 +237,84 @@ def test_wrong_frames_are_refused_with_pyterriers_error(case):
 @pytest.mark.parametrize("name", POINTWISE)
 def test_works_in_a_scorer_cache(name, env, frames):
     caching = pytest.importorskip("pyterrier_caching")
-    transformer = TRANSFORMERS[name][0](env)
+    transformer = TRANSFORMERS[name].make(env)
     with caching.ScorerCache(str(env["path"] / "cache"), transformer) as cache:
         expected = transformer(frames["R"])["score"].to_numpy()
         for _ in range(2):
             np.testing.assert_allclose(cache(frames["R"])["score"].to_numpy(dtype=float), expected, atol=1e-5)
+
+
+# -- at the door ------------------------------------------------------------------------------------------------------
+
+
+def spoilt(frame, column, cell):
+    """The frame with one cell of another kind."""
+    cells = frame[column].astype(object).tolist()
+    cells[-1] = cell
+    return frame.assign(**{column: pd.Series(cells, index=frame.index, dtype=object)})
+
+
+def numbered(frame, column):
+    """The frame with ids that pandas made fractions, as it does where one is missing."""
+    return frame.assign(**{column: np.arange(len(frame), dtype=float)})
+
+
+def two_queries(frame):
+    """The frame with a second text of its first query."""
+    more = frame.iloc[[0]].assign(query="another one")
+    return pd.concat([frame, more.assign(docno="d99") if "docno" in frame.columns else more])
+
+
+BAD_IDS = {
+    "nan": lambda frame, column: spoilt(frame, column, float("nan")),
+    "none": lambda frame, column: spoilt(frame, column, None),
+    "na": lambda frame, column: spoilt(frame, column, pd.NA),
+    "fraction": lambda frame, column: spoilt(frame, column, 3.0),
+    "float column": numbered,
+    "truth": lambda frame, column: spoilt(frame, column, True),
+    "list": lambda frame, column: spoilt(frame, column, ["q1"]),
+}
+
+
+def test_what_is_no_id_is_refused(case):
+    transformer, frame, _ = case
+    for column in {"qid", "docno"} & set(frame.columns):
+        for kind, spoil in BAD_IDS.items():
+            with pytest.raises(ValueError, match=f"the column '{column}' of .* must hold ids, text or whole numbers"):
+                transformer(spoil(frame, column))
+                pytest.fail(f"{kind} is taken for a {column}")
+        with pytest.raises(ValueError, match="the id '7' as text and as a number"):
+            transformer(spoilt(spoilt(frame, column, 7).iloc[::-1], column, "7"))
+    if {"qid", "query"} <= set(frame.columns):
+        with pytest.raises(ValueError, match=r"the qid '.*' has several queries"):
+            transformer(two_queries(frame))
+
+
+FIXED = {"RunTeacher", "LabelStore.cache", "MultiVectorIndex scorer"}  # know the ids of the fixtures only
+
+
+@pytest.mark.parametrize("name", [n for n in RE_RANKERS + TEACHERS if n not in FIXED])
+def test_whole_numbers_and_text_are_ids(name, env, frames):
+    transformer, frame = TRANSFORMERS[name].make(env), frames["R"]
+    expected = transformer(frame)
+    for dtype in ("int64", "Int64", "object", "category", "str"):
+        numbers = {column: frame[column].str[1:].astype(int).astype(dtype) for column in ("qid", "docno")}
+        out = transformer(frame.assign(**numbers))
+        assert out["qid"].astype(str).tolist() == expected["qid"].str[1:].tolist()
+        check_ranking(out)
+        if not name.startswith(("Pairwise", "pairs")):  # those draw their pairs by qid
+            np.testing.assert_allclose(out["score"].to_numpy(float), expected["score"].to_numpy(float), atol=1e-4)
+
+
+def test_frames_of_uncommon_shapes(case):
+    """Two columns of one name are refused; an index called like a column, and columns that are numbers, will do."""
+    transformer, frame, _ = case
+    expected = transformer(frame)
+    for name in ("qid", "docno", "rank"):
+        assert_same(expected, transformer(frame.set_index(pd.Index(np.arange(len(frame))[::-1], name=name))))
+    out = transformer(frame.assign(**{"url": "u"}).rename(columns={"url": 0}))
+    assert_same(expected, out)
+    for column in ("qid" if "qid" in frame.columns else "docno", frame.columns[-1]):
+        twice = pd.concat([frame, frame[[column]]], axis=1)
+        with pytest.raises(ValueError, match=f"several columns of the name '{column}'"):
+            transformer(twice)

@@ -202,7 +202,7 @@ def test_documents_that_are_gone_are_no_examples():
     assert sorted(few.example_qids) == ["1", "3"] and sorted(e.document for e in few.examples) == ["blue", "red"]
     with pytest.raises(ValueError, match="label' must hold whole numbers"):
         ptd.FewShot(topics, qrels.assign(label="yes"), full)
-    with pytest.raises(ValueError, match="must be unique, but .'1',. occurs"):
+    with pytest.raises(ValueError, match="the qid '1' has several queries"):
         ptd.FewShot(pd.concat([topics, topics.assign(query="another")]), qrels, full)
     with pytest.raises(ValueError, match="only 2 of 3 examples"):
         repr(ptd.FewShot(topics, qrels, full, n=3, text_field="full text"))

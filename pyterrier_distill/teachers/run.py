@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +15,10 @@ import pandas as pd
 from .. import formats, frames, validate
 from ..backends.base import Usage
 from ..frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
-from .base import Teacher, mean_preferences, rerank
+from ..ranking import constant, rerank, shared_ranks
+from .base import Teacher, mean_preferences
+
+logger = logging.getLogger(__name__)
 
 _CARRIED = (TEACHER_RANK, TEACHER_SCORE, TEACHER_LOGITS, TEACHER_PREFS)
 
@@ -25,23 +31,35 @@ class RunTeacher(Teacher):
 
     * an order (TREC run with ``by="rank"``, RankGPT, rank_llm): ``teacher_rank``, best = 0, counted among the documents
       at hand; score −``teacher_rank``;
-    * scores (TREC run with ``by="score"``, FlagEmbedding): ``teacher_score`` as stored, for runs ``teacher_rank``, too;
-    * two logits (InRanker, PairDistill): ``teacher_logits`` [false, true], and log p(true) as ``teacher_score``;
-    * preferences (PairDistill): ``teacher_prefs``; score = mean preference.
+    * scores (TREC run with ``by="score"``, FlagEmbedding, ColBERT, PairDistill's cross-encoder): ``teacher_score`` as
+      stored; of runs ``teacher_rank``, too;
+    * two logits (InRanker, PairDistill's monoT5): ``teacher_logits`` [false, true], and log p(true) as
+      ``teacher_score``;
+    * preferences (PairDistill): ``teacher_prefs``; score = mean preference. Where nothing else is stored, documents
+      that were compared to none, of queries that the file knows, have none: ``{}``.
+
+    Documents of equal score, or equal rank, share their ``teacher_rank``, the first of their places: RankNet makes no
+    pair of them, ADRMSE averages their places. ``score`` and ``rank`` keep their incoming order.
+
+    A run's ``rank`` or ``score`` that is the same for all documents of each query says nothing (some tools write 0 or
+    1); then the other one is the label, which is logged.
 
     Args:
         labels: a file (gzipped ones end in ``.gz``), or a frame with ``qid``, ``docno`` and ``teacher_rank``,
             ``teacher_score``, ``teacher_logits`` or ``teacher_prefs``; an R frame with ``rank`` and ``score`` will do.
+            Or a list of several with different labels of the same documents, side by side: PairDistill's points and
+            pairs. They are ranked by score, then rank, then preference, whatever there is.
         by: what of a TREC run or R frame is the label: its ``"rank"`` (of LLM rankings the score often means nothing)
             or its ``"score"``.
         format: a name in ``pyterrier_distill.formats.FORMATS``; None = told from the file.
-        missing: what to do about candidates that are not stored: ``"error"``, or ``"drop"`` those rows.
+        missing: what to do about candidates that are not stored, or not in all of several files: ``"error"``, or
+            ``"drop"`` those rows.
         text_field: the column of document text, by which FlagEmbedding's and InRanker's JSON Lines, which know no ids,
             recognise documents.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read; when transforming, if a candidate is not stored.
+        ValueError: if it cannot be read, or says no order at all; when transforming, if a candidate is not stored.
 
     Example::
 
@@ -53,7 +71,7 @@ class RunTeacher(Teacher):
 
     def __init__(
         self,
-        labels: str | os.PathLike | pd.DataFrame,
+        labels: str | os.PathLike | pd.DataFrame | Sequence[str | os.PathLike | pd.DataFrame],
         *,
         by: str = "rank",
         format: str | None = None,
@@ -64,12 +82,14 @@ class RunTeacher(Teacher):
             raise ValueError(f"by must be 'rank' or 'score', not {by!r}.")
         if missing not in ("error", "drop"):
             raise ValueError(f"missing must be 'error' or 'drop', not {missing!r}.")
-        if not isinstance(labels, pd.DataFrame):
-            labels = os.fspath(labels)
-            if not Path(labels).expanduser().is_file():
-                raise FileNotFoundError(f"no file of labels at {labels}.")
-            self._state = Path(labels).expanduser().stat()
-        self.labels = labels
+        given = [one if isinstance(one, pd.DataFrame) else os.fspath(one) for one in _each(labels)]
+        if not given:
+            raise ValueError("labels must be a file or a frame, or a list of some, not an empty list.")
+        for one in given:
+            if not isinstance(one, pd.DataFrame) and not Path(one).expanduser().is_file():
+                raise FileNotFoundError(f"no file of labels at {one}.")
+        self._state = [None if isinstance(one, pd.DataFrame) else Path(one).expanduser().stat() for one in given]
+        self.labels = given if isinstance(labels, (list, tuple)) else given[0]
         self.by = by
         self.format = format
         self.missing = missing
@@ -79,16 +99,44 @@ class RunTeacher(Teacher):
     @cached_property
     def stored(self) -> pd.DataFrame:
         """What is stored: ids or texts, and labels."""
-        if isinstance(self.labels, pd.DataFrame):
-            frame = self._from_frame(self.labels)
-        else:
-            frame = formats.read_labels(self.labels, self.format)
+        parts = [self._read(one) for one in _each(self.labels)]
+        return parts[0] if len(parts) == 1 else self._joined(parts)
+
+    def _read(self, given: str | pd.DataFrame) -> pd.DataFrame:
+        frame = self._from_frame(given) if isinstance(given, pd.DataFrame) else formats.read_labels(given, self.format)
         if "run_rank" in frame.columns:
-            frame = self._from_run(frame)
+            frame = self._from_run(frame, "the frame" if isinstance(given, pd.DataFrame) else given)
         for column in (c for c in _CARRIED if c in frame.columns):
-            if column != TEACHER_PREFS:
-                frames.check_numbers(frame, column)
+            (frames.check_preferences if column == TEACHER_PREFS else frames.check_numbers)(frame, column)
         return frame.reset_index(drop=True)
+
+    def _joined(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """Several labels of the same documents; of preferences, those that there are."""
+        told: set[str] = set()
+        for part in parts:
+            if "docno" not in part.columns:
+                raise ValueError("labels that know documents by their texts only cannot be joined with others.")
+            own = {column for column in _CARRIED if column in part.columns}
+            if told & own:
+                raise ValueError(f"several of the labels are {min(told & own)!r}: join different ones only.")
+            told |= own
+        parts = sorted(parts, key=_prefers_only)  # the others say which documents there are
+        joined = parts[0].set_index(["qid", "docno"])
+        for part in parts[1:]:
+            other = part.set_index(["qid", "docno"])
+            new = other[[column for column in _CARRIED if column in other.columns]]
+            lost = new.index.difference(joined.index, sort=False)
+            if not _prefers_only(part):
+                lost = lost.append(joined.index.difference(new.index, sort=False))
+            if len(lost) and (self.missing == "error" or not len(joined.index.intersection(new.index))):
+                raise ValueError(
+                    f"{len(lost)} documents have labels of one kind and not of the other, such as {lost[0]}: pass"
+                    " missing='drop' to leave them out."
+                )
+            joined = joined.join(new, how="left" if _prefers_only(part) else "inner")
+            if _prefers_only(part):
+                joined[TEACHER_PREFS] = [cell if isinstance(cell, dict) else {} for cell in joined[TEACHER_PREFS]]
+        return joined.reset_index()
 
     def _from_frame(self, given: pd.DataFrame) -> pd.DataFrame:
         frames.require_columns(given, ["qid", "docno"], reader="RunTeacher")
@@ -97,16 +145,37 @@ class RunTeacher(Teacher):
         if any(column in frame.columns for column in _CARRIED):
             return frame[["qid", "docno", *(c for c in ("query", *_CARRIED) if c in frame.columns)]]
         frames.require_columns(frame, [self.by], reader=f"RunTeacher(by={self.by!r})")
+        for column in ("rank", "score"):
+            if column in frame.columns:
+                frames.check_numbers(frame, column)
         places = {"run_rank": frame.get("rank", 0.0), "run_score": frame.get("score", 0.0)}
         return frame[["qid", "docno"]].assign(**places)
 
-    def _from_run(self, frame: pd.DataFrame) -> pd.DataFrame:
-        key = frame["run_rank"] if self.by == "rank" else -frame["run_score"]
-        order = frame.assign(key=key).sort_values(["key", "docno"], kind="stable")
-        ranks = order.groupby("qid", sort=False).cumcount().sort_index()
-        labels = {TEACHER_RANK: ranks.astype(int)}
-        if self.by == "score":
-            labels[TEACHER_SCORE] = frame["run_score"].astype(float)
+    def _from_run(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        """The label of a run: what ``by`` names, as long as it says something."""
+        queries = pd.factorize(frame["qid"])[0]
+        several = np.bincount(queries)[queries] > 1
+        keys = {"rank": -frame["run_rank"].to_numpy(dtype=float), "score": frame["run_score"].to_numpy(dtype=float)}
+        silent = {by: constant(queries, key) & several for by, key in keys.items()}
+        by, spare = self.by, "score" if self.by == "rank" else "rank"
+        if several.any() and silent[by][several].all():
+            if silent[spare][several].all():
+                raise ValueError(
+                    f"{name} says no order: both rank and score are the same for all documents of each query."
+                )
+            logger.warning(
+                "%s: the %ss are the same for all documents of each query, and say nothing: its %ss are the label.",
+                name, by, spare,
+            )  # fmt: skip
+            by, spare = spare, by
+        key = keys[by]
+        if by == "rank":
+            key = np.where(silent[by], keys[spare], key)
+            if (both := silent[by] & silent[spare]).any():
+                logger.warning("%s says no order for %d of its queries.", name, len(np.unique(queries[both])))
+        labels: dict[str, np.ndarray] = {TEACHER_RANK: shared_ranks(queries, key)}
+        if by == self.by == "score":
+            labels[TEACHER_SCORE] = key
         return frame[["qid", "docno"]].assign(**labels)
 
     @property
@@ -133,6 +202,8 @@ class RunTeacher(Teacher):
         index = pd.MultiIndex.from_frame(stored[["qid", "docno"] if by_id else ["query", "text"]].astype(str))
         places = index.get_indexer(pd.MultiIndex.from_frame(inp[keys].astype(str))) if len(inp) else np.empty(0, int)
         known = places >= 0
+        if _prefers_only(stored) and known.any():  # compared to none, in a query that was compared
+            known |= inp["qid"].astype(str).isin(stored["qid"]).to_numpy()
         if not known.all():
             if self.missing == "error":
                 pair = tuple(str(cell)[:60] for cell in inp.loc[~known, keys].iloc[0])
@@ -141,7 +212,11 @@ class RunTeacher(Teacher):
                     " missing='drop' to leave them out, or take the candidates that were labelled."
                 )
             inp, places = inp[known], places[known]
-        return self._labelled(inp, stored.iloc[places])
+        rows = stored.iloc[places]
+        if (places < 0).any():
+            compared = np.where(places < 0, None, rows[TEACHER_PREFS].to_numpy())
+            rows = rows.assign(**{TEACHER_PREFS: [cell or {} for cell in compared]})
+        return self._labelled(inp, rows)
 
     def _retrieve(self, inp: pd.DataFrame) -> pd.DataFrame:
         queries = inp.assign(qid=inp["qid"].astype(str))
@@ -171,11 +246,24 @@ class RunTeacher(Teacher):
         return rerank(inp, scores, **labels)
 
     def __repr__(self) -> str:
-        if isinstance(self.labels, pd.DataFrame):
-            hashed = pd.util.hash_pandas_object(self.stored.astype(str), index=False).sum()
-            shown = f"<{len(self.labels)} rows, {hashed:x}>"
-        else:
-            shown = f"{self.labels!r}, <{self._state.st_size} bytes of {self._state.st_mtime_ns}>"
+        each = [self._shown(one, state) for one, state in zip(_each(self.labels), self._state, strict=True)]
+        shown = f"[{', '.join(each)}]" if isinstance(self.labels, list) else each[0]
         defaults = {"by": "rank", "format": None, "missing": "error", "text_field": "text"}
         settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
         return f"RunTeacher({', '.join([shown, *settings])})"
+
+    def _shown(self, one: str | pd.DataFrame, state: os.stat_result | None) -> str:
+        if isinstance(one, pd.DataFrame):
+            hashed = pd.util.hash_pandas_object(self._read(one).astype(str), index=False).sum()
+            return f"<{len(one)} rows, {hashed:x}>"
+        return f"{one!r}, <{state.st_size} bytes of {state.st_mtime_ns}>"
+
+
+def _each(labels: Any) -> list[Any]:
+    """All labels, one by one."""
+    return list(labels) if isinstance(labels, (list, tuple)) else [labels]
+
+
+def _prefers_only(stored: pd.DataFrame) -> bool:
+    """Whether preferences are all that is stored: of the documents that were compared."""
+    return [column for column in _CARRIED if column in stored.columns] == [TEACHER_PREFS]
