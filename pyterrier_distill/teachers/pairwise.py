@@ -78,6 +78,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
     """
 
     schematic = {"label": "PairwiseTeacher"}
+    writes = TEACHER_PREFS
 
     def __init__(
         self,

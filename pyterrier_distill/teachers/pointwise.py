@@ -67,6 +67,7 @@ class PointwiseTeacher(PromptTeacher):
 
     unique = False
     schematic = {"label": "PointwiseTeacher", "inner_pipelines_mode": "unlinked"}
+    writes = TEACHER_SCORE
 
     def __init__(
         self,
