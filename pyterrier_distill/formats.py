@@ -6,6 +6,7 @@ and the labels it holds: ``teacher_rank``, ``teacher_score``, ``teacher_logits``
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -211,8 +212,8 @@ def colbert(path: Path) -> pd.DataFrame:
                     told[names[j]] = float(np.exp(logarithm))
         except (json.JSONDecodeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{path}, line {number}: expected [qid, [docno, score], ...] or [qid, [docno, score, [[j, log p], ...]],"
-                f" ...], found {line[:60]!r} ({error})."
+                f"{path}, line {number}: expected [qid, [docno, score], ...], with [[j, log p], ...] behind a score or"
+                f" not, found {line[:60]!r} ({error})."
             ) from error
     frame = pd.DataFrame(scores.keys(), columns=["qid", "docno"]).assign(**{TEACHER_SCORE: list(scores.values())})
     return frame.assign(**{TEACHER_PREFS: list(prefs.values())}) if any(prefs.values()) else frame

@@ -228,19 +228,17 @@ def _preferences(pa: Any, cells: np.ndarray, docnos: np.ndarray, ends: np.ndarra
     found = order[at] if len(order) else at
     inside = listed[found] == wanted if len(listed) else np.zeros(len(wanted), dtype=bool)
     seconds = np.where(inside, found - ends[:-1][asked], -1) if len(wanted) else np.empty(0, dtype=np.int64)
-    outside: list[list[str]] = [[] for _ in counts]
+    outside: list[dict[str, int]] = [{} for _ in counts]
     for n in np.flatnonzero(~inside).tolist():
         beyond = outside[asked[n]]
-        if others[n] not in beyond:
-            beyond.append(others[n])
-        seconds[n] = counts[asked[n]] + beyond.index(others[n])
+        seconds[n] = counts[asked[n]] + beyond.setdefault(others[n], len(beyond))
     pairs_of = np.concatenate([[0], np.cumsum(np.bincount(asked, minlength=len(counts)))])
     struct = pa.StructArray.from_arrays(
         [pa.array(firsts, pa.int32()), pa.array(seconds, pa.int32()), pa.array(values)], ["i", "j", "p"]
     )
     return (
         pa.ListArray.from_arrays(pa.array(pairs_of, pa.int32()), struct),
-        pa.array(outside, pa.list_(pa.string())),
+        pa.array([list(names) for names in outside], pa.list_(pa.string())),
     )
 
 

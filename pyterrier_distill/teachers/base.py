@@ -43,6 +43,8 @@ class Teacher(pt.Transformer):
 
     text_field = "text"
     verbose = False
+    #: The label column that it writes, or whose name its ``label`` extends; None = any.
+    writes: str | None = None
     #: Whether a document may stand once in a list only.
     unique = True
 
@@ -86,7 +88,7 @@ class Teacher(pt.Transformer):
         Raises:
             ValueError: if one is impossible.
         """
-        self.label = check_label(label)
+        self.label = check_label(label, self.writes)
         self.max_length = check_length(max_length)
         self.precision = scoring.check_precision(precision)
         self.batch_size = batch_size
@@ -208,17 +210,22 @@ def labelling_error(error: Exception, inp: pd.DataFrame, at: str, done: Iterable
     )
 
 
-def check_label(label: str) -> str:
+def check_label(label: str, kind: str | None = None) -> str:
     """``label``, if it can be a label column.
 
+    Args:
+        label: a column.
+        kind: the label column that it must be, or extend; None = any.
+
     Raises:
-        ValueError: for a column that frames need for something else.
+        ValueError: for a column that frames need for something else, or that would be read as another kind of label.
     """
-    known = isinstance(label, str) and any(label == n or label.startswith(f"{n}_") for n in frames.LABEL_COLUMNS)
+    kinds = frames.LABEL_COLUMNS if kind is None else (kind,)
+    known = isinstance(label, str) and any(label == n or label.startswith(f"{n}_") for n in kinds)
     if not known:  # losses and stores know labels by the beginning of their names
-        raise ValueError(
-            f"label must be the name of a label column or extend one, such as 'teacher_score_minilm', not {label!r}."
-        )
+        what = "the name of a label column or extend one" if kind is None else f"{kind!r} or extend it"
+        example = f"{kind or frames.TEACHER_SCORE}_minilm"
+        raise ValueError(f"label must be {what}, such as {example!r}, not {label!r}.")
     return label
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from .. import frames, validate
-from ..frames import TEACHER_RANK, TEACHER_SCORE
+from ..frames import TEACHER_SCORE
 from ..ranking import rerank
-from .base import Teacher
+from .base import Teacher, check_label
 
 HOW = ("zscore", "minmax", "reciprocal_rank")
 
@@ -39,7 +39,7 @@ class FusedTeacher(Teacher):
         self.columns = list(columns)
         self.how = how
         self.weights = None if weights is None else list(weights)
-        self.label = label
+        self.label = check_label(label, TEACHER_SCORE)
         self.k = k
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
@@ -50,7 +50,7 @@ class FusedTeacher(Teacher):
         weights = np.array(self.weights or [1.0] * len(self.columns))
         total = np.zeros(len(inp))
         for weight, column in zip(weights / weights.sum(), self.columns, strict=True):
-            sign = -1.0 if column.startswith(TEACHER_RANK) else 1.0
+            sign = -1.0 if frames.holds_ranks(column) else 1.0
             values = pd.Series(sign * inp[column].to_numpy(dtype=float))
             by_query = values.groupby(inp["qid"].to_numpy(), sort=False)
             if len(inp):
@@ -79,11 +79,11 @@ def fuse_teachers(
     """A transformer that averages several teachers' labels into one, query by query, and re-ranks by it.
 
     Args:
-        *columns: the label columns: scores, or ranks (those that begin with ``teacher_rank``; 0 is best).
+        *columns: the label columns: scores, or ranks (``rank``, and those that begin with ``teacher_rank``; 0 is best).
         how: ``"zscore"`` (mean 0, standard deviation 1 in each query), ``"minmax"`` (0 to 1), or ``"reciprocal_rank"``
             (1 / (k + rank), ranks from 1, tied ones averaged).
         weights: of the columns; None = equal.
-        label: the column of the result.
+        label: the column of the result: ``teacher_score``, or one that extends it.
         k: of the reciprocal rank; 60 in Cormack et al. 2009.
 
     Raises:

@@ -25,6 +25,7 @@ class ListTeacher(Teacher):
     """
 
     label = TEACHER_RANK
+    writes = TEACHER_RANK
     max_words: int | None = None
     model: Any = None
     backend: Any = "hf"

@@ -80,6 +80,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
     schematic = {"label": "PairwiseTeacher"}
     answers_as = TEACHER_PREFS
     asks_by = PromptTeacher.asks_by | {"n_pairs", "delta", "both_orders", "seed", "disagreement", "training"}
+    writes = TEACHER_PREFS
 
     def __init__(
         self,

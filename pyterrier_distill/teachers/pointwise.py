@@ -68,6 +68,7 @@ class PointwiseTeacher(PromptTeacher):
     unique = False
     answers_as = TEACHER_LOGITS
     schematic = {"label": "PointwiseTeacher", "inner_pipelines_mode": "unlinked"}
+    writes = TEACHER_SCORE
 
     def __init__(
         self,
