@@ -131,11 +131,12 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             ValueError: if a query is in already, a document stands twice in a list, there is no label, or an id, a
                 query's text or a label is missing, not finite, or no probability where it must be one.
         """
+        if {"qid", "query"} <= set(labelled.columns):
+            texts = labelled[["qid", "query"]].drop_duplicates()
+            if texts["qid"].duplicated().any():
+                qid = texts.loc[texts["qid"].duplicated().to_numpy(), "qid"].iloc[0]
+                raise ValueError(f"query {qid!r} has two texts in this frame: give each query its own qid.")
         self._check_labelled(labelled, "the frame holds", with_text)
-        texts = labelled[["qid", "query"]].drop_duplicates()
-        if texts["qid"].duplicated().any():
-            qid = texts.loc[texts["qid"].duplicated().to_numpy(), "qid"].iloc[0]
-            raise ValueError(f"query {qid!r} has two texts in this frame.")
         given = labelled if topics is None else topics
         if topics is not None:
             frames.require_columns(topics, ["qid", "query"], reader="LabelStore.add(topics=...)")
