@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import checkpoints, scoring
+from ..backends.tokens import read_pairs
 from .joint import JointStudent, Pair
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class CrossEncoder(JointStudent):
 
     def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """As sentence-transformers reads pairs."""
-        return dict(self.model.preprocess([list(pair) for pair in pairs]))
+        return read_pairs(self.model, pairs)
 
     def logits(self, features: dict[str, Any]) -> Tensor:
         """Raw logits ``[n, 1]``."""

@@ -12,6 +12,7 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import checkpoints, frames, scoring
+from ..locks import loading
 from ..losses import base as losses
 from ..teachers.base import check_length, rerank
 from . import lora as adapters
@@ -68,9 +69,14 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
     def model(self) -> nn.Module:
         """What is trained; loaded when first needed."""
         if self._weights.model is None:
-            import torch
+            self._load()
+        return self._weights.model
 
-            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):  # these weights shall be trainable
+    def _load(self) -> None:
+        import torch
+
+        with loading(), torch.inference_mode(False):  # these weights shall be trainable
+            if self._weights.model is None:  # another thread may have been first
                 torch.manual_seed(0)  # of a head that the checkpoint lacks
                 if self.lora is not None and self._adapted is not None:  # on the hub
                     raise ValueError(adapters.TWO_ADAPTERS.format(self.name_or_path))
@@ -80,7 +86,6 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
                 elif self._adapted is not None:
                     self._weights.adapter = adapters.load(self._inner(model), self.name_or_path)
                 self._weights.model = model.eval()
-        return self._weights.model
 
     @cached_property
     def _adapted(self) -> str | None:

@@ -12,7 +12,9 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import checkpoints, scoring
+from ..backends.tokens import disarmed
 from ..frames import DOC_EMBS, QUERY_EMBS
+from ..locks import loading, using
 from ..teachers.base import rerank
 from .artifact import StudentArtifact, Weights
 from .late_interaction_model import build
@@ -121,9 +123,14 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
     def model(self) -> MultiVectorEncoder:
         """The sentence-transformers model; loaded when first needed."""
         if self._weights.model is None:
-            import torch
+            self._load()
+        return self._weights.model
 
-            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):  # these weights shall be trainable
+    def _load(self) -> None:
+        import torch
+
+        with loading(), torch.inference_mode(False):  # these weights shall be trainable
+            if self._weights.model is None:  # another thread may have been first
                 torch.manual_seed(0)  # the same student every time it is built
                 model = build(
                     self.name_or_path,
@@ -135,7 +142,6 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
                     trust_remote_code=self.trust_remote_code,
                 )
                 self._weights.model = model.to(scoring.infer_device(self.device)).eval()
-        return self._weights.model
 
     def num_parameters(self) -> int:
         """Number of weights."""
@@ -192,7 +198,9 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
         [MASK] tokens that fill up a query are read by nobody, but their own vectors count.
         """
         prompt = next((self.model.prompts[name] for name in _PROMPTS[task] if self.model.prompts.get(name)), None)
-        features = dict(self.model.preprocess(texts, prompt=prompt, task=task))
+        tokenizer = self.model[0].tokenizer
+        with using(tokenizer):
+            features = dict(self.model.preprocess(disarmed(tokenizer, texts), prompt=prompt, task=task))
         features["attended"] = features["attention_mask"]
         if (filled := features.get("query_expansion_positions")) is not None:
             features["attention_mask"] = features["attended"].masked_fill(filled, 1)

@@ -11,6 +11,7 @@ import numpy as np
 import pyterrier as pt
 
 from .. import checkpoints, scoring
+from ..locks import loading
 from .artifact import StudentArtifact
 from .joint import JointStudent, Pair
 from .ustad_modes import CROSS, DUAL, LATE, check_mode, check_modes, check_scale
@@ -161,14 +162,15 @@ class USTAD(USTADTraining, JointStudent):
     def reader(self) -> Reader:
         """What reads texts for the model."""
         model = self.model
-        if self._weights.reader is None:
-            from ..backends import checkpoint
-            from .ustad_reading import Reader
+        with loading():
+            if self._weights.reader is None:
+                from ..backends import checkpoint
+                from .ustad_reading import Reader
 
-            tokenizer = checkpoint.load_tokenizer(self.name_or_path, {"trust_remote_code": self.trust_remote_code})
-            self._weights.reader = Reader.of(
-                self.name_or_path, model, tokenizer, self.query_length, self.max_length, self.pooling
-            )
+                tokenizer = checkpoint.load_tokenizer(self.name_or_path, {"trust_remote_code": self.trust_remote_code})
+                self._weights.reader = Reader.of(
+                    self.name_or_path, model, tokenizer, self.query_length, self.max_length, self.pooling
+                )
         return self._weights.reader
 
     @property
