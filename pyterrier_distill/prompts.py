@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .control import disarm, neutralise
 from .words import first
+
+__all__ = [
+    "Prompt", "Sizer", "Template", "disarm", "fill", "first_words", "fit", "flatten", "from_json", "level", "named",
+    "neutralise", "to_json",
+]  # fmt: skip
 
 Prompt = str | list[dict[str, str]]
 
 _FIELD = re.compile(r"\{(\w*)\}")
-#: Brackets round a number, in any script's digits and brackets: what an answer consists of, so no text may.
-_IDENTIFIER = re.compile(r"[\[［【〔⟦]\s*(\d+)\s*[\]］】〕⟧]")
-
-#: What common chat models take for the end of a turn, whatever the tokenizer at hand.
-_CONTROL = re.compile(r"<\|[\w -]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>")
-
 
 @dataclass(frozen=True)
 class Template:
@@ -103,29 +102,6 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 def flatten(prompt: Prompt) -> str:
     """A prompt as one string, for models and backends that know no chat messages."""
     return prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
-
-
-def disarm(text: str, specials: Sequence[str] = ()) -> str:
-    """``text`` without control tokens: a space behind the first character of ``<|im_end|>``, ``</s>``, ``[INST]``.
-
-    Args:
-        text: a query or a document.
-        specials: the tokenizer's control tokens, besides those that chat models commonly have.
-    """
-    text = _CONTROL.sub(lambda match: f"{match.group(0)[0]} {match.group(0)[1:]}", text)
-    for token in specials:
-        if token in text:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
-
-
-def neutralise(text: str, specials: Sequence[str] = ()) -> str:
-    """:func:`disarm`, and no identifiers either, for prompts whose answer consists of them.
-
-    ``[12]`` becomes ``(12)``, whatever the script of its digits and brackets.
-    """
-    text = _IDENTIFIER.sub(lambda match: f"({unicodedata.normalize('NFKC', match.group(1))})", text)
-    return disarm(text, specials)
 
 
 def first_words(text: str, words: int) -> str:

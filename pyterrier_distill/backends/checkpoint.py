@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import fitting, randomness, scoring
+from .. import fitting, scoring
 from ..checkpoints import check_name, reading
+from ..locks import loading
 
 if TYPE_CHECKING:
     import torch
@@ -179,7 +180,7 @@ def load(
     }
     tokenizer = load_tokenizer(name, hub)
     settings = {"dtype": weights_dtype(precision, device), **settings}
-    with torch.inference_mode(False), randomness.left_alone():
+    with loading(), torch.inference_mode(False):
         model, info = read(
             name,
             "encoder" if kind == "encoder" else "model",

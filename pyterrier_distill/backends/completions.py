@@ -61,11 +61,23 @@ class Completion:
         return float(np.mean(values)) if values else math.nan
 
 
+#: Tokens decoded together at the most to tell where one of them ends, and those before it that it may depend on.
+_REDECODED, _OVERLAP = 256, 32
+
+
 def token_ends(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
     """The text of tokens, and the position behind each of them."""
-    texts = [tokenizer.decode(list(ids[: n + 1]), skip_special_tokens=True) for n in range(len(ids))]
-    text = texts[-1] if texts else ""
-    ends = np.minimum(np.maximum.accumulate([len(t) for t in texts] or [0]), len(text))
+    ids = list(ids)
+    length = lambda part: len(tokenizer.decode(part, skip_special_tokens=True))  # noqa: E731
+    lengths: list[int] = []
+    start = before = 0  # of long answers, what is decoded again and again begins some tokens before the one asked about
+    for n in range(len(ids)):
+        if n - start >= _REDECODED:
+            start = n - _OVERLAP
+            before = lengths[n - 1] - length(ids[start:n])
+        lengths.append(before + length(ids[start : n + 1]))
+    text = tokenizer.decode(ids, skip_special_tokens=True) if ids else ""
+    ends = np.minimum(np.maximum.accumulate(lengths or [0]), len(text))
     return text, [int(end) for end in ends[: len(ids)]]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyterrier as pt
 
 from .. import scoring
+from ..locks import once, using
 from ..prompts import Prompt, flatten
 from . import permutation
 from .base import Backend, BackendError, log_softmax
@@ -77,7 +77,7 @@ class HF(Backend):
 
     # -- the model ----------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @once
     def _loaded(self) -> tuple[str, Any, Any]:
         """Kind, tokenizer, model."""
         from transformers import GenerationConfig
@@ -131,7 +131,7 @@ class HF(Backend):
             return self.max_length
         return (self._length if self._loaded else None) or _UNSAID
 
-    @cached_property
+    @once
     def specials(self) -> Sequence[str]:
         """Control tokens that a text must not contain."""
         return control_tokens(self.tokenizer)
@@ -152,9 +152,10 @@ class HF(Backend):
         if any(wrapped) != all(wrapped):
             raise ValueError("prompts are strings or chat messages, not both at once.")
         options: dict[str, Any] = {"padding": True, "return_tensors": "pt"} if padding else {}
-        return self.tokenizer(
-            texts, add_special_tokens=not any(wrapped), return_attention_mask=True, verbose=False, **options
-        )
+        with using(self.tokenizer):
+            return self.tokenizer(
+                texts, add_special_tokens=not any(wrapped), return_attention_mask=True, verbose=False, **options
+            )
 
     def room(self, answer: int) -> int:
         """Tokens that a prompt may have; the answer of an encoder-decoder has a decoder of its own."""
@@ -168,11 +169,14 @@ class HF(Backend):
         """Tokens of each text."""
         if not texts:
             return []
-        return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+        tokenizer = self.tokenizer
+        with using(tokenizer):
+            return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
     def cut(self, text: str, tokens: int) -> str:
         """The beginning of ``text``, at most ``tokens`` long."""
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        with using(self.tokenizer):
+            encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         if len(encoded["input_ids"]) <= tokens:
             return text
         return text[: encoded["offset_mapping"][tokens - 1][1]] if tokens > 0 else ""
@@ -193,7 +197,9 @@ class HF(Backend):
         chat = chat and bool(getattr(tokenizer, "chat_template", None))
         # A text goes on with " yes"; after a chat template, or at a decoder's start, it is "yes".
         spaced = spaced and kind == "causal" and not chat
-        return torch.tensor(one_token_each(tokenizer, options, spaced, self.name_or_path), device=model.device)
+        with using(tokenizer):
+            tokens = one_token_each(tokenizer, options, spaced, self.name_or_path)
+        return torch.tensor(tokens, device=model.device)
 
     def next_logits(self, features: Any, ids: torch.Tensor) -> torch.Tensor:
         """Logits ``[n, m]`` of the tokens ``ids`` as the next one of tokenised prompts, with gradients."""
@@ -310,9 +316,11 @@ class HF(Backend):
         ids = model.generate(**inputs, generation_config=config, logits_processor=processors)[:, start:].cpu()
         ended = sum((ids == token) for token in ends).cumsum(1)
         spoken = ((ended == 0) | ((ended == 1) & (ended.diff(dim=1, prepend=ended[:, :1] * 0) == 1))).sum(dim=1)
-        return list(zip(tokenizer.batch_decode(ids, skip_special_tokens=True), spoken.tolist(), strict=True))
+        with using(tokenizer):
+            texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return list(zip(texts, spoken.tolist(), strict=True))
 
-    @cached_property
+    @once
     def _speller(self) -> permutation.Speller:
         return permutation.Speller(self.tokenizer)
 

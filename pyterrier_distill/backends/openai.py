@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pyterrier as pt
 
+from ..locks import once
 from ..prompts import Prompt
 from .base import Backend, BackendError
 from .completions import Completion, Sampling
@@ -93,7 +93,7 @@ class OpenAI(Backend):
         """Queries worth asking about together: as many as requests may be under way."""
         return self.concurrency
 
-    @cached_property
+    @once
     def _client(self) -> Any:
         try:
             import openai

@@ -4,13 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
+
+from ..checkpoints import default_prompt
+from ..control import AnyCase, Guard, guard
+from ..locks import using
 
 
 def control_tokens(tokenizer: Any) -> list[str]:
-    """What a tokenizer takes for control tokens: the special ones, and added ones that look like markup."""
-    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    marked = [str(t) for t in added if t.special or (str(t)[:1] in "<[" and str(t)[-1:] in ">]")]
-    return [token for token in dict.fromkeys([*tokenizer.all_special_tokens, *marked]) if len(token) > 1]
+    """What a tokenizer takes for control tokens: the special ones, and added ones that look like markup.
+
+    Those that it finds in any case are of type :class:`~pyterrier_distill.control.AnyCase`.
+
+    Args:
+        tokenizer: of transformers or of tokenizers; others have none.
+    """
+    if hasattr(tokenizer, "get_added_tokens_decoder"):
+        added = tokenizer.get_added_tokens_decoder().values()
+    else:
+        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    special = [str(token) for token in getattr(tokenizer, "all_special_tokens", ())]
+    marked = {}
+    for token in added:
+        text = token.content
+        core = text.strip()  # PyLate's markers end in a space
+        if token.special or text in special or (core[:1] in ("<", "[") and core[-1:] in (">", "]")):
+            marked[text] = AnyCase(text) if token.normalized and _any_case(tokenizer, text) else text
+    return list({**dict(zip(special, special, strict=True)), **marked}.values())
+
+
+def _any_case(tokenizer: Any, token: str) -> bool:
+    """Whether a tokenizer lowers texts before it looks for ``token``."""
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", tokenizer), "normalizer", None)
+    if normalizer is None:
+        return False
+    return normalizer.normalize_str(token.upper()) == normalizer.normalize_str(token.lower())
+
+
+def disarmed(tokenizer: Any, texts: Sequence[str]) -> list[str]:
+    """``texts`` that ``tokenizer`` reads as text: without its control tokens, else as they are."""
+    specials = tuple(getattr(tokenizer, "all_special_tokens", ()))
+    state = (len(tokenizer), specials) if hasattr(tokenizer, "__len__") else ()
+    try:
+        known = _guards.get(tokenizer)
+    except TypeError:  # no weak references to it
+        return list(map(guard(control_tokens(tokenizer), common=False), texts))
+    if known is None or known[0] != state:
+        _guards[tokenizer] = known = (state, guard(control_tokens(tokenizer), common=False))
+    return list(map(known[1], texts))
+
+
+def read_pairs(model: Any, pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Pairs of texts as a sentence-transformers cross-encoder reads them, control tokens in texts as text."""
+    first, second = (disarmed(model.tokenizer, texts) for texts in zip(*pairs, strict=True))
+    disarmed_pairs = [list(pair) for pair in zip(first, second, strict=True)]
+    with using(model.tokenizer):
+        return dict(model.preprocess(disarmed_pairs, prompt=default_prompt(model)))
+
+
+_guards: WeakKeyDictionary[Any, tuple[tuple, Guard]] = WeakKeyDictionary()
 
 
 def chat_text(tokenizer: Any, messages: list[dict[str, str]]) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from .. import randomness, scoring
+from .. import scoring
+from ..locks import loading, once
 from ..prompts import Prompt, flatten
 from .base import Backend, BackendError
 from .completions import Completion, Sampling, completion
@@ -54,7 +54,7 @@ class VLLM(Backend):
         self.trust_remote_code = trust_remote_code
         self.options = dict(options or {})
 
-    @cached_property
+    @once
     def llm(self) -> Any:
         """The vllm.LLM."""
         try:
@@ -62,7 +62,7 @@ class VLLM(Backend):
         except ModuleNotFoundError:
             raise ModuleNotFoundError('this backend needs vllm: pip install "pyterrier-distill[vllm]".') from None
         dtype = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(self.precision, "auto")
-        with randomness.left_alone():  # an engine inside this process seeds all of it
+        with loading():  # an engine inside this process seeds all of it
             return LLM(
                 self.name_or_path,
                 dtype=dtype,
@@ -85,7 +85,7 @@ class VLLM(Backend):
         """Tokens that a prompt and its answer may have together."""
         return self.max_length or self.llm.llm_engine.model_config.max_model_len
 
-    @cached_property
+    @once
     def specials(self) -> Sequence[str]:
         """Control tokens that a text must not contain."""
         return control_tokens(self.tokenizer)

@@ -21,6 +21,8 @@ _LEAD = re.compile(
 )
 _EMPHASIS = re.compile(r"(\*{1,3}).*\1")
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
+#: Quotes and emphasis round each other that are taken off: nobody puts more round a query.
+_LAYERS = 16
 #: Characters of a word at the most, on average: more is not written by people.
 _WORD = 40
 
@@ -39,7 +41,7 @@ def find_query(text: str) -> tuple[int, int]:
     for line in re.finditer(r"[^\r\n]+", text):
         lead = _LEAD.match(text, line.start(), line.end())
         start, end = lead.end() if lead else line.start(), line.end()
-        while True:
+        for _ in range(_LAYERS):
             while start < end and text[start].isspace():
                 start += 1
             while start < end and text[end - 1].isspace():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from .. import validate
 from ..frames import check_qrels, check_text
+from ..locks import once
 from ..texts import text_source
 
 
@@ -92,7 +92,7 @@ class FewShot:
         self.min_label = min_label
         self.text_field = text_field
 
-    @cached_property
+    @once
     def _drawn(self) -> tuple[list[str], list[Example]]:
         queries = dict(zip(self.topics["qid"].astype(str), self.topics["query"], strict=True))
         judged = check_qrels(self.qrels)

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,9 @@ import pyterrier_alpha as pta
 from .. import scoring, validate
 from ..backends import checkpoint
 from ..backends.inputs import decoder_start
+from ..backends.tokens import disarmed
 from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, check_text
+from ..locks import once, using
 from .answers import clean, key_of
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class QueryPerturbation(pt.Transformer):
         self.trust_remote_code = trust_remote_code
         self.responses: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
 
-    @cached_property
+    @once
     def _loaded(self) -> tuple[Any, Any]:
         """Tokenizer and model."""
         from transformers import AutoConfig, GenerationConfig
@@ -138,7 +139,7 @@ class QueryPerturbation(pt.Transformer):
         model.generation_config = GenerationConfig()  # greedy means greedy, without a checkpoint's own beams
         return tokenizer, model
 
-    @cached_property
+    @once
     def _masks(self) -> list[int]:
         """Tokens that stand for a masked one, in the order of their use; the last one again and again.
 
@@ -196,10 +197,12 @@ class QueryPerturbation(pt.Transformer):
 
         tokenizer, model = self._loaded
         items = [(text, k) for text in texts for k in range(self.n)]
-        encoded = tokenizer(
-            [text for text, _ in items], padding=True, truncation=True, max_length=self.max_length,
-            return_tensors="pt", return_attention_mask=True,
-        )  # fmt: skip
+        shown = disarmed(tokenizer, [text for text, _ in items])
+        with using(tokenizer):
+            encoded = tokenizer(
+                shown, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt",
+                return_attention_mask=True,
+            )  # fmt: skip
         features = {name: encoded[name] for name in ("input_ids", "attention_mask")}
         random = [self._random(text, k) for text, k in items]
         for row, rng in enumerate(random):
@@ -258,7 +261,8 @@ class QueryPerturbation(pt.Transformer):
             attention_mask=inputs["attention_mask"],
             generation_config=config,
         )
-        return [clean(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        with using(tokenizer):
+            return [clean(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model, which is loaded again when needed."""

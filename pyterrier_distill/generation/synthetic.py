@@ -8,7 +8,6 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -18,6 +17,7 @@ import pyterrier_alpha as pta
 from .. import prompts, scoring
 from ..backends.base import Backend, BackendError, Usage
 from ..backends.completions import Completion, Sampling
+from ..locks import once
 from ..teachers.base import check_engine, checked_backend
 from .answers import OUTCOMES, Reader, has_ended, key_of
 from .examples import Example, FewShot
@@ -168,7 +168,7 @@ class SyntheticQueryGen(pt.Transformer):
         """The prompt as data."""
         return query_template(self.prompt)
 
-    @cached_property
+    @once
     def _shown(self) -> list[Example]:
         """The examples, as the prompt shows them."""
         return shown_examples(self.template, self.examples, self.document_words, self.llm)
@@ -185,7 +185,7 @@ class SyntheticQueryGen(pt.Transformer):
 
     # -- who answers --------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @once
     def llm(self) -> Backend:
         """The backend."""
         names = ("max_length", "precision", "batch_size", "device", "revision", "trust_remote_code")

@@ -14,7 +14,9 @@ import pyterrier_dr
 from pyterrier_dr import SimFn
 
 from .. import checkpoints, randomness, scoring
+from ..backends.tokens import disarmed
 from ..frames import DOC_VEC, QUERY_VEC
+from ..locks import loading, using
 from .artifact import Weights
 from .bi_encoder_artifact import BiEncoderArtifact
 from .bi_encoder_model import build, dimension
@@ -152,7 +154,9 @@ class BiEncoder(
     def model(self) -> SentenceTransformer:
         """The sentence-transformers model: queries by ``encode_query``, documents by ``encode_document``."""
         if self._weights.model is None:
-            self._weights.model = self._build()
+            with loading():
+                if self._weights.model is None:  # another thread may have been first
+                    self._weights.model = self._build()
         return self._weights.model
 
     def _build(self) -> SentenceTransformer:
@@ -279,7 +283,10 @@ class BiEncoder(
         """Tokenised ``texts`` ``[n, L]`` for the ``"query"`` or ``"document"`` side, its prompt in front."""
         names = ("query",) if task == "query" else _DOC_PROMPTS
         prompt = next((self.model.prompts[name] for name in names if self.model.prompts.get(name)), None)
-        return self.model.preprocess(texts, prompt=prompt, task=task)
+        modules = self.query_modules() if task == "query" else self.doc_modules()
+        tokenizer = getattr(next(iter(modules)), "tokenizer", None)
+        with using(tokenizer):
+            return self.model.preprocess(disarmed(tokenizer, texts), prompt=prompt, task=task)
 
     def embed(self, features: dict[str, Any], task: str, batch_size: int | None = None) -> Tensor:
         """Vectors ``[n, dimension]`` of tokenised texts, with gradients; short texts are not padded to long ones."""

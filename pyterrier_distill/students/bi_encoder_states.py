@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import scoring
+from ..locks import hidden_states
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,13 +21,8 @@ class BiEncoderStates:
     @contextmanager
     def _hidden_states(self) -> Iterator[None]:
         """Within, the query encoder gives the states of all its layers."""
-        config = list(self.query_modules())[0].model.config
-        before = getattr(config, "output_hidden_states", False)
-        config.output_hidden_states = True
-        try:
+        with hidden_states(list(self.query_modules())[0].model.config):
             yield
-        finally:
-            config.output_hidden_states = before
 
     def embed_states(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Vectors and states of tokenised queries, with gradients.

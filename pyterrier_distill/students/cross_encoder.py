@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import checkpoints, scoring
+from ..backends.tokens import read_pairs
 from .joint import JointStudent, Pair
 
 if TYPE_CHECKING:
@@ -129,8 +130,7 @@ class CrossEncoder(JointStudent):
 
     def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """As sentence-transformers reads pairs."""
-        model = self.model
-        return dict(model.preprocess([list(pair) for pair in pairs], prompt=checkpoints.default_prompt(model)))
+        return read_pairs(self.model, pairs)
 
     def logits(self, features: dict[str, Any]) -> Tensor:
         """Raw logits ``[n, 1]``."""

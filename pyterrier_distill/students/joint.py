@@ -12,6 +12,7 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import checkpoints, frames, randomness, scoring, validate
+from ..locks import loading
 from ..losses import base as losses
 from ..ranking import rerank
 from ..teachers.base import check_length
@@ -71,10 +72,15 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
     def model(self) -> nn.Module:
         """What is trained; loaded when first needed."""
         if self._weights.model is None:
-            import torch
+            self._load()
+        return self._weights.model
 
-            # These weights shall be trainable; a head that the checkpoint lacks is drawn, always the same.
-            with torch.inference_mode(False), randomness.seeded(0):
+    def _load(self) -> None:
+        import torch
+
+        # These weights shall be trainable; a head that the checkpoint lacks is drawn, always the same.
+        with loading(), torch.inference_mode(False), randomness.seeded(0):
+            if self._weights.model is None:  # another thread may have been first
                 if self.lora is not None and self._adapted is not None:  # on the hub
                     raise ValueError(adapters.TWO_ADAPTERS.format(self.name_or_path))
                 model = self._build()
@@ -83,7 +89,6 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
                 elif self._adapted is not None:
                     self._weights.adapter = adapters.load(self._inner(model), self.name_or_path)
                 self._weights.model = model.eval()
-        return self._weights.model
 
     @cached_property
     def _adapted(self) -> str | None:

@@ -12,7 +12,9 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import checkpoints, randomness, scoring, validate
+from ..backends.tokens import disarmed
 from ..frames import DOC_EMBS, QUERY_EMBS
+from ..locks import loading, using
 from ..ranking import rerank
 from .artifact import StudentArtifact, Weights
 from .late_interaction_model import build
@@ -122,10 +124,15 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
     def model(self) -> MultiVectorEncoder:
         """The sentence-transformers model; loaded when first needed."""
         if self._weights.model is None:
-            import torch
+            self._load()
+        return self._weights.model
 
-            # These weights shall be trainable, and the same every time the student is built.
-            with torch.inference_mode(False), randomness.seeded(0):
+    def _load(self) -> None:
+        import torch
+
+        # These weights shall be trainable, and the same every time the student is built.
+        with loading(), torch.inference_mode(False), randomness.seeded(0):
+            if self._weights.model is None:  # another thread may have been first
                 model = build(
                     self.name_or_path,
                     layers=self.layers,
@@ -136,7 +143,6 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
                     trust_remote_code=self.trust_remote_code,
                 )
                 self._weights.model = model.to(scoring.infer_device(self.device)).eval()
-        return self._weights.model
 
     def num_parameters(self) -> int:
         """Number of weights."""
@@ -193,7 +199,9 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
         [MASK] tokens that fill up a query are read by nobody, but their own vectors count.
         """
         prompt = next((self.model.prompts[name] for name in _PROMPTS[task] if self.model.prompts.get(name)), None)
-        features = dict(self.model.preprocess(texts, prompt=prompt, task=task))
+        tokenizer = self.model[0].tokenizer
+        with using(tokenizer):
+            features = dict(self.model.preprocess(disarmed(tokenizer, texts), prompt=prompt, task=task))
         features["attended"] = features["attention_mask"]
         if (filled := features.get("query_expansion_positions")) is not None:
             features["attention_mask"] = features["attended"].masked_fill(filled, 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import prompts, templates
 from ..backends.hf import HF
+from ..locks import loading
 from ..losses import base as losses
 from ..teachers.asking import checked_template
 from ..teachers.pointwise import PointAsker
@@ -114,9 +115,11 @@ class MonoT5(JointStudent):
     def _asker(self) -> PointAsker:
         model = self.model
         if self._weights.reader is None:  # unpickled: the weights came along, what reads texts for them did not
-            asker = self._make_asker()
-            asker.backend.replace_model(model)
-            self._weights.reader = asker
+            with loading():
+                if self._weights.reader is None:
+                    asker = self._make_asker()
+                    asker.backend.replace_model(model)
+                    self._weights.reader = asker
         return self._weights.reader
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 import pyterrier as pt
 
 from .. import checkpoints, fitting, scoring
+from ..locks import loading
 from .artifact import StudentArtifact
 from .joint import JointStudent, Pair
 from .ustad_modes import CROSS, DUAL, LATE, check_mode, check_modes, check_scale
@@ -170,12 +171,13 @@ class USTAD(USTADTraining, JointStudent):
     def reader(self) -> Reader:
         """What reads texts for the model."""
         model = self.model
-        if self._weights.reader is None:  # unpickled: the weights came along, what reads texts for them did not
-            from ..backends import checkpoint
+        with loading():
+            if self._weights.reader is None:  # unpickled: the weights came along, what reads texts for them did not
+                from ..backends import checkpoint
 
-            tokenizer = checkpoint.load_tokenizer(self.name_or_path, {"trust_remote_code": self.trust_remote_code})
-            length = fitting.fit(self.name_or_path, tokenizer, model, self.max_length)
-            self._weights.reader = self._read_by(model, tokenizer, length)
+                tokenizer = checkpoint.load_tokenizer(self.name_or_path, {"trust_remote_code": self.trust_remote_code})
+                length = fitting.fit(self.name_or_path, tokenizer, model, self.max_length)
+                self._weights.reader = self._read_by(model, tokenizer, length)
         return self._weights.reader
 
     @property

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import fitting
+from ..backends.tokens import disarmed
+from ..locks import using
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,7 +113,9 @@ class Reader:
         return [[*start, *ids, self.tokenizer.sep_token_id] for ids in self._ids(texts, room)]
 
     def _ids(self, texts: Sequence[str], room: int) -> list[list[int]]:
-        return self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
+        texts = disarmed(self.tokenizer, texts)
+        with using(self.tokenizer):
+            return self.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
 
     def _features(self, rows: list[tuple[Sequence[int], Sequence[int]]]) -> dict[str, Any]:
         import torch

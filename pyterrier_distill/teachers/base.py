@@ -13,6 +13,7 @@ import pyterrier_alpha as pta
 
 from .. import frames, scoring, validate
 from ..backends.base import Backend, BackendError, Usage, as_backend
+from ..locks import made_once
 from ..ranking import incoming_order, rerank  # noqa: F401 - part of what teachers share
 
 
@@ -63,7 +64,10 @@ class Teacher(pt.Transformer):
         key = repr([(setting.name, setting.value) for setting in settings])
         kept = self.__dict__.get("_made")
         if kept is None or kept[0] != key:
-            self._made = kept = (key, make())
+            with made_once():
+                kept = self.__dict__.get("_made")
+                if kept is None or kept[0] != key:
+                    self._made = kept = (key, make())
         return kept[1]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from .. import checkpoints, scoring
 from ..backends import checkpoint
+from ..backends.tokens import read_pairs
+from ..locks import loading, once
 from .sequence import SequenceScorer
 
 
@@ -21,7 +22,7 @@ class CrossEncoderScorer(SequenceScorer):
         name: a directory or hub name; other arguments as for :class:`~pyterrier_distill.PointwiseTeacher`.
     """
 
-    @cached_property
+    @once
     def model(self) -> Any:
         """The sentence-transformers CrossEncoder.
 
@@ -36,7 +37,7 @@ class CrossEncoderScorer(SequenceScorer):
             if kind != "cross-encoder":
                 raise ValueError(f"{self.name!r} is a {kind} checkpoint, not a cross-encoder.")
         device = scoring.infer_device(self.device)
-        with torch.inference_mode(False):
+        with loading(), torch.inference_mode(False):
             model = checkpoints.load_sentence_transformer(
                 self.name,
                 CrossEncoder,
@@ -50,7 +51,7 @@ class CrossEncoderScorer(SequenceScorer):
             raise ValueError(f"{self.name!r} has {model.num_labels} outputs: a re-ranker has one, or two (no, yes).")
         return model.eval()
 
-    @cached_property
+    @once
     def gives(self) -> str:
         """``"logit"``, or ``"logits"`` of (no, yes)."""
         return "logit" if checkpoint.num_labels(self.name, self.hub) == 1 else "logits"
@@ -62,5 +63,4 @@ class CrossEncoderScorer(SequenceScorer):
 
     def features(self, items: Sequence[tuple[str, ...]]) -> dict[str, Any]:
         """As sentence-transformers reads pairs."""
-        prompt = checkpoints.default_prompt(self.model)
-        return dict(self.model.preprocess([list(pair) for pair in items], prompt=prompt))
+        return read_pairs(self.model, items)

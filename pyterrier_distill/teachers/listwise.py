@@ -69,7 +69,8 @@ class ListwiseLLMTeacher(ListTeacher):
         trust_remote_code: whether a hub model may bring its own code.
 
     Attributes:
-        responses: how many answers were ``ok``, of ``wrong_format``, with a ``repetition``, with passages ``missing``.
+        responses: how many answers were ``ok``, of ``wrong_format``, with a ``repetition``, with passages ``missing``;
+            and, where there was any, in ``other_notation``: named passages, other brackets, JSON, read all the same.
 
     Raises:
         ValueError: for impossible settings, or a prompt without its placeholders.

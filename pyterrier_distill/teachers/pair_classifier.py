@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import checkpoints, prompts, randomness, scoring
 from ..backends import checkpoint
-from ..backends.tokens import control_tokens
+from ..backends.tokens import disarmed
+from ..locks import loading, once, using
 from .sequence import SequenceScorer
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class PairClassifier(SequenceScorer):
     #: Fingerprint of weights that training changed; None = the checkpoint's.
     trained: str | None = None
 
-    @cached_property
+    @once
     def _loaded(self) -> checkpoint.Loaded:
         """Tokenizer and model, and what its head lacks."""
 
@@ -42,7 +42,7 @@ class PairClassifier(SequenceScorer):
             raise ValueError(f"{self.name!r} has {outputs} outputs: a pair classifier has one.")
         if checkpoint.load_tokenizer(self.name, self.hub).sep_token_id is None:
             raise ValueError(f"{self.name!r} has no separator token: a pair classifier is made from an encoder.")
-        with randomness.seeded(0):  # of a head that the checkpoint lacks
+        with loading(), randomness.seeded(0):  # of a head that the checkpoint lacks
             return checkpoint.load(
                 self.name, "cross-encoder", self.hub, "fp32", scoring.infer_device(self.device),
                 max_length=self._max_length, may_lack=lambda weight: True, num_labels=1,
@@ -71,11 +71,12 @@ class PairClassifier(SequenceScorer):
     def features(self, items: Sequence[Triple]) -> dict[str, torch.Tensor]:
         """Token ids ``[n, L]``, with both documents cut, the longer one first, until the sequence fits."""
         tokenizer = self.tokenizer
-        control = control_tokens(tokenizer)
-        triples = [tuple(prompts.disarm(text, control) for text in triple) for triple in items]
+        triples = list(zip(*(disarmed(tokenizer, texts) for texts in zip(*items, strict=True)), strict=True))
         texts = [text for triple in triples for text in triple]
         place = {text: n for n, text in enumerate(dict.fromkeys(texts))}
-        ids = tokenizer(list(place), add_special_tokens=False, truncation=True, max_length=self.max_length)["input_ids"]
+        length = self.max_length
+        with using(tokenizer):
+            ids = tokenizer(list(place), add_special_tokens=False, truncation=True, max_length=length)["input_ids"]
         start = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
         start, sep = [] if start is None else [start], tokenizer.sep_token_id
         room = self.max_length - len(start) - 3

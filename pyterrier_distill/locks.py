@@ -1,0 +1,105 @@
+"""What threads of one process must not do at once: load models, set a tokenizer up, ask a model for all its states.
+
+transformers patches itself while it loads (``PreTrainedModel.tie_weights``, the default dtype), new weights are drawn
+from the process's generators, and a fast tokenizer keeps padding and truncation of a call as its own state.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from . import randomness
+
+_loading = threading.RLock()
+_depth = 0
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """One thread of the process at a time; the generators of torch, numpy and random are afterwards as before.
+
+    Inside of another :func:`loading`, the outer one decides.
+    """
+    global _depth
+    with _loading:
+        outermost = _depth == 0
+        _depth += 1
+        try:
+            with randomness.left_alone() if outermost else nullcontext():
+                yield
+        finally:
+            _depth -= 1
+
+
+class once(cached_property):
+    """A ``cached_property`` that several threads may ask for at once: all get the same value."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """The value; made by the first thread that asks, waited for by the others."""
+        if instance is None:
+            return self
+        with _loading:
+            return super().__get__(instance, owner)
+
+
+def made_once() -> threading.RLock:
+    """The lock under which whatever is made when it is first needed is made."""
+    return _loading
+
+
+_of_tokenizers: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
+_others = threading.RLock()
+_registry = threading.Lock()
+
+
+def using(tokenizer: Any) -> threading.RLock:
+    """The lock of a tokenizer: to be held while it is called, or while something is decoded with it."""
+    with _registry:
+        try:
+            return _of_tokenizers.setdefault(tokenizer, threading.RLock())
+        except TypeError:  # nothing that can be remembered by reference
+            return _others
+
+
+_with_states: dict[int, list[Any]] = {}
+
+
+@contextmanager
+def hidden_states(config: Any) -> Iterator[None]:
+    """Within, a model of transformers gives the states of all its layers; nested and side by side.
+
+    Args:
+        config: the model's configuration. Who runs the model meanwhile gets them, too.
+    """
+    key = id(config)
+    with _registry:
+        users = _with_states.setdefault(key, [0, getattr(config, "output_hidden_states", False)])
+        users[0] += 1
+        config.output_hidden_states = True
+    try:
+        yield
+    finally:
+        with _registry:
+            users[0] -= 1
+            if users[0] == 0:
+                config.output_hidden_states = users[1]
+                del _with_states[key]
+
+
+def _after_fork() -> None:
+    """A child process has none of the threads that held locks."""
+    global _loading, _others, _registry, _depth
+    _loading, _others, _registry, _depth = threading.RLock(), threading.RLock(), threading.Lock(), 0
+    _of_tokenizers.clear()
+
+
+if sys.platform != "win32":
+    import os
+
+    os.register_at_fork(after_in_child=_after_fork)
