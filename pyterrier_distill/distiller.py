@@ -242,12 +242,14 @@ class Distiller(pt.Estimator):
         data = "+".join(self._fingerprint(part) for part in (res, qrels, res_va, qrels_va, text) if part is not None)
         moving = self.student.trainable(self.loss.needs)
         before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
+        recorded = self.student.recorded()
         from .training import fitting
 
         try:
             self.history = fitting.train(self, lists, validation, qrels_va, measure, data)
         except BaseException:
             moving.load_state_dict(before)
+            self.student.recall(recorded)
             raise
         finally:
             self.student.settle()

@@ -45,7 +45,7 @@ class ModelState:
         self.model = model
         self.reader = reader
         self.files = [str(name) for name in files if isinstance(name, (str, os.PathLike)) and os.path.exists(name)]
-        self._stats = _stats(self.files)
+        self._stats = dict(zip(self.files, _stats(self.files), strict=True))
         self._settings = settings(model, reader)
         self._printed: tuple[Any, str] | None = None
         self.rebase()
@@ -55,9 +55,16 @@ class ModelState:
         self._weights = self._seen()
 
     @property
+    def rewritten(self) -> bool:
+        """Whether the weights are others than those that were loaded."""
+        return self._seen() != self._weights
+
+    @property
     def moved(self) -> bool:
         """Whether the weights are others than those that were loaded, or their files hold others now."""
-        return self._seen() != self._weights or self._stats != _stats(self.files)
+        if self.rewritten:
+            return True
+        return any(self._stats[name] != now for name, now in zip(self.files, _stats(self.files), strict=True))
 
     @property
     def reset(self) -> str | None:
@@ -198,18 +205,31 @@ class Loaded:
             reset = self.state.reset or reset
         return {n: v for n, v in (("trained", trained), ("reset", reset)) if v is not None}
 
-    def settled(self) -> dict[str, Any]:
-        """What :meth:`changes` says, as attributes of a copy that has the same model and knows no files."""
-        changes = self.changes()
-        return {"trained": changes.get("trained"), "reset": changes.get("reset"), "state": None}
+    def replace(self, model: Any) -> None:
+        """Another model in the place of the one that was loaded, and to be compared with that."""
+        self.changes()
+        self.model = self.state.model = model
+
+    def retrained(self) -> None:
+        """Note that the weights are others now, and are meant to be."""
+        self.rebased(checkpoints.fingerprint(self.model))
+
+    def rebased(self, trained: str | None) -> None:
+        """Note that the weights are now those with the fingerprint ``trained``; None = the checkpoint's."""
+        self.changes()  # of a copy, there is no state yet
+        if trained is not None:
+            self.state.files = []  # what lies there is not this model
+        self.state.rebase()
+        self.trained = trained
 
     def carried(self) -> Any:
         """A copy to pickle: with the model if it cannot be loaded again as it is."""
-        settled = self.settled()
-        changed = bool(settled["trained"] or settled["reset"])
-        return replace(self, **settled, **({} if changed else {"model": None}))
+        changes = self.changes()
+        if not changes:
+            return type(self)()
+        return replace(self, trained=changes.get("trained"), reset=changes.get("reset"), state=None)
 
 
 def shown(text: str, changes: dict[str, str]) -> str:
-    """A repr, and how the model is not the one it names."""
+    """A repr, and how the model is not the one that it names."""
     return f"<{text} {' '.join(f'{n} {v}' for n, v in changes.items())}>" if changes else text

@@ -14,11 +14,12 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import scoring
+from .. import redaction, scoring
 from ..backends import checkpoint
 from ..backends.inputs import decoder_start
 from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, check_text
 from ..ids import check_ids
+from ..model_state import Loaded, shown
 from .answers import clean, key_of
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class QueryPerturbation(pt.Transformer):
         self.verbose = verbose
         self.trust_remote_code = trust_remote_code
         self.responses: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self._held = Loaded()
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -136,7 +138,7 @@ class QueryPerturbation(pt.Transformer):
         device = scoring.infer_device(self.device)
         model = checkpoint.load_model(self.model, "seq2seq", hub, self.precision, device)
         model.generation_config = GenerationConfig()  # greedy means greedy, without a checkpoint's own beams
-        return tokenizer, model
+        return tokenizer, self._held.hold(model, tokenizer, [self.model])
 
     @cached_property
     def _masks(self) -> list[int]:
@@ -263,9 +265,16 @@ class QueryPerturbation(pt.Transformer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model, which is loaded again when needed."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_loaded", "_masks")}
+        held = self._held.carried()
+        left = ("_masks",) if held.model is not None else ("_loaded", "_masks")
+        return {**{name: value for name, value in self.__dict__.items() if name not in left}, "_held": held}
 
-    __repr__ = pta.transformer_repr
+    def model_changes(self) -> dict[str, str]:
+        """How the loaded model is not its checkpoint's: ``trained`` (other weights), ``reset`` (other settings)."""
+        return self._held.changes()
+
+    def __repr__(self) -> str:
+        return shown(redaction.text(pta.transformer_repr(self)), self.model_changes())
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and repr(other) == repr(self)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from .. import redaction
 from ..backends.base import Usage
 from ..checkpoints import versions
 from ..labels.identity import difference
@@ -148,7 +149,7 @@ class QueryStore(pt.Artifact):
             ValueError: naming the setting that differs.
         """
         manifest = self.manifest
-        told = difference(manifest["generator"], _plain(described)) if manifest else None
+        told = difference(manifest["generator"], described) if manifest else None
         if told is not None:
             raise ValueError(f"{self.files} was made by another generator: {told}. Give this one a path of its own.")
 
@@ -189,7 +190,7 @@ class QueryStore(pt.Artifact):
         self.agree(described)
         about = {
             "generator": described,
-            "reads": repr(generator),
+            "reads": redaction.text(repr(generator)),
             "example_qids": [qid for stage in stages_of(generator) for qid in getattr(stage, "example_qids", [])],
             "versions": versions(),
         }
@@ -213,8 +214,3 @@ def written(inp: pd.DataFrame, cells: Sequence[tuple[list[str], list[float | Non
     """``inp`` with the queries and scores of its documents, as :meth:`QueryStore.entries` has them."""
     scores = [[math.nan if score is None else score for score in values] for _, values in cells]
     return with_queries(inp.drop(columns=QUERYGEN_SCORE, errors="ignore"), [queries for queries, _ in cells], scores)
-
-
-def _plain(described: Any) -> Any:
-    """As JSON gives it back."""
-    return json.loads(json.dumps(described, default=repr))

@@ -94,9 +94,9 @@ def _declared(value: Any, depth: int = 0) -> dict[str, Any] | None:
         return None
     if callable(said):
         said = said()
-    elif not isinstance(said, Mapping):
+    if not isinstance(said, Mapping):
         said = {name: getattr(value, name) for name in ([said] if isinstance(said, str) else said)}
-    return {name: _value(part, name, depth) for name, part in redaction.without(said).items()}
+    return _named(said, depth)
 
 
 def _value(value: Any, name: str, depth: int = 0) -> Any:

@@ -30,9 +30,6 @@ class PairClassifier(SequenceScorer):
             trained before it compares; other arguments as for :class:`~pyterrier_distill.PairwiseTeacher`.
     """
 
-    #: Fingerprint of weights that training changed; None = the checkpoint's.
-    trained: str | None = None
-
     @cached_property
     def _loaded(self) -> tuple[Any, Any, bool]:
         """Tokenizer, model, and whether its head comes from the checkpoint."""
@@ -55,7 +52,13 @@ class PairClassifier(SequenceScorer):
                     self.name, num_labels=1, dtype=torch.float32, output_loading_info=True, **self.hub
                 ),
             )
-        return tokenizer, model.to(device).eval(), not info.get("missing_keys")
+        self.held.hold(model.to(device).eval(), tokenizer, [self.name])
+        return tokenizer, model, not info.get("missing_keys")
+
+    @property
+    def trained(self) -> str | None:
+        """Fingerprint of the weights if they are no longer the checkpoint's."""
+        return self.model_changes().get("trained")
 
     @property
     def tokenizer(self) -> Any:
@@ -135,14 +138,21 @@ class PairClassifier(SequenceScorer):
 
     def mark_trained(self) -> None:
         """Record that the weights are no longer the checkpoint's."""
-        self.trained = checkpoints.fingerprint(self.model)
+        self.held.retrained()
+
+    def decided_by(self) -> dict[str, Any]:
+        """What decides the answers, besides the model as it is."""
+        return {"name": self.name, "max_length": self._max_length, "precision": self.precision, **self.hub}
 
     def __repr__(self) -> str:
-        return f"PairClassifier({self.name!r}{'' if self.trained is None else f', trained={self.trained!r}'})"
+        changes = "".join(f", {name}={value!r}" for name, value in self.model_changes().items())
+        return f"PairClassifier({self.name!r}{changes})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """With the model only if training has changed it."""
-        return {n: v for n, v in self.__dict__.items() if n != "_loaded" or self.trained is not None}
+        """With the model only if it is no longer the checkpoint's."""
+        held = self.held.carried()
+        left = () if held.model is not None else ("_loaded",)
+        return {**{name: value for name, value in self.__dict__.items() if name not in left}, "held": held}
 
     def save(self, path: str | os.PathLike) -> None:
         """Write an ordinary transformers checkpoint."""

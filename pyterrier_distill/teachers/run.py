@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pyterrier as pt
 
 from .. import formats, frames
 from ..backends.base import Usage
+from ..labels.content import checkpoint
 from ..frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
 from .base import Teacher, mean_preferences, rerank
 
@@ -69,7 +71,7 @@ class RunTeacher(Teacher):
             labels = os.fspath(labels)
             if not Path(labels).expanduser().is_file():
                 raise FileNotFoundError(f"no file of labels at {labels}.")
-            self._state = Path(labels).expanduser().stat()
+            self._content = checkpoint(labels)["content"]
         self.labels = labels
         self.by = by
         self.format = format
@@ -109,6 +111,12 @@ class RunTeacher(Teacher):
         if self.by == "score":
             labels[TEACHER_SCORE] = frame["run_score"].astype(float)
         return frame[["qid", "docno"]].assign(**labels)
+
+    def decided_by(self) -> dict[str, Any]:
+        """What decides the answers: what was read, wherever it lies now, and how."""
+        labels = self.labels if isinstance(self.labels, pd.DataFrame) else {"content": self._content}
+        names = ("by", "format", "missing", "text_field")
+        return {"labels": labels, **{name: getattr(self, name) for name in names}}
 
     @property
     def usage(self) -> Usage:
@@ -176,7 +184,7 @@ class RunTeacher(Teacher):
             hashed = pd.util.hash_pandas_object(self.stored.astype(str), index=False).sum()
             shown = f"<{len(self.labels)} rows, {hashed:x}>"
         else:
-            shown = f"{self.labels!r}, <{self._state.st_size} bytes of {self._state.st_mtime_ns}>"
+            shown = f"{self.labels!r}, <content {self._content}>"
         defaults = {"by": "rank", "format": None, "missing": "error", "text_field": "text"}
         settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
         return f"RunTeacher({', '.join([shown, *settings])})"
