@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyterrier as pt
 
-from . import frames
+from . import frames, redaction
 from .labels import identity
 from .losses import Loss
 from .losses.base import QUERY_SIDE, lacking
@@ -54,7 +54,8 @@ class Distiller(pt.Estimator):
         eval_every: optimiser steps between evaluations; None = ten evaluations a training.
         early_stopping: stop after this many evaluations without a better one; None = never.
         checkpoints: a directory. Training writes itself there and, run again after whatever stopped it, goes on from
-            there. None = nothing is kept, and nothing can be resumed.
+            there: with other settings only if they change no outcome, such as the student's ``batch_size`` and
+            ``device``, ``verbose``, or what ``args`` say of logging. None = nothing is kept, and nothing can be resumed.
         save_every: optimiser steps between checkpoints; None = as ``eval_every``.
         verbose: whether to show progress.
         args: any further ``transformers.TrainingArguments`` (loggers, DeepSpeed, ``torch_compile``, ...); they win over
@@ -288,12 +289,15 @@ class Distiller(pt.Estimator):
         return stored
 
     def settings(self) -> dict[str, str]:
-        """Everything that decides the outcome, as text by name; the student as it is before training."""
+        """How it trains, as text by name, without secrets; the student as it is before training.
+
+        Which of these decide the outcome, so that a training does not go on with others, says ``training.deciding``.
+        """
         names = (
             "sampler", "learning_rate", "warmup", "schedule", "epochs", "steps", "queries_per_batch", "accumulation",
             "precision", "dropout", "seed", "metric", "eval_every", "early_stopping", "args",
         )  # fmt: skip
         told = {name: getattr(self, name) for name in names}
         if self.args is not None:  # what is written down must not let anybody in
-            told["args"] = {name: "***" if "token" in name else value for name, value in self.args.items()}
+            told["args"] = redaction.redacted(dict(self.args))
         return {"student": repr(self.student), "loss": repr(self.loss), **{n: repr(v) for n, v in told.items()}}

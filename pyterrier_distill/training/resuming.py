@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from .. import redaction
 from ..checkpoints import write_json
+from . import deciding
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,18 +20,21 @@ if TYPE_CHECKING:
 _FINISHED, _WEIGHTS = "finished.json", "finished.safetensors"
 
 
-def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) -> tuple[Path, Path | None]:
+def open_directory(
+    checkpoints: str | Path | None, settings: Mapping[str, Any], validated: bool = True
+) -> tuple[Path, Path | None]:
     """A directory for the checkpoints of the training that ``settings`` describe.
 
     Args:
         checkpoints: as asked for; None = a temporary one.
-        settings: everything that decides the outcome, by name.
+        settings: how the training goes, by name; :mod:`.deciding` says which of them decide the outcome.
+        validated: whether a validation frame chooses the best checkpoint.
 
     Returns:
         ``(directory, checkpoint)``: the checkpoint to go on from, or None to start.
 
     Raises:
-        ValueError: if the directory belongs to a training with other settings, naming the first that differs.
+        ValueError: if the directory belongs to a training with another outcome, naming the first setting that differs.
     """
     if checkpoints is None:
         return Path(tempfile.mkdtemp(prefix="pyterrier-distill-")), None
@@ -41,15 +46,15 @@ def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) 
             earlier = json.loads(record.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{record} is damaged ({error}): delete {directory} to start again.") from error
-        for name, value in settings.items():
-            if earlier.get(name) != value:
-                raise ValueError(
-                    f"the checkpoints in {directory} are of another training: {name} was {earlier.get(name)} and is"
-                    f" now {value}. Delete that directory to start again, or name another as checkpoints=."
-                )
+        told = deciding.changed(earlier, settings, validated=validated)
+        if told is not None:
+            raise ValueError(
+                f"the checkpoints in {directory} are of another training: {redaction.text(told)}. Delete that directory"
+                " to start again, or name another as checkpoints=."
+            )
         return directory, last_checkpoint(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "training.json.part", settings)
+    write_json(directory / "training.json.part", redaction.redacted(settings))
     (directory / "training.json.part").rename(record)
     return directory, None
 
@@ -59,7 +64,7 @@ def finish(directory: Path, module: nn.Module, record: Mapping[str, Any]) -> Non
     from safetensors.torch import save_file
 
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, directory / _WEIGHTS)
-    write_json(directory / f"{_FINISHED}.part", record)
+    write_json(directory / f"{_FINISHED}.part", redaction.redacted(record))
     (directory / f"{_FINISHED}.part").rename(directory / _FINISHED)
 
 

@@ -156,6 +156,14 @@ class Trainer(transformers.Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
 
+    def _save(self, output_dir=None, state_dict=None):
+        """The weights, and the arguments beside them without what lets somebody in."""
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.args.hub_token = token
+
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Evaluate, log, and tell the callbacks."""
         training = self.model.training
