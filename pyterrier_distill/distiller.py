@@ -54,8 +54,8 @@ class Distiller(pt.Estimator):
         eval_every: optimiser steps between evaluations; None = ten evaluations a training.
         early_stopping: stop after this many evaluations without a better one; None = never.
         checkpoints: a directory. Training writes itself there and, run again after whatever stopped it, goes on from
-            there: with other settings only if they change no outcome, such as the student's ``batch_size`` and
-            ``device``, ``verbose``, or what ``args`` say of logging. None = nothing is kept, and nothing can be resumed.
+            there; with other settings only if they change no outcome, such as ``verbose``, the student's
+            ``batch_size`` and ``device``, or what ``args`` say of logging. None = nothing is kept, or can be resumed.
         save_every: optimiser steps between checkpoints; None = as ``eval_every``.
         verbose: whether to show progress.
         args: any further ``transformers.TrainingArguments`` (loggers, DeepSpeed, ``torch_compile``, ...); they win over

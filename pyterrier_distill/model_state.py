@@ -103,7 +103,7 @@ def _told(tensor: Any, whole: bool) -> Iterator[int]:
 
 
 def checksum(flat: Any) -> int:
-    """Sixty-four bits of a tensor ``[n]`` that change with any of its numbers and their order, on every device alike."""
+    """Sixty-four bits of a tensor ``[n]`` that change with its numbers and their order, the same on every device."""
     import torch
 
     content = flat.cpu().contiguous().view(torch.uint8).numpy()
@@ -192,9 +192,9 @@ class Loaded:
         return model
 
     def changes(self) -> dict[str, str]:
-        """How the model differs from what its checkpoint gives: ``trained`` (weights), ``reset`` (settings), or neither.
+        """How the model differs from what its checkpoint gives: ``trained`` (weights), ``reset`` (settings).
 
-        Nothing is loaded to tell.
+        Empty where it does not, or is not loaded: nothing is loaded to tell.
         """
         trained, reset = self.trained, self.reset
         if self.model is not None:

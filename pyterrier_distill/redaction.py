@@ -23,7 +23,7 @@ _HARMLESS = frozenset(
     limit length len count counts max min num number per level ids index position decoder forced suppress embedding
     embeddings logits logprob logprobs sort cache text label field column name names primary foreign query queries
     document documents prompt separator size sizes usage states vector vectors added last first next total value values
-    head heads dim""".split()
+    head heads dim columns""".split()
 )
 #: Parameters of an address that say which answers come, and let nobody in.
 _PARAMETERS = frozenset({"api-version", "api_version", "version", "model", "deployment", "region"})
@@ -41,7 +41,8 @@ _SCHEME = re.compile(
 _DIGEST = re.compile(r"[0-9a-f]{4,16}")
 _VALUE = r"(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"|[^\s,'\"(){}\[\]]+)"
 #: ``name=value``, ``'name': value``, ``"name": "value"``; what follows in brackets is looked at by itself.
-_PAIR = re.compile(rf"(?P<name>[A-Za-z][\w-]{{0,60}})(?P<between>['\"]?\s*[:=]\s*b?)(?P<value>{_VALUE})")
+_NAME = r"\b[\w-]{0,60}?(?:key|token|secret|pass|pwd|auth|bearer|credential|cookie|sig|sas)[\w-]{0,60}"
+_PAIR = re.compile(rf"(?P<name>{_NAME})(?P<between>['\"]?\s*[:=]\s*(?:b(?=['\"]))?)(?P<value>{_VALUE})", re.IGNORECASE)
 
 
 def is_secret(name: Any) -> bool:
@@ -51,6 +52,8 @@ def is_secret(name: Any) -> bool:
     """
     words = {word.lower() for word in _WORD.findall(str(name))}
     if words & _ALWAYS:
+        return True
+    if "keys" in words and words & {"api", "access", "private"}:
         return True
     often = words & _OFTEN or any(word.endswith(_ENDS) for word in words)
     return bool(often) and not words & _HARMLESS
@@ -93,10 +96,12 @@ def text(value: str, mark: str = MARK) -> str:
     """A text without the secrets that can be told: users and queries of URLs, values named as secrets, known tokens."""
 
     def paired(match: re.Match[str]) -> str:
-        value = match["value"]
-        if not is_secret(match["name"]) or value in ("None", "True", "False", "none", "null", "true", "false", mark):
+        value = match["value"].strip("'\"")
+        if not is_secret(match["name"]) or value.startswith(mark):
             return match[0]
-        if match["name"] == "key" and _DIGEST.fullmatch(value.strip("'\"")):
+        if value.lower() in ("", "none", "null", "true", "false"):
+            return match[0]
+        if match["name"] == "key" and _DIGEST.fullmatch(value):
             return match[0]
         return f"{match['name']}{match['between']}{mark}"
 

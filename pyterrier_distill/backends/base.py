@@ -75,8 +75,9 @@ class BackendError(RuntimeError):
 class Backend:
     """A language model that completes prompts and chooses between answers.
 
-    What decides its answers, for caches and manifests, a backend says as ``decided_by``: a method that gives settings by
-    name, or the names of attributes. One that says nothing is known by its repr, or else by its constructor's arguments.
+    What decides its answers, for caches and manifests, a backend says as ``decided_by``: a method that gives settings
+    by name, or the names of attributes. One that says nothing is known by its repr, or else by its constructor's
+    arguments.
 
     Attributes:
         usage: what its calls have cost so far.

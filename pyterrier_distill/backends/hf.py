@@ -49,6 +49,7 @@ class HF(Backend):
 
     constrains = True
     gives_logits = True
+    decided_by = ("name_or_path", "kind", "max_length", "precision", "revision", "trust_remote_code")
 
     def __init__(
         self,
@@ -337,10 +338,6 @@ class HF(Backend):
         result = run(count)
         self.usage.add(seen[0], seen[1], output * seen[0], time.monotonic() - started)
         return result
-
-    def decided_by(self) -> tuple[str, ...]:
-        """What decides the answers, besides the model as it is."""
-        return ("name_or_path", "kind", "max_length", "precision", "revision", "trust_remote_code")
 
     def model_changes(self) -> dict[str, str]:
         """How the loaded model is not its checkpoint's: ``trained`` (other weights), ``reset`` (other settings)."""

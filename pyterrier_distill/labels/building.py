@@ -119,8 +119,8 @@ class Building:
         if told is not None:
             if not overwrite:
                 raise ValueError(
-                    f"{self.directory} was built otherwise: {told}. Take another path for the new labels: overwrite=True"
-                    f" would delete the labels of {len(self)} queries that are here."
+                    f"{self.directory} was built otherwise: {told}. Take another path for the new labels:"
+                    f" overwrite=True would delete the labels of {len(self)} queries that are here."
                 )
             self.directory.files.clear()
             self._forget()

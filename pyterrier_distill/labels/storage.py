@@ -160,7 +160,9 @@ class RemoteFiles:
         try:
             self.system, self.base = fsspec.core.url_to_fs(url.rstrip("/"))
         except ImportError as error:
-            raise ModuleNotFoundError(f"{redaction.address(url)} needs a package that is not installed: {error}") from None
+            raise ModuleNotFoundError(
+                f"{redaction.address(url)} needs a package that is not installed: {error}"
+            ) from None
         self.url = url.rstrip("/")
 
     def __str__(self) -> str:

@@ -253,8 +253,8 @@ class StudentArtifact:
             return changed
         if self.model_changes():
             raise pt.inspect.InspectError(
-                f"cannot change {', '.join(sorted(kwargs))} of a trained student, or of one whose model was changed: save"
-                " it and load it with others."
+                f"cannot change {', '.join(sorted(kwargs))} of a trained student, or of one whose model was changed:"
+                " save it and load it with others."
             )
         settings = {a.name: a.value for a in pt.inspect.transformer_attributes(self)}
         if unknown := set(kwargs) - set(settings):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import checkpoints, prompts, scoring
+from .. import prompts, scoring
 from ..backends import checkpoint
 from ..backends.tokens import control_tokens
 from .sequence import SequenceScorer

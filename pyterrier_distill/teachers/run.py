@@ -13,8 +13,8 @@ import pyterrier as pt
 
 from .. import formats, frames
 from ..backends.base import Usage
-from ..labels.content import checkpoint
 from ..frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
+from ..labels.content import checkpoint
 from .base import Teacher, mean_preferences, rerank
 
 _CARRIED = (TEACHER_RANK, TEACHER_SCORE, TEACHER_LOGITS, TEACHER_PREFS)

@@ -19,8 +19,8 @@ IDLE_ARGS = {
     "what is written to disk, and how often": """save_strategy save_steps save_total_limit save_safetensors
     save_on_each_node save_only_model overwrite_output_dir enable_jit_checkpoint ignore_data_skip_warning
     resume_from_checkpoint""",
-    "what is published": """push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push hub_revision
-    push_to_hub_model_id push_to_hub_organization push_to_hub_token""",
+    "what is published": """push_to_hub hub_model_id hub_strategy hub_token hub_private_repo hub_always_push
+    hub_revision push_to_hub_model_id push_to_hub_organization push_to_hub_token""",
     "how batches reach the model": """dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
     dataloader_prefetch_factor""",
     "memory and speed alone": """gradient_checkpointing gradient_checkpointing_kwargs torch_empty_cache_steps
@@ -85,7 +85,7 @@ def _resolved(text: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def _plain(text: Any) -> Any:
-    """The value that a repr is of, if it is that of plain data: 1 and 1.0 are one, and so are a measure and its name."""
+    """What a repr of plain data is of, else the text: 1 and 1.0 are one, and so are a measure and its name."""
     try:
         return ast.literal_eval(text) if isinstance(text, str) else text
     except (ValueError, SyntaxError):

@@ -69,7 +69,9 @@ def train(
         )  # fmt: skip
     name = f"eval_{measure}" if measure is not None else "eval_loss"
     told = arguments.training_arguments(distiller, len(lists), precision, name if evaluate else None)
-    directory, resume = parallel.from_main(lambda: resuming.open_directory(distiller.checkpoints, record, evaluate is not None))
+    directory, resume = parallel.from_main(
+        lambda: resuming.open_directory(distiller.checkpoints, record, evaluate is not None)
+    )
     told.output_dir = str(directory)
     told.eval_on_start = evaluate is not None and resume is None  # what the training starts from
     finished = resuming.finished(directory, module)
