@@ -12,7 +12,7 @@ MARK = "***"
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 #: Words that make a name that of a secret, whatever else is in it.
 _ALWAYS = frozenset(
-    """secret secrets password passwords passwd passphrase pwd authorization authentication bearer credential
+    """secret secrets password passwords passwd passphrase pwd pw authorization authentication bearer credential
     credentials apikey apikeys authtoken accesstoken cookie cookies""".split()
 )
 #: Words that do where no harmless one stands beside them: an ``hf_token``, not an ``eos_token``.
