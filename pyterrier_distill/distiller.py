@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyterrier as pt
 
-from . import frames
+from . import frames, redaction
 from .losses import Loss
 from .losses.base import QUERY_SIDE, check_scale, lacking
 from .samplers import ListSampler
@@ -67,8 +67,10 @@ class Distiller(pt.Estimator):
         eval_every: optimiser steps between evaluations; None = ten evaluations a training.
         early_stopping: stop after this many evaluations without a better one; None = never.
         checkpoints: a directory. Training writes itself there and, run again after whatever stopped it, goes on from
-            there. A checkpoint whose files are not what was written is moved aside with a warning, and the one before
-            it taken. None = nothing is kept, and nothing can be resumed.
+            there; with other settings only if they change no outcome, such as ``verbose``, the student's
+            ``batch_size`` and ``device``, or what ``args`` say of logging. A checkpoint whose files are not what was
+            written is moved aside with a warning, and the one before it taken. None = nothing is kept, and nothing can
+            be resumed.
         save_every: optimiser steps between checkpoints; None = as ``eval_every``.
         verbose: whether to show progress.
         args: any further ``transformers.TrainingArguments`` (loggers, ``torch_compile``, ...); they win over those
@@ -274,10 +276,12 @@ class Distiller(pt.Estimator):
         data = BY_CONTENT + "+".join(contents.fingerprint(part, self) for part in given if part is not None)
         moving = self.student.trainable(self.loss.needs)
         before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
+        recorded = self.student.recorded()
         try:
             self.history = fitting.train(self, lists, validation, qrels_va, measure, data)
         except BaseException:
             moving.load_state_dict(before)
+            self.student.recall(recorded)
             raise
         finally:
             self.student.settle()
@@ -306,7 +310,10 @@ class Distiller(pt.Estimator):
         return stored
 
     def settings(self) -> dict[str, str]:
-        """Everything that decides the outcome, as text by name; the student as it is before training."""
+        """How it trains, as text by name, without secrets; the student as it is before training.
+
+        Which of these decide the outcome, so that a training does not go on with others, says ``training.deciding``.
+        """
         names = (
             "sampler", "learning_rate", "warmup", "weight_decay", "max_grad_norm", "schedule", "epochs", "steps",
             "queries_per_batch", "accumulation", "precision", "dropout", "seed", "metric", "eval_every",
@@ -314,5 +321,5 @@ class Distiller(pt.Estimator):
         )  # fmt: skip
         told = {name: getattr(self, name) for name in names}
         if self.args is not None:  # what is written down must not let anybody in
-            told["args"] = {name: "***" if "token" in name else value for name, value in self.args.items()}
+            told["args"] = redaction.redacted(dict(self.args))
         return {"student": repr(self.student), "loss": repr(self.loss), **{n: repr(v) for n, v in told.items()}}

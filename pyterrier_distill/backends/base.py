@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import redaction
 from ..prompts import Prompt, flatten
 from .completions import Completion, Sampling
 
@@ -73,6 +74,10 @@ class BackendError(RuntimeError):
 
 class Backend:
     """A language model that completes prompts and chooses between answers.
+
+    What decides its answers, for caches and manifests, a backend says as ``decided_by``: a method that gives settings
+    by name, or the names of attributes. One that says nothing is known by its repr, or else by its constructor's
+    arguments.
 
     Attributes:
         usage: what its calls have cost so far.
@@ -234,7 +239,7 @@ class Wrapped(Backend):
     ) -> list[str]:
         """Ask the wrapped backend; how many tokens it may answer is its own setting."""
         if permutations is not None:
-            raise ValueError(f"{self.inner!r} cannot be held to a permutation: leave constrained=True out.")
+            raise ValueError(f"{self!r} cannot be held to a permutation: leave constrained=True out.")
         return ["" if text is None else str(text) for text in self._asked(prompts)]
 
     def complete(
@@ -258,10 +263,13 @@ class Wrapped(Backend):
         try:
             outputs = list(self.inner.generate([p if messages else flatten(p) for p in prompts]))
         except Exception as error:
-            raise BackendError(f"{self.inner!r} failed ({type(error).__name__}: {error}).") from error
+            said = f"{self!r} failed ({type(error).__name__}: {error})."
+            told = redaction.text(said)
+            # A cause is shown, too, with all that it says.
+            raise BackendError(told) from (error if told == said else None)
         texts = [getattr(output, "text", output) for output in outputs]
         if len(texts) != len(prompts):
-            raise BackendError(f"{self.inner!r} gave {len(texts)} answers to {len(prompts)} prompts.")
+            raise BackendError(f"{self!r} gave {len(texts)} answers to {len(prompts)} prompts.")
         self.usage.add(
             len(prompts), sum(self.prompt_sizes(prompts)), sum(self.sizes([str(text or "") for text in texts])),
             time.monotonic() - started,
@@ -269,7 +277,7 @@ class Wrapped(Backend):
         return texts
 
     def __repr__(self) -> str:
-        return f"Wrapped({self.inner!r})"
+        return f"Wrapped({redaction.text(repr(self.inner))})"
 
 
 def as_backend(model: Any) -> Backend | None:

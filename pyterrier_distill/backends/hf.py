@@ -12,6 +12,7 @@ import pyterrier as pt
 
 from .. import scoring
 from ..locks import once, using
+from ..model_state import Loaded, shown
 from ..prompts import Prompt, flatten
 from . import permutation
 from .base import Backend, BackendError, log_softmax
@@ -48,6 +49,7 @@ class HF(Backend):
 
     constrains = True
     gives_logits = True
+    decided_by = ("name_or_path", "kind", "max_length", "precision", "revision", "trust_remote_code")
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class HF(Backend):
         self.revision = revision
         self.verbose = verbose
         self.trust_remote_code = trust_remote_code
+        self._held = Loaded()
 
     # -- the model ----------------------------------------------------------------------------------------------------
 
@@ -97,6 +100,7 @@ class HF(Backend):
         self._ends = list(dict.fromkeys([tokenizer.eos_token_id, *ends]))
         # Greedy means greedy: a checkpoint's own penalties and temperatures stay out.
         model.generation_config = GenerationConfig()
+        self._held.hold(model, tokenizer, [self.name_or_path])
         return kind, tokenizer, model
 
     @property
@@ -123,6 +127,7 @@ class HF(Backend):
         """Answer with other weights of the same architecture from now on."""
         kind, tokenizer, _ = self._loaded
         self.__dict__["_loaded"] = (kind, tokenizer, model)
+        self._held.replace(model)
 
     @property
     def context(self) -> int:
@@ -338,11 +343,17 @@ class HF(Backend):
         self.usage.add(seen[0], seen[1], output * seen[0], time.monotonic() - started)
         return result
 
+    def model_changes(self) -> dict[str, str]:
+        """How the loaded model is not its checkpoint's: ``trained`` (other weights), ``reset`` (other settings)."""
+        return self._held.changes()
+
     def __repr__(self) -> str:
         defaults = {"kind": None, "max_length": None, "precision": "auto", "revision": None}
         settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
-        return f"HF({', '.join([repr(self.name_or_path), *settings])})"
+        return shown(f"HF({', '.join([repr(self.name_or_path), *settings])})", self.model_changes())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the model, which is loaded again when needed."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_loaded", "_speller", "specials")}
+        """Without the model, which is loaded again when needed, unless it has been changed."""
+        held = self._held.carried()
+        left = ("_speller", "specials") if held.model is not None else ("_speller", "specials", "_loaded")
+        return {**{k: v for k, v in self.__dict__.items() if k not in left}, "_held": held}

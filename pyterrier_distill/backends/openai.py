@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyterrier as pt
 
+from .. import redaction
 from ..locks import once
 from ..prompts import Prompt
+from . import idle
 from .base import Backend, BackendError
 from .completions import Completion, Sampling
 
@@ -197,8 +199,7 @@ class OpenAI(Backend):
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise error
             reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            key = self._api_key or os.environ.get(_KEY) or ""
-            reason = reason.replace(key, "***") if len(key) > 7 else reason
+            reason = redaction.hide(reason, self._secrets())
             # The cause would show what the server echoed, such as the request's headers.
             raise BackendError(
                 f"{self.model} gave no answer ({type(error).__name__}: {reason[:300]}).", answers, position
@@ -230,15 +231,37 @@ class OpenAI(Backend):
             return answer
         return read(self._remembered[key])
 
+    def decided_by(self) -> dict[str, Any]:
+        """What decides the answers: the server, its model, what is asked for; neither keys nor patience."""
+        url = self.base_url or os.environ.get(_URL)
+        extra = {name: value for name, value in self.extra.items() if name not in idle.REQUEST}
+        query = extra.pop("extra_query", None)
+        if isinstance(query, Mapping) and (kept := redaction.parameters(query)):
+            extra["extra_query"] = kept
+        return {
+            "model": self.model,
+            "base_url": None if url is None else redaction.address(str(url), mark="").rstrip("/"),
+            "logprobs": self.logprobs,
+            "max_length": self.max_length,
+            "extra": extra,
+        }
+
+    def _secrets(self) -> list[Any]:
+        """What must not be shown, wherever the server repeats it."""
+        url = urlsplit(str(self.base_url or os.environ.get(_URL) or ""))
+        given = [v for n in ("extra_headers", "extra_query") for v in dict(self.extra.get(n) or {}).values()]
+        told = [value for value in given if len(str(value)) > 7]
+        told += [pair.partition("=")[2] for pair in url.query.split("&")]
+        return [self._api_key or os.environ.get(_KEY), url.password, *map(str, told)]
+
     def __repr__(self) -> str:
         defaults = {"logprobs": True, "max_length": None}
         settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
         if self.base_url is not None:  # a URL may name a user, a password, a key
-            parts = urlsplit(self.base_url)
-            settings.insert(0, f"base_url='{parts.scheme}://{parts.hostname}:{parts.port or ''}{parts.path}'")
+            settings.insert(0, f"base_url={redaction.address(str(self.base_url), mark='')!r}")
         if self.extra:  # headers may be secrets
             shown = {name: value for name, value in self.extra.items() if not name.startswith("extra_")}
-            settings.append(f"extra={shown!r}")
+            settings.append(f"extra={redaction.redacted(shown)!r}")
         return f"OpenAI({', '.join([repr(self.model), *settings])})"
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import scoring
+from .. import redaction, scoring
 from ..locks import loading, once
 from ..prompts import Prompt, flatten
+from . import idle
 from .base import Backend, BackendError
 from .completions import Completion, Sampling, completion
 from .tokens import chat_text, control_tokens, one_token_each
@@ -219,9 +220,16 @@ class VLLM(Backend):
         self.usage.add(len(ids), sum(map(len, ids)), spoken, time.monotonic() - started)
         return outputs
 
+    def decided_by(self) -> dict[str, Any]:
+        """What decides the answers: the model and how it is computed, not on how many devices."""
+        names = ("name_or_path", "max_length", "precision", "revision", "trust_remote_code")
+        options = {name: value for name, value in self.options.items() if name not in idle.ENGINE}
+        return {**{name: getattr(self, name) for name in names}, "options": options}
+
     def __repr__(self) -> str:
         defaults = {"max_length": None, "precision": "auto", "revision": None, "options": {}}
-        settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
+        told = {name: getattr(self, name) for name in defaults} | {"options": redaction.redacted(self.options)}
+        settings = [f"{n}={told[n]!r}" for n, default in defaults.items() if told[n] != default]
         return f"VLLM({', '.join([repr(self.name_or_path), *settings])})"
 
     def __getstate__(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import validate
+from .. import redaction, validate
 from ..backends.base import Usage
 from ..labels.identity import identity
 from ..pipelines import stages_of
@@ -161,7 +161,8 @@ class CachedQueryGen(pt.Transformer):
         asked_about = [digest_of[docno] for docno in docnos]
         self.store.commit(self.generator, self._described, made, asked_about, self.usage - before)
 
-    __repr__ = pta.transformer_repr
+    def __repr__(self) -> str:
+        return redaction.text(pta.transformer_repr(self))
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and repr(other) == repr(self)

@@ -11,7 +11,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import validate
+from .. import redaction, validate
 from ..frames import check_text
 from ..words import count
 from .queries import QUERY_SCORE, QUERYGEN, QUERYGEN_SCORE, lines_of, with_queries
@@ -79,7 +79,8 @@ class QuerySelection(pt.Transformer):
         logger.info("%r removed %d of %d queries.", self, removed, len(kept))
         return kept
 
-    __repr__ = pta.transformer_repr
+    def __repr__(self) -> str:
+        return redaction.text(pta.transformer_repr(self))
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and repr(other) == repr(self)

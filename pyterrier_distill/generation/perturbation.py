@@ -13,12 +13,13 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import scoring, validate
+from .. import redaction, scoring, validate
 from ..backends import checkpoint
 from ..backends.inputs import decoder_start
 from ..backends.tokens import disarmed
 from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, check_text
 from ..locks import once, using
+from ..model_state import Loaded, shown
 from .answers import clean, key_of
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class QueryPerturbation(pt.Transformer):
         self.verbose = verbose
         self.trust_remote_code = trust_remote_code
         self.responses: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self._held = Loaded()
 
     @once
     def _loaded(self) -> tuple[Any, Any]:
@@ -137,7 +139,7 @@ class QueryPerturbation(pt.Transformer):
         )
         tokenizer.padding_side = "right"
         model.generation_config = GenerationConfig()  # greedy means greedy, without a checkpoint's own beams
-        return tokenizer, model
+        return tokenizer, self._held.hold(model, tokenizer, [self.model])
 
     @once
     def _masks(self) -> list[int]:
@@ -266,9 +268,16 @@ class QueryPerturbation(pt.Transformer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model, which is loaded again when needed."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_loaded", "_masks")}
+        held = self._held.carried()
+        left = ("_masks",) if held.model is not None else ("_loaded", "_masks")
+        return {**{name: value for name, value in self.__dict__.items() if name not in left}, "_held": held}
 
-    __repr__ = pta.transformer_repr
+    def model_changes(self) -> dict[str, str]:
+        """How the loaded model is not its checkpoint's: ``trained`` (other weights), ``reset`` (other settings)."""
+        return self._held.changes()
+
+    def __repr__(self) -> str:
+        return shown(redaction.text(pta.transformer_repr(self)), self.model_changes())
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and repr(other) == repr(self)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from .. import redaction
 from ..backends.base import Usage
 from ..checkpoints import versions
 from ..files import parse_object
@@ -151,7 +152,7 @@ class QueryStore(pt.Artifact):
             ValueError: naming the setting that differs.
         """
         manifest = self.manifest
-        told = difference(manifest["generator"], _plain(described)) if manifest else None
+        told = difference(manifest["generator"], described) if manifest else None
         if told is not None:
             raise ValueError(f"{self.files} was made by another generator: {told}. Give this one a path of its own.")
 
@@ -192,7 +193,7 @@ class QueryStore(pt.Artifact):
         self.agree(described)
         about = {
             "generator": described,
-            "reads": repr(generator),
+            "reads": redaction.text(repr(generator)),
             "example_qids": [qid for stage in stages_of(generator) for qid in getattr(stage, "example_qids", [])],
             "versions": versions(),
         }

@@ -14,10 +14,11 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import prompts, scoring
+from .. import prompts, redaction, scoring
 from ..backends.base import Backend, BackendError, Usage
 from ..backends.completions import Completion, Sampling
 from ..locks import once
+from ..model_state import shown
 from ..teachers.base import check_engine, checked_backend
 from .answers import OUTCOMES, Reader, has_ended, key_of
 from .examples import Example, FewShot
@@ -283,9 +284,16 @@ class SyntheticQueryGen(pt.Transformer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what can be made again, such as a loaded model."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("llm", "_shown")}
+        left = ("_shown",) if self.model_changes() else ("llm", "_shown")
+        return {name: value for name, value in self.__dict__.items() if name not in left}
 
-    __repr__ = pta.transformer_repr
+    def model_changes(self) -> dict[str, str]:
+        """How the model that was loaded by its name is not that checkpoint's any more; empty where it is."""
+        changes = getattr(self.__dict__.get("llm"), "model_changes", None)
+        return changes() if isinstance(self.model, str) and callable(changes) else {}
+
+    def __repr__(self) -> str:
+        return shown(redaction.text(pta.transformer_repr(self)), self.model_changes())
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and repr(other) == repr(self)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames, validate
+from .. import frames, redaction, validate
 from ..checkpoints import versions
 from ..ids import check_ids
 from ..teachers.base import LabellingError
@@ -144,15 +144,15 @@ class Building:
         if told is not None:
             if not overwrite:
                 raise ValueError(
-                    f"{self.directory} was built otherwise: {told}. Take another path for the new labels, or pass"
-                    " overwrite=True to begin anew."
+                    f"{self.directory} was built otherwise: {told}. Take another path for the new labels:"
+                    f" overwrite=True would delete the labels of {len(self)} queries that are here."
                 )
             self.directory.files.clear(keep=META)
             self._forget()
             self.__dict__.pop("texts", None)
         manifest = {
             "pipeline": described,
-            "reads": stable_repr(pipeline),
+            "reads": redaction.text(stable_repr(pipeline)),
             "key": digest(described),
             "versions": versions(),
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

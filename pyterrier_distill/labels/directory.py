@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import redaction
 from ..files import parse_object
 from . import shards
 from .storage import CLAIMS, storage
@@ -196,7 +197,7 @@ class Directory:
 
         A manifest that says nothing, of a store that was made for its texts, is written over.
         """
-        for name, content in ((MANIFEST, manifest), (META, meta)):
+        for name, content in ((MANIFEST, redaction.redacted(manifest)), (META, meta)):
             if not self.files.is_file(name) or (name == MANIFEST and content and not self.json(name)):
                 self.files.write(name, json.dumps(content, indent=2, default=repr).encode())
 

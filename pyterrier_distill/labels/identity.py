@@ -1,7 +1,12 @@
-"""What decides a teacher's answers, in words: the manifest shows it, caches are keyed by it."""
+"""What decides a teacher's answers, in words: the manifest shows it, caches are keyed by it.
+
+Whoever knows better than its constructor what decides its answers says so as ``decided_by``: the names of attributes,
+or a method that gives names and values.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import inspect
@@ -11,52 +16,103 @@ import os
 import re
 import types
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyterrier as pt
 
-#: Files up to this size are read whole, larger ones in this many blocks spread evenly: a training changes all of them.
-_WHOLE, _BLOCKS, _BLOCK = 1 << 31, 4096, 1 << 16
-#: Settings that change how fast an answer comes, not which.
-_IDLE = frozenset({"verbose", "batch_size", "device"})
+from .. import redaction
+from ..backends.base import Backend
+from .comparing import IDLE, STAND_INS, Told, as_stored, class_name, difference
+from .content import checkpoint
+
+__all__ = ["as_stored", "checkpoint", "difference", "digest", "hash_frame", "identity", "settings", "stable_repr"]
+
+#: Settings whose value is a checkpoint or a file of labels.
 _CHECKPOINTS = frozenset({"model", "name_or_path", "labels", "name"})
+#: Settings whose value is a place: one place has many names.
+_PLACES = frozenset({"path", "index", "index_path", "directory"})
+#: Fields of a dataclass that count.
+_COUNTERS = re.compile(r"(n_|num_)?(calls?|count(er)?s?|usage|requests?|asked|spent|cost|seconds|history|log)")
 
 
 def identity(transformer: Any) -> Any:
     """A transformer as plain data: its class, every setting that matters, its models and prompts by their content.
 
-    Two transformers of one identity give one answer. Transformers inside are described in their order.
+    Two transformers of one identity give one answer. Transformers inside are described in their order; what only
+    stands for another one, as a cache does, or a Distiller for its student, is described as that one. Secrets are left
+    out.
     """
     if not isinstance(transformer, pt.Transformer):
         return _value(transformer, "")
-    described: dict[str, Any] = {"class": f"{type(transformer).__module__}.{type(transformer).__qualname__}"}
+    kind = type(transformer)
+    inner = _stands_for(kind)
+    if inner is not None:
+        return identity(getattr(transformer, inner))
     parts = getattr(transformer, "_transformers", None)
     if parts is not None:  # a pipeline
-        return {**described, "stages": [identity(part) for part in parts]}
-    settings = {
-        setting.name: _value(setting.value, setting.name)
-        for setting in pt.inspect.transformer_attributes(transformer, strict=False)
-        if setting.name not in _IDLE and setting.value is not pt.inspect.TransformerAttribute.MISSING
-    }
+        return {"class": class_name(kind), "stages": [identity(part) for part in parts]}
+    told = settings(transformer)
     template = getattr(transformer, "template", None)
     if template is not None:
-        settings["prompt_text"] = digest(repr(template))
-    trained = getattr(getattr(transformer, "_weights", None), "trained", None)
-    if trained is not None:  # a student whose weights are no longer its checkpoint's
-        settings["trained"] = trained
-    return {**described, **settings} if settings else {**described, "repr": stable_repr(transformer)}
+        told["prompt_text"] = digest(repr(template))
+    told |= _changes(transformer)
+    return {"class": class_name(kind), **(told or {"repr": redaction.text(stable_repr(transformer))})}
+
+
+def settings(transformer: Any) -> dict[str, Any]:
+    """The settings of a transformer that decide what it answers, by name, as plain data."""
+    declared = _declared(transformer)
+    if declared is not None:
+        return declared
+    attributes = pt.inspect.transformer_attributes(transformer, strict=False)
+    missing = pt.inspect.TransformerAttribute.MISSING
+    return _named({a.name: a.value for a in attributes if a.value is not missing})
+
+
+def _stands_for(kind: type) -> str | None:
+    """The attribute that holds what an object of this class only stands for, if it does."""
+    said = getattr(kind, "stands_for", None)
+    return said or next((STAND_INS[name] for base in kind.__mro__ if (name := class_name(base)) in STAND_INS), None)
+
+
+def _changes(value: Any) -> dict[str, str]:
+    """How an object's loaded model is no longer its checkpoint's."""
+    changes = getattr(value, "model_changes", None)
+    return changes() if callable(changes) else {}
+
+
+def _named(values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """Settings as plain data, without those that are idle or secret."""
+    return {n: _value(v, n, depth) for n, v in redaction.without(values).items() if n not in IDLE}
+
+
+def _declared(value: Any, depth: int = 0) -> dict[str, Any] | None:
+    """What an object says that decides its answers; None if it says nothing."""
+    said = getattr(value, "decided_by", None)
+    if said is None:
+        return None
+    if callable(said):
+        said = said()
+    if not isinstance(said, Mapping):
+        said = {name: getattr(value, name) for name in ([said] if isinstance(said, str) else said)}
+    return _named(said, depth)
 
 
 def _value(value: Any, name: str, depth: int = 0) -> Any:
     """A setting as plain data."""
     deeper = functools.partial(_value, name="", depth=depth + 1)
+    if isinstance(value, Told):
+        return value
     if isinstance(value, pt.Transformer):
         return identity(value)
     if isinstance(value, (str, os.PathLike)) and name in _CHECKPOINTS:
         return checkpoint(os.fspath(value))
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and name in _PLACES and os.path.exists(value)):
+        return os.path.realpath(os.path.expanduser(value))
+    if isinstance(value, str):
+        return _plain_text(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
@@ -65,32 +121,63 @@ def _value(value: Any, name: str, depth: int = 0) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted((deeper(part) for part in value), key=repr)
     if isinstance(value, Mapping):
-        return {str(key): deeper(part) for key, part in value.items()}
+        return {key: _value(part, "", depth + 1) for key, part in redaction.without(value).items()}
     if isinstance(value, (pd.DataFrame, pd.Series)):
         return {"rows": len(value), "content": hash_frame(value)}
     if isinstance(value, functools.partial):
         return {"partial": deeper(value.func), "args": deeper(value.args), "keywords": deeper(value.keywords)}
     if isinstance(value, types.FunctionType):
         return {"function": f"{value.__module__}.{value.__qualname__}", "code": _code(value, depth)}
-    if type(value).__repr__ is object.__repr__ or _is_backend(value):  # says nothing of itself, or not all
-        described = {"class": f"{type(value).__module__}.{type(value).__qualname__}"}
-        if depth < 4:
-            # What was loaded or counted since it was made says nothing new.
-            idle = _IDLE | {"usage"} | {k for k in dir(type(value)) if _is_cached(type(value), k)}
-            kept = {k: v for k, v in getattr(value, "__dict__", {}).items() if k[:1] != "_" and k not in idle}
-            described.update({k: _value(v, k, depth + 1) for k, v in kept.items()})
-        return described
-    return stable_repr(value)
+    return _object(value, depth)
 
 
-def _is_cached(kind: type, name: str) -> bool:
-    return isinstance(inspect.getattr_static(kind, name, None), functools.cached_property)
+def _plain_text(value: str) -> str:
+    """A text as it is, but an address without those who may read it."""
+    return redaction.text(value) if not re.search(r"\s", value) else value
 
 
-def _is_backend(value: Any) -> bool:
-    from ..backends.base import Backend
+def _object(value: Any, depth: int) -> Any:
+    """An object that is no transformer: what it declares, else its repr, else what it was made with.
 
-    return isinstance(value, Backend)
+    Never all of its attributes: they hold connections, keys, and counters that every answer moves.
+    """
+    kind = type(value)
+    inner = _stands_for(kind)
+    if inner is not None:
+        return _value(getattr(value, inner), "", depth)
+    declared = _declared(value, depth + 1)
+    generated = dataclasses.is_dataclass(value) and "__repr__" in vars(kind) and kind.__dataclass_params__.repr
+    told = {"class": class_name(kind)}
+    if declared is not None:
+        return Told({**told, **declared, **_changes(value)}, said=[redaction.text(stable_repr(value))])
+    if kind.__repr__ is not object.__repr__ and not generated:
+        said = redaction.text(stable_repr(value))
+        return {**told, "repr": said} if isinstance(value, Backend) else said
+    if depth < 4:
+        told.update(_named(_made_with(value), depth + 1))
+    if generated:
+        return Told(told, said=[redaction.text(stable_repr(value))])
+    return told
+
+
+def _made_with(value: Any) -> dict[str, Any]:
+    """What an object keeps of its constructor's arguments, under their names, with or without an underscore."""
+    if dataclasses.is_dataclass(value):
+        fields = [f.name for f in dataclasses.fields(value) if f.init and f.repr and not _COUNTERS.fullmatch(f.name)]
+        return {name: getattr(value, name) for name in fields}
+    if type(value).__init__ is object.__init__:
+        return {}
+    try:
+        parameters = inspect.signature(type(value).__init__).parameters
+    except (TypeError, ValueError):  # not written in Python
+        return {}
+    kept = {}
+    for name in list(parameters)[1:]:
+        for attribute in (name, f"_{name}"):
+            if attribute in getattr(value, "__dict__", {}):
+                kept[name] = vars(value)[attribute]
+                break
+    return kept
 
 
 def _code(function: types.FunctionType, depth: int) -> str:
@@ -117,56 +204,6 @@ def stable_repr(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
-def checkpoint(name: str) -> Any:
-    """A model by its name on the hub, or a directory or file of it by what is inside."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        return {"path": name, "content": _content(path)}
-    if not path.is_dir():
-        return name
-    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return {"path": name, "content": digest([(p.relative_to(path).as_posix(), _content(p)) for p in files])}
-
-
-def _content(path: Path) -> str:
-    state = path.stat()
-    return _hashed(str(path), state.st_size, state.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=4096)
-def _hashed(path: str, size: int, changed: int) -> str:
-    """A digest of a file, read again only when it has changed."""
-    hasher = hashlib.sha256(str(size).encode())
-    step = _BLOCK if size <= _WHOLE else max(_BLOCK, size // _BLOCKS)
-    with open(path, "rb") as file:
-        for start in range(0, size, step):
-            file.seek(start)
-            hasher.update(file.read(_BLOCK))
-    return hasher.hexdigest()
-
-
 def digest(content: Any) -> str:
     """Sixteen hexadecimal digits of plain data."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()[:16]
-
-
-def difference(before: Any, now: Any, where: str = "") -> str | None:
-    """The first field in which two identities differ, with both values; None if they are one."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*before, *now]):
-            told = difference(before.get(key), now.get(key), f"{where}.{key}" if where else str(key))
-            if told is not None:
-                return told
-        return None
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for n, (a, b) in enumerate(zip(before, now, strict=True)):
-            told = difference(a, b, f"{where}[{n}]")
-            if told is not None:
-                return told
-        return None
-    return None if before == now else f"{where or 'pipeline'} was {_short(before)} and is {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

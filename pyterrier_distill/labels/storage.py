@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from .. import redaction
 from ..files import check_path, naming
 
 #: Which queries of a build a process has claimed; the lock goes with the process.
@@ -176,18 +177,20 @@ class RemoteFiles:
         try:
             self.system, self.base = fsspec.core.url_to_fs(url.rstrip("/"))
         except ImportError as error:
-            raise ModuleNotFoundError(f"{url} needs a package that is not installed: {error}") from None
+            raise ModuleNotFoundError(
+                f"{redaction.address(url)} needs a package that is not installed: {error}"
+            ) from None
         self.url = url.rstrip("/")
 
     def __str__(self) -> str:
-        return self.url
+        return redaction.address(self.url)
 
     def _path(self, name: str) -> str:
         return f"{self.base}/{name}"
 
     def where(self, name: str) -> str:
         """The full name of a file, for messages."""
-        return f"{self.url}/{name}"
+        return f"{redaction.address(self.url)}/{name}"
 
     def entries(self) -> list[str]:
         """Names of what is there."""

@@ -11,7 +11,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import frames, validate
+from .. import frames, redaction, validate
 from ..frames import LABEL, TEACHER_PREFS, TEACHER_SCORE
 from ..teachers.base import check_label
 from .candidates import Limits
@@ -253,7 +253,8 @@ class FalseNegativeFilter(pt.Transformer):
                 unscored.sum(), (~positive).sum(), without,
             )  # fmt: skip
 
-    __repr__ = pta.transformer_repr
+    def __repr__(self) -> str:
+        return redaction.text(pta.transformer_repr(self))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FalseNegativeFilter) and repr(self) == repr(other)

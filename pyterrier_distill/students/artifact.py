@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import checkpoints
+from .. import checkpoints, redaction
+from ..model_state import Loaded, shown
 from . import card, hub, lora
 
 
 @dataclass
-class Weights:
-    """The model, and what reads texts for it, shared by copies of a student that differ in how it is run alone."""
+class Weights(Loaded):
+    """The model, and what reads texts for it, shared by copies of a student that differ in how it is run alone.
 
-    model: Any = None
+    Attributes:
+        sources: students that the model was copied from, by the setting that names them: their repr and their identity
+            when it was; what they become later is not this model's.
+    """
+
     reader: Any = None
     adapter: Any = None
-    trained: str | None = None
     manifest: dict[str, Any] | None = None
+    sources: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
 
 class StudentArtifact:
@@ -152,7 +157,8 @@ class StudentArtifact:
                 lora.merged(self)._write(draft)
             else:
                 lora.write(self, draft)
-        earlier = {} if self._weights.trained else self._metadata().get("about", {})  # measured before it was trained
+        changes = self.model_changes()
+        earlier = {} if changes else self._metadata().get("about", {})  # measured before it was trained
         return {
             "type": self.ARTIFACT_TYPE,
             "format": "peft" if adapted and not merge else self.ARTIFACT_FORMAT,
@@ -160,8 +166,9 @@ class StudentArtifact:
             **self._told(),
             "student": repr(self),
             "started_from": card.started_from(self),
-            "manifest": self.manifest,
-            "about": {**earlier, **about},
+            "manifest": redaction.redacted(self.manifest),
+            **({"changed": changes} if self._changed_besides(changes) else {}),
+            "about": redaction.redacted({**earlier, **about}),
             "versions": checkpoints.versions(),
         }
 
@@ -175,25 +182,64 @@ class StudentArtifact:
         What was recorded of an earlier training stays, as ``earlier`` in the manifest.
         """
         earlier = {"earlier": self.manifest} if self.manifest else {}
-        self._weights.manifest = {**manifest, **earlier}
-        self._weights.trained = checkpoints.fingerprint(self.model)
+        self._weights.manifest = redaction.redacted({**manifest, **earlier})
+        self._weights.retrained()
         self.path = pt.Artifact.NO_PATH
 
     def snapshot(self) -> tuple[dict[str, Any], Weights, Any]:
         """The student as it is, for :meth:`restore`: a copy of its weights, and what is recorded of them."""
         weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-        return weights, replace(self._weights, manifest=self.manifest), self.path
+        return weights, self.recorded(), self.path
 
     def restore(self, snapshot: tuple[dict[str, Any], Weights, Any]) -> None:
         """Be again as :meth:`snapshot` found it."""
         weights, recorded, self.path = snapshot
         self.model.load_state_dict(weights)
-        self._weights.manifest, self._weights.trained = recorded.manifest, recorded.trained
+        self.recall(recorded)
+
+    def recorded(self) -> Weights:
+        """What is known of the weights as they are, for :meth:`recall`."""
+        return replace(self._weights, manifest=self.manifest, trained=self.model_changes().get("trained"))
+
+    def recall(self, recorded: Weights) -> None:
+        """Know again what :meth:`recorded` gave, now that the weights are those again."""
+        self._weights.manifest = recorded.manifest
+        self._weights.rebased(recorded.trained)
+
+    # -- what it is ---------------------------------------------------------------------------------------------------
+
+    def model_changes(self) -> dict[str, str]:
+        """How the loaded model is not what the settings name: ``trained`` (other weights), ``reset`` (other settings).
+
+        By whatever means it was changed. Nothing is loaded to tell; empty for a model that is not loaded yet.
+        """
+        changes = self._weights.changes()
+        if "trained" not in changes and self._weights.state is not None:
+            sources = self._weights.sources
+            if any(repr(getattr(self, name)) != source[0] for name, source in sources.items()):
+                changes = {"trained": self._weights.state.fingerprint(), **changes}
+        return changes
+
+    def _changed_besides(self, changes: Mapping[str, str]) -> bool:
+        """Whether the model was changed by others than a Distiller since what the manifest tells."""
+        state = self._weights.state
+        return "reset" in changes or (state is not None and state.rewritten)
+
+    def decided_by(self) -> dict[str, Any]:
+        """The settings that decide the scores, and what the model was made of."""
+        told = {a.name: a.value for a in pt.inspect.transformer_attributes(self, strict=False)}
+        copied = {name.removeprefix("_"): source[1] for name, source in self._weights.sources.items()}
+        return {**told, **copied}
+
+    def _files(self) -> list[Any]:
+        """What the model is read from."""
+        return [self.name_or_path]
 
     def __repr__(self) -> str:
-        shown = pta.transformer_repr(self)
-        trained = self._weights.trained
-        return shown if trained is None else f"<{shown} trained {trained}>"
+        text = redaction.text(pta.transformer_repr(self))
+        for name, (source, _) in self._weights.sources.items():
+            text = text.replace(repr(getattr(self, name)), source)
+        return shown(text, self.model_changes())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StudentArtifact) and repr(self) == repr(other)
@@ -209,9 +255,10 @@ class StudentArtifact:
             for name, value in kwargs.items():
                 setattr(changed, name, value)
             return changed
-        if self._weights.trained is not None:
+        if self.model_changes():
             raise pt.inspect.InspectError(
-                f"cannot change {', '.join(sorted(kwargs))} of a trained student: save it and load it with others."
+                f"cannot change {', '.join(sorted(kwargs))} of a trained student, or of one whose model was changed:"
+                " save it and load it with others."
             )
         settings = {a.name: a.value for a in pt.inspect.transformer_attributes(self)}
         if unknown := set(kwargs) - set(settings):
@@ -224,8 +271,10 @@ class StudentArtifact:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        if self._weights.trained is None:  # the model can be loaded again
+        changes = self.model_changes()
+        if not changes:  # the model can be loaded again
             state["_weights"] = Weights(manifest=self.manifest)
         else:
-            state["_weights"] = replace(self._weights, reader=None)
+            told = {"trained": changes.get("trained"), "reset": changes.get("reset")}
+            state["_weights"] = replace(self._weights, reader=None, manifest=self.manifest, state=None, **told)
         return state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..frames import DOC_VEC, QUERY_VEC
 from ..locks import loading, using
 from .artifact import Weights
 from .bi_encoder_artifact import BiEncoderArtifact
-from .bi_encoder_model import build, dimension
+from .bi_encoder_model import DOC_PROMPTS, build, check_prompts, dimension, prompts_for
 from .bi_encoder_states import BiEncoderStates
 from .bi_encoder_training import BiEncoderTraining
 from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer, mode_of
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
     from torch import Tensor, nn
-
-_DOC_PROMPTS = ("document", "passage", "corpus")
 
 
 class BiEncoder(
@@ -54,6 +52,9 @@ class BiEncoder(
         doc_index: a ``FlexIndex`` of the document encoder's vectors. Documents it holds are looked up by docno instead
             of encoded, when ranking and when training with frozen documents.
         max_length: tokens of a text, the rest is cut; None = the checkpoint's own.
+        prompts: what stands in front of each ``"query"`` and each ``"document"``, such as ``{"query": "query: ",
+            "document": "passage: "}`` for E5; saved with the student. None, or a side that is not named: the
+            checkpoint's own.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16`` of encoding; ``auto`` = bf16 where the hardware multiplies
             it natively.
         batch_size: most texts of one forward pass (a token budget usually cuts earlier); PyTerrier also hands over
@@ -95,6 +96,7 @@ class BiEncoder(
         freeze_docs: bool | None = None,
         doc_index: pyterrier_dr.FlexIndex | None = None,
         max_length: int | None = None,
+        prompts: Mapping[str, str] | None = None,
         precision: str = "auto",
         batch_size: int = 1024,
         text_field: str = "text",
@@ -126,6 +128,7 @@ class BiEncoder(
         self._freeze_docs = freeze_docs
         self.doc_index = doc_index
         self.max_length = max_length
+        self.prompts = check_prompts(prompts)
         self.precision = precision
         self.batch_size = batch_size
         self.text_field = text_field
@@ -156,8 +159,21 @@ class BiEncoder(
         if self._weights.model is None:
             with loading():
                 if self._weights.model is None:  # another thread may have been first
-                    self._weights.model = self._build()
+                    self._load()
         return self._weights.model
+
+    def _load(self) -> None:
+        from ..labels.identity import identity
+
+        sources = {name: getattr(self, name) for name in self._copied()}
+        self._weights.hold(self._build(), files=self._files())
+        self._weights.sources = {name: (repr(one), identity(one)) for name, one in sources.items()}
+
+    def _copied(self) -> list[str]:
+        """Settings that name students of which this one has a copy."""
+        shared = self._doc_encoder is None or self.freeze_docs
+        copied = ["name_or_path"] if isinstance(self.name_or_path, BiEncoder) else []
+        return copied if shared else [*copied, "_doc_encoder"]
 
     def _build(self) -> SentenceTransformer:
         import torch
@@ -185,6 +201,8 @@ class BiEncoder(
                 raise ValueError(
                     "freeze_docs=True needs doc_encoder=: one encoder for both would leave nothing to train."
                 )
+            if self.prompts is not None:
+                model.prompts = prompts_for(model.prompts, self.prompts)
             return model.to(scoring.infer_device(self.device)).eval()
 
     def _checkpoint_name(self) -> str:
@@ -281,7 +299,7 @@ class BiEncoder(
 
     def tokenise(self, texts: list[str], task: str) -> dict[str, Any]:
         """Tokenised ``texts`` ``[n, L]`` for the ``"query"`` or ``"document"`` side, its prompt in front."""
-        names = ("query",) if task == "query" else _DOC_PROMPTS
+        names = ("query",) if task == "query" else DOC_PROMPTS
         prompt = next((self.model.prompts[name] for name in names if self.model.prompts.get(name)), None)
         modules = self.query_modules() if task == "query" else self.doc_modules()
         tokenizer = getattr(next(iter(modules)), "tokenizer", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .. import checkpoints, fitting, randomness
@@ -11,6 +11,32 @@ from .. import checkpoints, fitting, randomness
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import nn
+
+
+#: Names under which checkpoints keep the prompt of documents.
+DOC_PROMPTS = ("document", "passage", "corpus")
+
+
+def check_prompts(prompts: Mapping[str, str] | None) -> dict[str, str] | None:
+    """A copy of ``prompts``, if they are those of queries and documents.
+
+    Raises:
+        TypeError: if they are no dict of texts.
+        ValueError: for another side than these.
+    """
+    if prompts is None:
+        return None
+    if not isinstance(prompts, Mapping) or not all(isinstance(text, str) for text in prompts.values()):
+        raise TypeError(f'prompts must be a dict of texts, such as {{"query": "query: "}}, not {prompts!r}.')
+    if unknown := sorted(map(str, set(prompts) - {"query", "document"})):
+        raise ValueError(f"prompts are those of 'query' and 'document', not of {', '.join(unknown)}.")
+    return dict(prompts)
+
+
+def prompts_for(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """A checkpoint's own prompts with those ``given`` in their place."""
+    replaced = DOC_PROMPTS if "document" in given else ()
+    return {**{name: text for name, text in own.items() if name not in replaced}, **given}
 
 
 def build(

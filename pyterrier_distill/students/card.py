@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .. import redaction
 from ..files import read_object
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -33,10 +34,7 @@ _PATHS = (
     re.compile(rf"(?<![\w:/.~\\])(?P<path>{_ROOT}[^\s'\"`,;()\[\]{{}}<>|]+)"),
 )
 _QUOTED = re.compile(r"(?P<quote>['\"`])(?P<path>[^'\"`\n]+/[^'\"`\n]+)(?P=quote)")
-_SECRET = re.compile(
-    r"""((?:token|secret|password|\w+_key|apikey)['"]?\s*[:=]\s*)(?:'[^'\n]*'|"[^"\n]*"|[^\s,'"})]+)""", re.IGNORECASE
-)
-_TOKEN = re.compile(r"\b(?:hf|sk)[_-][A-Za-z0-9_-]{16,}")
+_LEFT_OUT = "(left out)"
 
 
 def checked(about: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -73,17 +71,20 @@ def checked(about: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def publishable(value: Any) -> Any:
     """``value`` with paths of this machine cut to their last part, and secrets left out, in all its texts."""
+    return _placeless(redaction.redacted(value, _LEFT_OUT))
+
+
+def _placeless(value: Any) -> Any:
+    """``value`` with paths of this machine cut to their last part in all its texts."""
     if isinstance(value, Mapping):
-        secret = {key for key in value if isinstance(value[key], str) and _SECRET.search(f"{key}=x")}
-        return {k: "(left out)" if k in secret else publishable(v) for k, v in value.items()}
+        return {name: _placeless(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [publishable(part) for part in value]
+        return [_placeless(part) for part in value]
     if not isinstance(value, str):
         return value
     for pattern in _PATHS:
         value = pattern.sub(_last_part, value)
-    value = _QUOTED.sub(lambda match: _last_part(match) if os.path.exists(match["path"]) else match[0], value)
-    return _TOKEN.sub("(left out)", _SECRET.sub(r"\1(left out)", value))
+    return _QUOTED.sub(lambda match: _last_part(match) if os.path.exists(match["path"]) else match[0], value)
 
 
 def _last_part(match: re.Match[str]) -> str:
@@ -153,8 +154,14 @@ def _body(student: Any, meta: Mapping[str, Any], name: str) -> Iterator[str]:
     yield f"`{kind}` of [PyTerrier](https://pyterrier.readthedocs.io)'s plugin `pyterrier-distill`, {what}.\n"
     if adapter:
         yield "This is a LoRA adapter (and the head); its base is loaded with it.\n"
-    if not manifest:
+    changed = meta.get("changed") or {}
+    if "trained" in changed:
+        since = " after the training that is told here" if manifest else ""
+        yield f"**Its weights were changed** by other means than this package's training{since}.\n"
+    elif not manifest:
         yield "**It has not been trained** by this package: its weights are those it started from.\n"
+    if "reset" in changed:
+        yield "**Its model's settings** (prompts, lengths or the like) are not those that it started from.\n"
     yield "```python"
     yield "import pyterrier_distill as ptd"
     yield f"student = ptd.{kind}({json.dumps(name, ensure_ascii=False)})"

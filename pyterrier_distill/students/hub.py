@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checkpoints
+from .. import checkpoints, redaction
 from . import card
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def push(
             message = commit_message or "Student distilled with pyterrier-distill"
             api.upload_folder(repo_id=name, folder_path=folder, repo_type="model", commit_message=message)
         except Exception as error:
-            text = str(error) if not isinstance(token, str) else str(error).replace(token, "(token)")
+            text = redaction.hide(str(error), [token])
             # Not chained: a request's error carries the request, and that the token.
             raise RuntimeError(f"the hub did not take {repo_id!r}: {type(error).__name__}: {text}") from None
     return str(repo)

@@ -88,7 +88,7 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
                     self._weights.adapter = adapters.attach(self._inner(model), self.lora)
                 elif self._adapted is not None:
                     self._weights.adapter = adapters.load(self._inner(model), self.name_or_path)
-                self._weights.model = model.eval()
+                self._weights.hold(model.eval(), self._state_reader(), self._files())
 
     @cached_property
     def _adapted(self) -> str | None:
@@ -103,6 +103,13 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
     def _reading_length(self) -> int | None:
         """``max_length``, or that of the student whose adapter this is: an adapter's base knows nothing of it."""
         return self._metadata().get("max_length") if self.max_length is None else self.max_length
+
+    def _files(self) -> list[Any]:
+        return [self.name_or_path, self.base]
+
+    def _state_reader(self) -> Any:
+        """The tokenizer, where it is loaded with the model and is no part of it."""
+        return None
 
     def _inner(self, model: nn.Module) -> nn.Module:
         """The transformers model inside."""

@@ -142,7 +142,7 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
                     query_expansion=self.query_expansion,
                     trust_remote_code=self.trust_remote_code,
                 )
-                self._weights.model = model.to(scoring.infer_device(self.device)).eval()
+                self._weights.hold(model.to(scoring.infer_device(self.device)).eval(), files=self._files())
 
     def num_parameters(self) -> int:
         """Number of weights."""

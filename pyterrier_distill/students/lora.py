@@ -182,7 +182,7 @@ def merged(student: JointStudent) -> JointStudent:
     adapter.merge_and_unload()
     whole = object.__new__(type(student))
     whole.__dict__.update(student.__dict__)
-    whole._weights = replace(student._weights, model=model, adapter=None)
+    whole._weights = replace(student._weights, model=model, adapter=None, state=None)
     return whole
 
 

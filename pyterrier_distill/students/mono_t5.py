@@ -92,6 +92,9 @@ class MonoT5(JointStudent):
         self._weights.reader = self._make_asker()
         return self._weights.reader.backend.model
 
+    def _state_reader(self) -> Any:
+        return self._weights.reader.backend.tokenizer
+
     def _make_asker(self) -> PointAsker:
         backend = HF(
             self.base, kind="seq2seq", precision="fp32", max_length=self._reading_length(), device=self.device,

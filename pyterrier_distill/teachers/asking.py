@@ -44,6 +44,11 @@ class Asker:
         """The backend's."""
         return self.backend.usage
 
+    def model_changes(self) -> dict[str, str]:
+        """How the backend's model is not its checkpoint's any more, where it can tell."""
+        changes = getattr(self.backend, "model_changes", None)
+        return changes() if callable(changes) else {}
+
     def prompts(self, questions: Sequence[Question]) -> list[prompts.Prompt]:
         """One prompt a question."""
         clean = lambda text: prompts.disarm(text, self.backend.specials)  # noqa: E731

@@ -11,9 +11,10 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import frames, scoring, validate
+from .. import frames, redaction, scoring, validate
 from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..locks import made_once
+from ..model_state import shown
 from ..ranking import incoming_order, rerank  # noqa: F401 - part of what teachers share
 
 
@@ -61,7 +62,7 @@ class Teacher(pt.Transformer):
     def _kept(self, make: Callable[[], Any]) -> Any:
         """What ``make`` gives, made again only when a setting of this teacher has changed."""
         settings = pt.inspect.transformer_attributes(self)
-        key = repr([(setting.name, setting.value) for setting in settings])
+        key = [(setting.name, _kept_as(setting.value)) for setting in settings]
         kept = self.__dict__.get("_made")
         if kept is None or kept[0] != key:
             with made_once():
@@ -70,9 +71,18 @@ class Teacher(pt.Transformer):
                     self._made = kept = (key, make())
         return kept[1]
 
+    def model_changes(self) -> dict[str, str]:
+        """How the model that this teacher loaded by its name is not that checkpoint's any more; empty where it is."""
+        made = self.__dict__.get("_made")
+        if made is None or not isinstance(getattr(self, "model", None), str):  # others tell of themselves
+            return {}
+        changes = getattr(made[1], "model_changes", None)
+        return changes() if callable(changes) else {}
+
     def __getstate__(self) -> dict[str, Any]:
-        """Without what can be made again, such as a loaded model."""
-        return {name: value for name, value in self.__dict__.items() if name != "_made"}
+        """Without what can be made again, such as a loaded model that is as its checkpoint."""
+        left = () if self.model_changes() else ("_made",)
+        return {name: value for name, value in self.__dict__.items() if name not in left}
 
     def _store_model_settings(
         self,
@@ -119,13 +129,20 @@ class Teacher(pt.Transformer):
         if self.unique:
             frames.check_unique(inp)
 
-    __repr__ = pta.transformer_repr
+    def __repr__(self) -> str:
+        return shown(redaction.text(pta.transformer_repr(self)), self.model_changes())
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and repr(other) == repr(self)
 
     def __hash__(self) -> int:
         return hash(repr(self))
+
+
+def _kept_as(value: Any) -> Any:
+    """A setting, to be compared with what it is later: a model is the same one whatever it has learnt since."""
+    is_model = isinstance(value, pt.Transformer) or callable(getattr(value, "generate", None))
+    return id(value) if is_model else repr(value)
 
 
 class PromptTeacher(Teacher):

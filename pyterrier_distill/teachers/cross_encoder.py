@@ -49,7 +49,13 @@ class CrossEncoderScorer(SequenceScorer):
             )
         if model.num_labels > 2:
             raise ValueError(f"{self.name!r} has {model.num_labels} outputs: a re-ranker has one, or two (no, yes).")
-        return model.eval()
+        return self.held.hold(model.eval(), files=[self.name])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the model, which is loaded again when needed, unless it has been changed."""
+        held = self.held.carried()
+        left = () if held.model is not None else ("model",)
+        return {**{name: value for name, value in self.__dict__.items() if name not in left}, "held": held}
 
     @once
     def gives(self) -> str:

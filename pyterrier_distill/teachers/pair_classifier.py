@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import checkpoints, prompts, randomness, scoring
+from .. import prompts, randomness, scoring
 from ..backends import checkpoint
 from ..backends.tokens import disarmed
 from ..locks import loading, once, using
@@ -30,9 +30,6 @@ class PairClassifier(SequenceScorer):
             trained before it compares; other arguments as for :class:`~pyterrier_distill.PairwiseTeacher`.
     """
 
-    #: Fingerprint of weights that training changed; None = the checkpoint's.
-    trained: str | None = None
-
     @once
     def _loaded(self) -> checkpoint.Loaded:
         """Tokenizer and model, and what its head lacks."""
@@ -43,10 +40,17 @@ class PairClassifier(SequenceScorer):
         if checkpoint.load_tokenizer(self.name, self.hub).sep_token_id is None:
             raise ValueError(f"{self.name!r} has no separator token: a pair classifier is made from an encoder.")
         with loading(), randomness.seeded(0):  # of a head that the checkpoint lacks
-            return checkpoint.load(
+            loaded = checkpoint.load(
                 self.name, "cross-encoder", self.hub, "fp32", scoring.infer_device(self.device),
                 max_length=self._max_length, may_lack=lambda weight: True, num_labels=1,
             )  # fmt: skip
+        self.held.hold(loaded.model, loaded.tokenizer, [self.name])
+        return loaded
+
+    @property
+    def trained(self) -> str | None:
+        """Fingerprint of the weights if they are no longer the checkpoint's."""
+        return self.model_changes().get("trained")
 
     @property
     def tokenizer(self) -> Any:
@@ -114,14 +118,21 @@ class PairClassifier(SequenceScorer):
 
     def mark_trained(self) -> None:
         """Record that the weights are no longer the checkpoint's."""
-        self.trained = checkpoints.fingerprint(self.model)
+        self.held.retrained()
+
+    def decided_by(self) -> dict[str, Any]:
+        """What decides the answers, besides the model as it is."""
+        return {"name": self.name, "max_length": self._max_length, "precision": self.precision, **self.hub}
 
     def __repr__(self) -> str:
-        return f"PairClassifier({self.name!r}{'' if self.trained is None else f', trained={self.trained!r}'})"
+        changes = "".join(f", {name}={value!r}" for name, value in self.model_changes().items())
+        return f"PairClassifier({self.name!r}{changes})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """With the model only if training has changed it."""
-        return {n: v for n, v in self.__dict__.items() if n != "_loaded" or self.trained is not None}
+        """With the model only if it is no longer the checkpoint's."""
+        held = self.held.carried()
+        left = () if held.model is not None else ("_loaded",)
+        return {**{name: value for name, value in self.__dict__.items() if name not in left}, "held": held}
 
     def save(self, path: str | os.PathLike) -> None:
         """Write an ordinary transformers checkpoint."""

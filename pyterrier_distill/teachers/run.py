@@ -15,6 +15,7 @@ import pandas as pd
 from .. import formats, frames, validate
 from ..backends.base import Usage
 from ..frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
+from ..labels.content import checkpoint
 from ..ranking import constant, rerank, shared_ranks
 from .base import Teacher, mean_preferences
 
@@ -88,7 +89,7 @@ class RunTeacher(Teacher):
         for one in given:
             if not isinstance(one, pd.DataFrame) and not Path(one).expanduser().is_file():
                 raise FileNotFoundError(f"no file of labels at {one}.")
-        self._state = [None if isinstance(one, pd.DataFrame) else Path(one).expanduser().stat() for one in given]
+        self._content = [None if isinstance(one, pd.DataFrame) else checkpoint(one)["content"] for one in given]
         self.labels = given if isinstance(labels, (list, tuple)) else given[0]
         self.by = by
         self.format = format
@@ -178,6 +179,12 @@ class RunTeacher(Teacher):
             labels[TEACHER_SCORE] = key
         return frame[["qid", "docno"]].assign(**labels)
 
+    def decided_by(self) -> dict[str, Any]:
+        """What decides the answers: what was read, wherever it lies now, and how."""
+        labels = self.labels if isinstance(self.labels, pd.DataFrame) else {"content": self._content}
+        names = ("by", "format", "missing", "text_field")
+        return {"labels": labels, **{name: getattr(self, name) for name in names}}
+
     @property
     def usage(self) -> Usage:
         """Nothing is asked."""
@@ -246,17 +253,17 @@ class RunTeacher(Teacher):
         return rerank(inp, scores, **labels)
 
     def __repr__(self) -> str:
-        each = [self._shown(one, state) for one, state in zip(_each(self.labels), self._state, strict=True)]
+        each = [self._shown(one, state) for one, state in zip(_each(self.labels), self._content, strict=True)]
         shown = f"[{', '.join(each)}]" if isinstance(self.labels, list) else each[0]
         defaults = {"by": "rank", "format": None, "missing": "error", "text_field": "text"}
         settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
         return f"RunTeacher({', '.join([shown, *settings])})"
 
-    def _shown(self, one: str | pd.DataFrame, state: os.stat_result | None) -> str:
+    def _shown(self, one: str | pd.DataFrame, content: str | None) -> str:
         if isinstance(one, pd.DataFrame):
             hashed = pd.util.hash_pandas_object(self._read(one).astype(str), index=False).sum()
             return f"<{len(one)} rows, {hashed:x}>"
-        return f"{one!r}, <{state.st_size} bytes of {state.st_mtime_ns}>"
+        return f"{one!r}, <content {content}>"
 
 
 def _each(labels: Any) -> list[Any]:

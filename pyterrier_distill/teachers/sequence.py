@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import scoring
 from ..backends.base import Usage
+from ..model_state import Loaded
 
 
 class SequenceScorer:
@@ -41,6 +42,11 @@ class SequenceScorer:
         self.hub = {"revision": revision, "trust_remote_code": trust_remote_code}
         self.verbose = verbose
         self.usage = Usage()
+        self.held = Loaded()
+
+    def model_changes(self) -> dict[str, str]:
+        """How the loaded model is not its checkpoint's: ``trained`` (other weights), ``reset`` (other settings)."""
+        return self.held.changes()
 
     def features(self, items: Sequence[tuple[str, ...]]) -> dict[str, Any]:
         """Token ids ``[n, L]`` and what else the model reads."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import checkpoints, scoring
+from ..labels.identity import identity
 from . import arguments, evaluation, intact, memory, micro_batches, parallel, resuming, trainer
 from . import lists as training_lists
 from .sampled import SampledLists
@@ -54,6 +55,7 @@ def train(
         "data": data,
         "weights": checkpoints.fingerprint(student.model),
     }
+    record = {**settings, "described": identity(student), "computed": precision}
     torch.manual_seed(distiller.seed)
     module = trainer.TrainingModule(student, loss)
     evaluate = None
@@ -67,7 +69,9 @@ def train(
         )  # fmt: skip
     name = f"eval_{measure}" if measure is not None else "eval_loss"
     told = arguments.training_arguments(distiller, len(lists), precision, name if evaluate else None)
-    directory = parallel.from_main(lambda: resuming.open_directory(distiller.checkpoints, settings))
+    directory = parallel.from_main(
+        lambda: resuming.open_directory(distiller.checkpoints, record, evaluate is not None)
+    )
     finished = resuming.finished(directory, module)
     if finished is not None:
         student.mark_trained(finished["manifest"])

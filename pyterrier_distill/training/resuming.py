@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from .. import redaction
 from ..checkpoints import write_json
-from . import intact
+from . import deciding, intact
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,15 +27,16 @@ _BEFORE = {"weight_decay": "0.01", "max_grad_norm": "1.0"}
 _FINISHED, _WEIGHTS = "finished.json", "finished.safetensors"
 
 
-def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) -> Path:
+def open_directory(checkpoints: str | Path | None, settings: Mapping[str, Any], validated: bool = True) -> Path:
     """A directory for the checkpoints of the training that ``settings`` describe.
 
     Args:
         checkpoints: as asked for; None = a temporary one.
-        settings: everything that decides the outcome, by name.
+        settings: how the training goes, by name; :mod:`.deciding` says which of them decide the outcome.
+        validated: whether a validation frame chooses the best checkpoint.
 
     Raises:
-        ValueError: if the directory belongs to a training with other settings, naming the first that differs.
+        ValueError: if the directory belongs to a training with another outcome, naming the first setting that differs.
     """
     if checkpoints is None:
         return Path(tempfile.mkdtemp(prefix="pyterrier-distill-"))
@@ -52,16 +54,15 @@ def open_directory(checkpoints: str | Path | None, settings: Mapping[str, str]) 
                 " they came: this one takes them by what they say, and would go on with others. Delete that directory"
                 " to start again, or name another as checkpoints=."
             )
-        earlier = {**_BEFORE, **earlier}
-        for name, value in settings.items():
-            if earlier.get(name) != value:
-                raise ValueError(
-                    f"the checkpoints in {directory} are of another training: {name} was {earlier.get(name)} and is"
-                    f" now {value}. Delete that directory to start again, or name another as checkpoints=."
-                )
+        told = deciding.changed({**_BEFORE, **earlier}, settings, validated=validated)
+        if told is not None:
+            raise ValueError(
+                f"the checkpoints in {directory} are of another training: {redaction.text(told)}. Delete that directory"
+                " to start again, or name another as checkpoints=."
+            )
         return directory
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "training.json.part", settings)
+    write_json(directory / "training.json.part", redaction.redacted(settings))
     (directory / "training.json.part").rename(record)
     return directory
 
@@ -74,7 +75,7 @@ def finish(directory: Path, module: nn.Module, record: Mapping[str, Any]) -> Non
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, draft)
     told = {**record, "digest": intact.digest(draft)}
     draft.rename(directory / _WEIGHTS)
-    write_json(directory / f"{_FINISHED}.part", told)
+    write_json(directory / f"{_FINISHED}.part", redaction.redacted(told))
     (directory / f"{_FINISHED}.part").rename(directory / _FINISHED)
 
 

@@ -187,6 +187,13 @@ class Trainer(transformers.Trainer):
             )
         self.state.best_model_checkpoint = str(best)
         super()._load_best_model()
+    def _save(self, output_dir=None, state_dict=None):
+        """The weights, and the arguments beside them without what lets somebody in."""
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.args.hub_token = token
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Evaluate, log, and tell the callbacks."""

@@ -1,0 +1,153 @@
+"""Whether two identities are one, and where they differ; also with those that earlier versions wrote."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .. import redaction
+from ..backends import idle
+
+#: Settings that change how fast an answer comes, or whether it comes, not which.
+IDLE = frozenset(
+    """verbose batch_size device threads num_threads n_jobs num_workers workers concurrency max_concurrency retries
+    max_retries timeout usage show_progress progress""".split()
+)
+#: What only stands for something else, and the attribute that holds it.
+STAND_INS = {
+    "pyterrier_distill.CachedTeacher": "teacher",
+    "pyterrier_distill.CachedQueryGen": "generator",
+    "pyterrier_distill.Distiller": "student",
+    "pyterrier_distill.IterativeDistiller": "distiller",
+    "pyterrier_distill.Wrapped": "inner",
+}
+_OURS = re.compile(r"pyterrier_distill\.(?:[a-z0-9_]+\.)+(?=\w)")
+#: Settings of a backend that are handed on as they are, and what in them is idle.
+_WITHIN = {"extra": idle.REQUEST, "options": idle.ENGINE}
+_MISSING = object()
+
+
+class Told(dict):
+    """A description, with other words that were once used for the same thing.
+
+    Attributes:
+        said: these.
+    """
+
+    def __init__(self, told: Mapping[str, Any], said: Sequence[Any] = ()):
+        super().__init__(told)
+        self.said = list(said)
+
+    def __reduce__(self) -> tuple:
+        return type(self), (dict(self), self.said)
+
+
+def class_name(kind: type) -> str:
+    """A class by its name; one of this package by that alone, wherever in it the class lives."""
+    return _OURS.sub("pyterrier_distill.", f"{kind.__module__}.{kind.__qualname__}")
+
+
+def as_stored(stored: Any, now: Any) -> Any:
+    """The identity that a manifest holds if it is the same as ``now``, else ``now``.
+
+    What was keyed by the words of an earlier version is found again by these words.
+    """
+    return now if stored is None or difference(stored, now) is not None else stored
+
+
+def difference(before: Any, now: Any) -> str | None:
+    """The first field in which two identities differ, with both values; None if they are one.
+
+    Args:
+        before: what a manifest holds.
+        now: the identity of something at hand.
+    """
+    for where, one, other in _differences(before, now, ""):
+        shown = _short(one, other)
+        return f"{where or 'pipeline'} was {shown[0]} and is {shown[1]}"
+    return None
+
+
+def _differences(before: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    before = _present(before)
+    said = now.said if isinstance(now, Told) else []
+    now = _present(now)
+    if before == now or before in said or (isinstance(before, str) and redaction.text(before) in said):
+        return
+    if isinstance(before, dict) and isinstance(now, dict):
+        if {"path", "content"} == set(before):  # a checkpoint, once described by its name, too
+            before = {"content": before["content"]}
+            if before == now or before in said:
+                return
+        yield from _of_mappings(before, now, where)
+    elif isinstance(before, list) and isinstance(now, list):
+        for n in range(max(len(before), len(now))):
+            one, other = (part[n] if n < len(part) else _MISSING for part in (before, now))
+            yield from _differences(one, other, f"{where}[{n}]")
+    elif not _same_place(before, now):
+        yield where, before, now
+
+
+def _of_mappings(before: dict, now: dict, where: str) -> Iterator[tuple[str, Any, Any]]:
+    # An object that was once described by all its attributes, counters among them.
+    attributes = "class" in before and not {"stages", "repr"} & set(before)
+    known = "class" in now
+    within = _WITHIN.get(where.rpartition(".")[2], frozenset())
+    for key in dict.fromkeys([*before, *now]):
+        if (known and key in IDLE) or key in within:
+            continue
+        one, other = before.get(key), now.get(key)
+        if key not in now and known and attributes and _is_counter(now):
+            continue
+        if attributes and one is None and (key == "repr" or (key, now.get("class")) == _BY_ENVIRONMENT):
+            continue  # not told once
+        yield from _differences(one, other, f"{where}.{key}" if where else str(key))
+
+
+_BACKENDS = frozenset(f"pyterrier_distill.{name}" for name in ("OpenAI", "VLLM", "HF"))
+_BY_ENVIRONMENT = ("base_url", "pyterrier_distill.OpenAI")
+
+
+def _is_counter(now: dict) -> bool:
+    """Whether a key that is no longer told says nothing: of objects that are no transformers of this package."""
+    return not now["class"].startswith("pyterrier_distill.") or now["class"] in _BACKENDS
+
+
+def _present(value: Any) -> Any:
+    """In the words of this version: classes by name, what stands for others left out, nothing secret."""
+    if isinstance(value, str):
+        return _OURS.sub("pyterrier_distill.", value)
+    if isinstance(value, tuple):
+        return list(value)
+    if not isinstance(value, dict):
+        return value
+    told = redaction.without(value)
+    inner = STAND_INS.get(_OURS.sub("pyterrier_distill.", str(told.get("class"))))
+    return _present(told[inner]) if inner in told else told
+
+
+def _same_place(before: Any, now: Any) -> bool:
+    """Whether two texts name one file or directory, or one address."""
+    if not isinstance(before, str) or not isinstance(now, str):
+        return False
+    if redaction.text(before).rstrip("/") == now.rstrip("/"):
+        return True
+    before, now = (re.sub(r"^(?:Posix|Windows)Path\('(.*)'\)$", r"\1", one) for one in (before, now))
+    return os.path.exists(before) and os.path.exists(now) and os.path.samefile(before, now)
+
+
+def _short(before: Any, now: Any, width: int = 80) -> tuple[str, str]:
+    """Two values on a line, each with what stands round the first place at which they differ."""
+    texts = ["absent" if value is _MISSING else redaction.text(repr(value)) for value in (before, now)]
+    first = next((n for n, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+    start = max(0, first - width // 3)
+    shown = []
+    for one in texts:
+        if len(one) <= width:
+            shown.append(one)
+            continue
+        at = min(start, len(one) - width)
+        shown.append(f"{'...' if at else ''}{one[at : at + width]}{'...' if at + width < len(one) else ''}")
+    return shown[0], shown[1]
