@@ -51,6 +51,8 @@ def check_queries(frame: pd.DataFrame, what: str = "the frame") -> None:
     if not len(frame) or not {"qid", "query"} <= set(frame.columns):
         return
     qids = pd.factorize(frame["qid"].to_numpy())[0]
+    if frame["query"].isna().any():  # those say so who read it
+        return
     try:
         texts = pd.factorize(frame["query"].to_numpy())[0]
     except TypeError:  # cells that are no text at all, which those say who read it

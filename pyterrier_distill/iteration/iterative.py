@@ -251,5 +251,11 @@ class IterativeDistiller(pt.Estimator):
         Path(self.path).mkdir(parents=True, exist_ok=True)
         checkpoints.write_json(Path(self.path) / "rounds.json", self.rounds_)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IterativeDistiller) and (repr(self), self.path) == (repr(other), other.path)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
     def __repr__(self) -> str:
         return f"IterativeDistiller({self.teacher!r}, {self.distiller!r}, rounds={self.rounds})"
