@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 
-def check_ids(frame: pd.DataFrame, columns: Iterable[str], what: str = "the frame") -> None:
+def check_ids(
+    frame: pd.DataFrame, columns: Iterable[str], what: str = "the frame", *, spelt: bool = False
+) -> None:
     """Check that every id is text or a whole number.
 
     None is missing (a NaN would become a query of its own, or none), none a fraction (10.0 would be another id than 10
@@ -19,6 +21,7 @@ def check_ids(frame: pd.DataFrame, columns: Iterable[str], what: str = "the fram
         frame: any frame.
         columns: its ids.
         what: the frame, for the message.
+        spelt: whether whoever reads the ids takes a number for the text that spells it.
 
     Raises:
         ValueError: naming the column and the first id at fault.
@@ -33,11 +36,11 @@ def check_ids(frame: pd.DataFrame, columns: Iterable[str], what: str = "the fram
                 f" {cells.iloc[row]!r} in row {row} ({int(bad.sum())} such rows): drop rows without an id, and turn"
                 f" fractions back into what they were, such as with .astype(int).astype(str)."
             )
-        if pd.api.types.infer_dtype(cells, skipna=False) == "mixed-integer":
-            spelt = cells.drop_duplicates().astype(str)
-            if spelt.duplicated().any():
+        if not spelt and pd.api.types.infer_dtype(cells, skipna=False) == "mixed-integer":
+            texts = cells.drop_duplicates().astype(str)
+            if texts.duplicated().any():
                 raise ValueError(
-                    f"the column {column!r} of {what} holds the id {spelt[spelt.duplicated().to_numpy()].iloc[0]!r} as"
+                    f"the column {column!r} of {what} holds the id {texts[texts.duplicated().to_numpy()].iloc[0]!r} as"
                     " text and as a number: turn the whole column into text with .astype(str)."
                 )
 

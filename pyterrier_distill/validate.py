@@ -16,28 +16,29 @@ import pyterrier as pt
 from .ids import check_columns, check_ids, check_queries
 
 
-def frame(inp: pd.DataFrame, what: str = "the frame") -> None:
+def frame(inp: pd.DataFrame, what: str = "the frame", *, spelt: bool = False) -> None:
     """Check the ids and queries of a frame of any kind.
 
     Args:
         inp: any frame.
         what: it is, for the message.
+        spelt: whether whoever reads the ids takes a number for the text that spells it.
 
     Raises:
         ValueError: if a ``qid`` or ``docno`` is missing, a fraction, or anything else than text or a whole number; if a
             qid has several queries; if two columns have one name.
     """
     check_columns(inp, what)
-    check_ids(inp, [column for column in ("qid", "docno") if column in inp.columns], what)
+    check_ids(inp, [column for column in ("qid", "docno") if column in inp.columns], what, spelt=spelt)
     check_queries(inp, what)
 
 
 @contextmanager
-def any(inp: pd.DataFrame, *, context: pt.Transformer | None = None) -> Iterator[Any]:
+def any(inp: pd.DataFrame, *, context: pt.Transformer | None = None, spelt: bool = False) -> Iterator[Any]:
     """As ``pt.validate.any``, followed by :func:`frame`."""
     with pt.validate.any(inp, context=context) as accepted:
         yield accepted
-    frame(inp)
+    frame(inp, spelt=spelt)
 
 
 def columns(inp: pd.DataFrame, *, includes: Sequence[str], context: pt.Transformer | None = None) -> None:

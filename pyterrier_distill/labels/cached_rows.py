@@ -114,7 +114,7 @@ class CachedRows:
             return np.array([digest([teacher, list(reads), row]) for row in rows], dtype=object)
         keys = np.empty(len(inp), dtype=object)
         order = incoming_order(inp)
-        for _, places in inp.groupby("qid", sort=False).indices.items():
+        for _, places in inp.groupby(inp["qid"].to_numpy(), sort=False).indices.items():
             ordered = places[np.argsort(order[places], kind="stable")]
             keys[places] = digest([teacher, list(reads), [rows[place] for place in ordered]])
         return keys

@@ -43,6 +43,11 @@ HINTS = {
     ),
 }
 
+#: Beside label columns, where a loss contrasts with the documents of other queries: int64 ``[B, N, 2]``, a number for
+#: the docno and one for the text of each document, and ``[B, R]``, those of the documents known to be relevant to each
+#: query, wherever they stand. 0 = none.
+DOCUMENT_KEYS, RELEVANT_KEYS = "document_keys", "relevant_keys"
+
 
 @dataclass
 class Outputs:
@@ -287,3 +292,30 @@ def lacking(loss: Loss, student: Any) -> str:
     said = "; ".join(f"{term!r} needs {', '.join(outputs)}, which {who} does not give" for term, outputs in absent)
     hints = dict.fromkeys(HINTS[output] for _, outputs in absent for output in outputs if output in HINTS)
     return ": ".join([said, *hints]) + "."
+
+
+def known_relevant(outputs: Outputs, labels: Mapping[str, Tensor], relevance: Tensor) -> Tensor:
+    """Which documents of the batch are no negatives of a query: bool ``[B, M]``.
+
+    Those judged relevant to it, also where they stand in other queries' lists only, and those with the text of one.
+
+    Args:
+        outputs: with ``batch_scores`` and ``batch_index``.
+        labels: of the batch, with :data:`DOCUMENT_KEYS` and :data:`RELEVANT_KEYS` where they are known.
+        relevance: ``[B, N]``, > 0 for the relevant documents of each query's own list, 0 in the padding.
+    """
+    import torch
+
+    batch = outputs.batch_index
+    known = torch.zeros_like(outputs.batch_scores, dtype=torch.bool)
+    relevant = relevance > 0  # padding points at column 0 and must not mark it
+    rows = torch.arange(len(batch), device=batch.device).unsqueeze(-1).expand_as(batch)
+    known[rows[relevant], batch[relevant]] = True
+    if RELEVANT_KEYS in labels:
+        keys = labels[DOCUMENT_KEYS]
+        columns = torch.zeros(known.shape[1], keys.shape[-1], dtype=keys.dtype, device=keys.device)
+        columns[batch[outputs.mask]] = keys[outputs.mask]
+        for row, told in enumerate(labels[RELEVANT_KEYS]):
+            if (told := told[told != 0]).numel():
+                known[row] |= torch.isin(columns, told).any(dim=-1)
+    return known

@@ -49,21 +49,23 @@ class InfoNCE(base.Loss):
     """Cross-entropy of the positive over the query's own list and every other document of the batch.
 
     A query's positive is its document with the highest label; its other relevant documents are left out of the
-    denominator, wherever in the batch they stand. Queries without a relevant document give no gradient, so labelled and
-    unlabelled queries can share a training set (PairDistill).
+    denominator, wherever in the batch they stand, and so are copies: documents with the text of a relevant one of its
+    list, but for white space at the ends. Queries without a relevant document give no gradient, so labelled and
+    unlabelled queries can share a training set (PairDistill). A document that stands in several lists counts once.
 
     Args:
         temperature: divides the scores; 0.05 is usual for cosine similarities, 1 for dot products.
         label: the judgements; > 0 is relevant.
 
     References:
-        van den Oord et al. 2018; Karpukhin et al. 2020 (in-batch negatives); PairDistill §4.2.
+        van den Oord et al. 2018; Karpukhin et al. 2020 (in-batch negatives); PairDistill §3.1.
 
     Labels:
         ``label``: int a document, ``[B, N]``; joined from the qrels by ``fit``.
 
     Relations:
-        With scale = 1 / temperature, sentence-transformers' ``MultipleNegativesRankingLoss``.
+        With scale = 1 / temperature, sentence-transformers' ``MultipleNegativesRankingLoss``, which counts a document
+        once for each list in which it stands.
 
     Example:
         >>> InfoNCE(temperature=0.05)
@@ -86,11 +88,7 @@ class InfoNCE(base.Loss):
         best, slot = relevance.max(dim=-1)
         batch = outputs.batch_index  # [B, N]: the column of batch_scores where each document of the lists stands
         target = torch.where(best > 0, batch.gather(-1, slot.unsqueeze(-1)).squeeze(-1), torch.full_like(slot, -1))
-        # Other relevant documents of a query are no negatives of it; padding points at column 0 and must not mark it.
-        others = torch.zeros_like(outputs.batch_scores, dtype=torch.bool)
-        relevant = relevance > 0
-        rows = torch.arange(len(batch), device=batch.device).unsqueeze(-1).expand_as(batch)
-        others[rows[relevant], batch[relevant]] = True
+        others = base.known_relevant(outputs, labels, relevance)
         counted = target >= 0
         others[counted, target[counted]] = False
         return functional.info_nce(outputs.batch_scores.masked_fill(others, float("-inf")), target, self.temperature)

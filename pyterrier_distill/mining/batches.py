@@ -15,6 +15,7 @@ import pyterrier as pt
 from .. import frames
 from ..frames import LABEL
 from ..texts import text_source
+from . import copies
 from .candidates import Candidate, Limits, drawing_order, interleaved, retrieve
 
 if TYPE_CHECKING:
@@ -93,11 +94,12 @@ class Batches:
         positives = self._with_text(positives.assign(source="", source_score=np.nan, source_rank=np.nan))
         topics = topics.assign(qid=topics["qid"].astype(str)).set_index("qid", drop=False)
         pools = self._pools([lists for lists, _ in found], topics.index, positives)
+        texts = self._relevant_texts([lists for lists, _ in found], topics, positives, tells_text)
         orders = {}
         for qid, pool in pools.items():
             rng = random.Random(hashlib.sha256(f"{miner.seed}\0{qid}".encode()).digest())
             orders[qid] = drawing_order(pool, miner.strategy, miner.mix, rng)
-        positives, negatives = self._drawn(orders, topics, positives, tells_text)
+        positives, negatives = self._drawn(orders, topics, positives, tells_text, texts)
         counts.queries += len(pools)
         counts.negatives += sum(map(len, negatives))
         return _ranked(self._ordered(_joined([positives, *negatives]), topics.index, pools))
@@ -143,9 +145,12 @@ class Batches:
                     own[number] = candidates = self._unscored(qid, number, candidates)
                 limit = self.limits.limit(held, qid, "max_score_ratio")
                 near.update(c.docno for c in candidates if c.score > limit)
-            counts.relevant += len({c.docno for c in itertools.chain(*own)} & relevant)
-            counts.near_positive += len(near - relevant - first)
-            out = relevant | near | first
+            retrieved = {c.docno for c in itertools.chain(*own)}
+            itself = {qid} & retrieved - relevant if miner.drop_self else set()
+            counts.relevant += len(retrieved & relevant)
+            counts.itself += len(itself)
+            counts.near_positive += len(near - relevant - first - itself)
+            out = relevant | near | first | itself
             pools[qid] = [[c for c in candidates if c.docno not in out] for candidates in own]
         return pools
 
@@ -182,18 +187,24 @@ class Batches:
     # -- drawing ------------------------------------------------------------------------------------------------------
 
     def _drawn(
-        self, orders: Mapping[str, list[Candidate]], topics: pd.DataFrame, positives: pd.DataFrame, tells_text: bool
+        self,
+        orders: Mapping[str, list[Candidate]],
+        topics: pd.DataFrame,
+        positives: pd.DataFrame,
+        tells_text: bool,
+        texts: Mapping[str, set[str]],
     ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
-        """Positives, and negatives: n a query, those that the filter removes replaced by the next ones."""
+        """Positives, and negatives: n a query; copies of relevant documents, and what the filter removes, replaced."""
         miner, counts = self.miner, self.miner.counts
         have, at = dict.fromkeys(orders, 0), dict.fromkeys(orders, 0)
         negatives: list[pd.DataFrame] = []
         labelled = positives
         while True:
             some = {qid: order[at[qid] : at[qid] + miner.n - have[qid]] for qid, order in orders.items()}
-            rows = self._rows([(qid, c) for qid, chosen in some.items() for c in chosen], topics, tells_text)
-            if negatives and not len(rows):
+            drawn = [(qid, c) for qid, chosen in some.items() for c in chosen]
+            if negatives and not drawn:
                 break
+            rows = self._distinct(self._rows(drawn, topics, tells_text), texts)
             beside = positives[positives["qid"].isin(rows["qid"])] if negatives else positives
             both = _ranked(_joined([beside, rows]))
             self._check_text(both)
@@ -210,6 +221,19 @@ class Batches:
                 have[qid] += more
         counts.short += sum(number < miner.n for number in have.values())
         return labelled, negatives
+
+    def _distinct(self, rows: pd.DataFrame, texts: Mapping[str, set[str]]) -> pd.DataFrame:
+        """Without copies of relevant documents, and without the query itself."""
+        field, counts = self.miner.text_field, self.miner.counts
+        if field not in rows.columns:
+            return rows
+        copy, itself = [], []
+        for qid, query, docno, text in zip(*(rows[c] for c in ("qid", "query", "docno", field)), strict=True):
+            copy.append(copies.same_text(text) in texts.get(qid, ()))
+            itself.append(not copy[-1] and copies.is_query(qid, query, docno, text, self.miner.drop_self))
+        counts.copies += sum(copy)
+        counts.itself += sum(itself)
+        return rows[~(np.array(copy, dtype=bool) | np.array(itself, dtype=bool))].reset_index(drop=True)
 
     def _filtered(self, both: pd.DataFrame, positives: pd.DataFrame) -> pd.DataFrame:
         filtered = self.miner.false_negatives(both)
@@ -240,6 +264,28 @@ class Batches:
         if tells_text:
             columns[self.miner.text_field] = [c.text for _, c in chosen]
         return self._with_text(rows.assign(**columns))
+
+    def _relevant_texts(
+        self,
+        lists: Sequence[Mapping[str, list[Candidate]]],
+        topics: pd.DataFrame,
+        positives: pd.DataFrame,
+        tells_text: bool,
+    ) -> dict[str, set[str]]:
+        """qid → the texts of its positives, and of what was retrieved of its other relevant documents."""
+        field = self.miner.text_field
+        given = set(zip(positives["qid"], positives["docno"], strict=True))
+        retrieved = {
+            (qid, c.docno): (qid, c)
+            for one in lists
+            for qid in topics.index
+            for c in one.get(qid, ())
+            if c.docno in self.relevant.get(qid, ()) and (qid, c.docno) not in given
+        }
+        rows = self._rows(list(retrieved.values()), topics, tells_text) if retrieved else positives.iloc[:0]
+        parts = [part for part in (positives, rows) if field in part.columns]
+        qids, told = ([cell for part in parts for cell in part[column]] for column in ("qid", field))
+        return copies.texts_of(qids, told)
 
     # -- texts --------------------------------------------------------------------------------------------------------
 

@@ -139,7 +139,7 @@ class FalseNegativeFilter(pt.Transformer):
         self._count(labelled, goes, unscored)
         out = labelled[~goes]
         if "rank" in out.columns:
-            ranks = out.groupby("qid", sort=False)["rank"].rank(method="first")
+            ranks = out.groupby(out["qid"].to_numpy(), sort=False)["rank"].rank(method="first")
             out = out.assign(rank=ranks.to_numpy().astype(int) - 1)
         return out
 
@@ -172,7 +172,7 @@ class FalseNegativeFilter(pt.Transformer):
             frames.check_numbers(given, self.label_column)
         new = [self.label_column]
         if self.preference is None:
-            theirs = [c for c in given.columns if c not in bare.columns or c.startswith("teacher_")]
+            theirs = [c for c in given.columns if c not in bare.columns or str(c).startswith("teacher_")]
             new += [c for c in theirs if c not in (*new, "score", "rank")]
         places = _keys(given).get_indexer(_keys(bare)) if len(bare) else np.empty(0, dtype=int)
         cells = given[new].reset_index(drop=True).reindex(places).set_axis(bare.index)

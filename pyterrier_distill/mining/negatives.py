@@ -32,6 +32,8 @@ class MiningCounts:
         queries: those that came out.
         negatives: those that came out.
         relevant: candidates left out because they are known to be relevant.
+        copies: candidates that were drawn, and left out because they have the text of a relevant document.
+        itself: candidates left out because they are the query itself.
         near_positive: candidates left out by ``max_score_ratio``, ``margin`` or ``max_score``.
         false_negatives: candidates that were drawn, and removed by ``false_negatives``.
         unscored: lists of which no positive's score was known, although a limit refers to it.
@@ -43,6 +45,8 @@ class MiningCounts:
     queries: int = 0
     negatives: int = 0
     relevant: int = 0
+    copies: int = 0
+    itself: int = 0
     near_positive: int = 0
     false_negatives: int = 0
     unscored: int = 0
@@ -64,6 +68,10 @@ class NegativeMiner(pt.Transformer):
     judges has its label from there, and any other has 1. Given queries, positives are what ``exclude`` judges relevant.
     A query of which no positive is known is left out and counted: anything that it finds may be relevant.
 
+    Documents are told apart by their text as well as by their ids: one whose text is that of a positive, or of a
+    retrieved document that ``exclude`` judges relevant, is no negative, whatever its docno. Texts are the same if they
+    are but for white space at their ends. Where nobody tells texts, ids alone decide.
+
     Args:
         retriever: Q → R; or several, as a list or as a dict of names. A document that several find counts once.
         depth: candidates are the first so many of each retriever.
@@ -74,6 +82,9 @@ class NegativeMiner(pt.Transformer):
         skip: leave out documents among the first so many of any retriever, where false negatives are most frequent.
         exclude: judgements; documents with label > 0 are never negatives, nor are the input's positives. Where it
             judges none of the queries, that is logged.
+        drop_self: leave out the document that is the query, as in collections whose queries are documents (ArguAna,
+            Quora). None = where both its docno is the qid and its text the query's; True = where either is; False =
+            nowhere. Ids of queries and documents may coincide by chance, so that alone decides only if you say so.
         max_score_ratio: leave out documents with more than this share of the best positive's score in any retriever's
             list; 0.95 is customary for cosines. Refused where the positive's score is not above 0.
         margin: leave out documents that score above the best positive's score less this, in the retriever's unit.
@@ -117,6 +128,7 @@ class NegativeMiner(pt.Transformer):
         *,
         skip: int = 0,
         exclude: pd.DataFrame | None = None,
+        drop_self: bool | None = None,
         max_score_ratio: float | None = None,
         margin: float | None = None,
         max_score: float | None = None,
@@ -140,6 +152,8 @@ class NegativeMiner(pt.Transformer):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}.")
         Limits(max_score_ratio, margin, max_score).check(("max_score_ratio", "margin", "max_score"))
+        if drop_self not in (None, True, False):
+            raise ValueError(f"drop_self must be None, True or False, not {drop_self!r}.")
         if exclude is not None:
             frames.check_qrels(exclude, "exclude")
         if false_negatives is not None and not isinstance(false_negatives, pt.Transformer):
@@ -152,6 +166,7 @@ class NegativeMiner(pt.Transformer):
         self.strategy = strategy
         self.skip = skip
         self.exclude = exclude
+        self.drop_self = drop_self
         self.max_score_ratio = max_score_ratio
         self.margin = margin
         self.max_score = max_score
@@ -170,7 +185,7 @@ class NegativeMiner(pt.Transformer):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Mine, a batch of queries at a time."""
-        with validate.any(inp, context=self) as v:
+        with validate.any(inp, context=self, spelt=True) as v:
             v.result_frame(["query"], mode="positives")
             if self.exclude is not None:
                 v.query_frame(["query"], mode="queries")
@@ -179,7 +194,7 @@ class NegativeMiner(pt.Transformer):
         judged = None if self.exclude is None else frames.check_qrels(self.exclude)
         bare = inp.drop(columns=[c for c in WRITTEN if c in inp.columns]).reset_index(drop=True)
         if v.mode == "positives":
-            query_columns = [c for c in bare.columns if c.startswith("q")]
+            query_columns = [c for c in bare.columns if str(c).startswith("q")]
             positives = self._given(bare, incoming_order(inp) if len(inp) else np.empty(0, dtype=int), judged)
         else:
             bare = bare.drop(columns=LABEL, errors="ignore")  # of a query it says nothing
@@ -314,8 +329,8 @@ def mine_negatives(
         depth: candidates are the first so many of each retriever.
         n: negatives of a query.
         strategy: ``"random"``, ``"top"``, ``"log_random"`` or ``"log_uniform"``.
-        **settings: ``skip``, ``exclude``, ``max_score_ratio``, ``margin``, ``max_score``, ``scorer``, ``unscored``,
-            ``false_negatives``, ``mix``, ``text``, ``text_field``, ``batch_size``, ``seed``, ``verbose``.
+        **settings: ``skip``, ``exclude``, ``drop_self``, ``max_score_ratio``, ``margin``, ``max_score``, ``scorer``,
+            ``unscored``, ``false_negatives``, ``mix``, ``text``, ``text_field``, ``batch_size``, ``seed``, ``verbose``.
 
     Example::
 

@@ -87,7 +87,7 @@ def pair_disagreement(
     (frames.check_preferences if by_preference else frames.check_numbers)(frame, teacher)
     ordered = frame.iloc[np.argsort(incoming_order(frame), kind="stable")] if len(frame) else frame
     weights = {}
-    for qid, rows in ordered.groupby("qid", sort=False):
+    for qid, rows in ordered.groupby(ordered["qid"].to_numpy(), sort=False):
         ours = _preferences(_scores(rows, student), how, temperature)
         if by_preference:
             theirs = _asked(rows, teacher)

@@ -78,7 +78,7 @@ class ListTeacher(Teacher):
         """qid → (query, docnos, texts), neutralised, cut to words, in incoming order."""
         ordered = inp.iloc[np.argsort(incoming_order(inp), kind="stable")]
         lists = {}
-        for qid, rows in ordered.groupby("qid", sort=False):
+        for qid, rows in ordered.groupby(ordered["qid"].to_numpy(), sort=False):
             clean = [self._clean(text) for text in rows[self.text_field]]
             lists[qid] = (self._clean(rows["query"].iloc[0]), rows["docno"].tolist(), clean)
         return lists

@@ -69,9 +69,9 @@ def read_pairs(
     frames.require_columns(res, ("qid", "query", "docno", teacher.text_field), reader=repr(teacher), context=teacher)
     frames.check_results(res)
     frames.check_text(res, ["query", teacher.text_field])
-    res = frames.join_qrels(res, qrels).sort_values(["qid", "docno"], kind="stable")
+    res = frames.join_qrels(res, qrels).reset_index(drop=True).sort_values(["qid", "docno"], kind="stable")
     examples: list[Example] = []
-    for qid, rows in res.groupby("qid", sort=False):
+    for qid, rows in res.groupby(res["qid"].to_numpy(), sort=False):
         rng = random.Random(hashlib.sha256(f"{teacher.seed}\0{qid}".encode()).digest())
         query, texts, labels = rows["query"].iloc[0], rows[teacher.text_field].tolist(), rows["label"].tolist()
         better = [(i, j) for i, a in enumerate(labels) for j, b in enumerate(labels) if a > b]

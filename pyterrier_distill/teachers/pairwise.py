@@ -186,7 +186,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         weights = {} if self.disagreement is None else pair_disagreement(inp, **self.disagreement)
         return {
             str(qid): sampler.draw(str(qid), len(rows), weights.get(str(qid)))
-            for qid, rows in inp.groupby("qid", sort=False)
+            for qid, rows in inp.groupby(inp["qid"].to_numpy(), sort=False)
         }
 
     def _check(self, inp: pd.DataFrame) -> None:
@@ -206,7 +206,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         """(qid, query, docnos, texts) of each query, documents in incoming order."""
         ordered = inp.iloc[np.argsort(incoming_order(inp), kind="stable")] if len(inp) else inp
         lists = []
-        for qid, rows in ordered.groupby("qid", sort=False):
+        for qid, rows in ordered.groupby(ordered["qid"].to_numpy(), sort=False):
             lists.append((qid, rows["query"].iloc[0], rows["docno"].tolist(), rows[self.text_field].tolist()))
         return lists
 

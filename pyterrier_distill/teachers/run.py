@@ -226,7 +226,7 @@ class RunTeacher(Teacher):
         return self._labelled(inp, rows)
 
     def _retrieve(self, inp: pd.DataFrame) -> pd.DataFrame:
-        queries = inp.assign(qid=inp["qid"].astype(str))
+        queries = inp.assign(qid=inp["qid"].astype(str)).reset_index(drop=True)
         columns = ["qid", "docno", *(c for c in _CARRIED if c in self.stored.columns)]
         merged = queries.drop(columns=columns[1:], errors="ignore").merge(self.stored[columns], on="qid", how="inner")
         out = self._labelled(merged.drop(columns=columns[2:]), merged)

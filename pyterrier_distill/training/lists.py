@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ class QueryList:
         ranking: int ``[N]``, its documents from the first rank to the last; None = as they stand.
         relevant: bool ``[N]``, or None where nobody judged.
         qid: the query's id.
+        known: int64 ``[R]``: numbers of the docnos and texts that are known to be relevant, for losses that contrast
+            with other queries' documents; see :data:`..losses.base.RELEVANT_KEYS`.
         guest: whether it is computed for company only, in a process that has no list of a batch.
     """
 
@@ -44,6 +47,7 @@ class QueryList:
     ranking: np.ndarray | None = None
     relevant: np.ndarray | None = None
     qid: str = ""
+    known: np.ndarray | None = None
     guest: bool = False
 
     def part(self, positions: Sequence[int], loss: losses.Loss) -> QueryList:
@@ -129,6 +133,17 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str, *, judge
     return lists
 
 
+def relevant_keys(docnos: Iterable[Any], texts: Sequence[str]) -> np.ndarray:
+    """Numbers int64 ``[R]`` of documents that are relevant to a query, and of their texts."""
+    return np.array([_key(docno, "docno") for docno in docnos] + [_key(text, "text") for text in texts], dtype=np.int64)
+
+
+def _key(cell: Any, kind: str) -> int:
+    """A number that stands for an id, or for a text whatever white space is at its ends; never 0."""
+    told = f"{kind}\0{str(cell).strip() if kind == 'text' else cell}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big", signed=True) or 1
+
+
 def _cells(column: pd.Series) -> np.ndarray:
     """float32 ``[n]`` of a column of numbers, ``[n, D]`` of a column of vectors."""
     if pd.api.types.is_numeric_dtype(column.dtype):
@@ -194,6 +209,8 @@ class Collator:
         _, mask = frames.pad_lists([np.ones(max(1, len(one.docnos))) for one in lists])
         labels = {column: self._tensor([one.labels[column] for one in lists], column) for column in self.columns}
         batch = self.student.collate(lists, self.loss.needs)
+        if losses.BATCH_SCORES in self.loss.needs:
+            labels.update(_contrasted(lists, mask.shape[1]))
         for column in self.ragged:
             _check_tokens(batch["queries"]["attention_mask"], lists, column)
         told = {"batch": batch, "mask": mask.to(torch.bool), "labels": labels}
@@ -215,6 +232,23 @@ class Collator:
         for row, cell in enumerate(cells):
             padded[row, : len(cell)] = torch.from_numpy(cell)
         return padded
+
+
+def _contrasted(lists: list[QueryList], width: int) -> dict[str, Tensor]:
+    """What tells which documents of a batch are no negatives of a query."""
+    import torch
+
+    documents = torch.zeros(len(lists), width, 2, dtype=torch.int64)
+    most = max(0 if one.known is None else len(one.known) for one in lists)
+    relevant = torch.zeros(len(lists), max(1, most), dtype=torch.int64)
+    for row, one in enumerate(lists):
+        for slot, docno in enumerate(one.docnos):
+            documents[row, slot, 0] = _key(docno, "docno")
+            if one.texts is not None:
+                documents[row, slot, 1] = _key(one.texts[slot], "text")
+        if one.known is not None:
+            relevant[row, : len(one.known)] = torch.from_numpy(one.known)
+    return {losses.DOCUMENT_KEYS: documents, losses.RELEVANT_KEYS: relevant}
 
 
 def _check_tokens(mask: Tensor, lists: list[QueryList], column: str) -> None:

@@ -90,7 +90,7 @@ def content(frame: pd.DataFrame, columns: Iterable[str], *, place: bool = False)
         parts = [(column, _cells(frame[column])) for column in columns]
         if place and (told := ranking(frame)) is not None:
             order = np.lexsort((codes(frame["docno"]), told[1], codes(frame["qid"])))
-            places = frame.iloc[order].groupby("qid", sort=False).cumcount().to_numpy()
+            places = frame.iloc[order].groupby(frame["qid"].to_numpy()[order], sort=False).cumcount().to_numpy()
             back = np.empty(len(order), dtype=np.int64)
             back[order] = places
             parts.append(("place", back.astype(np.uint64)))

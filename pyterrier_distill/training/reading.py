@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from .. import frames
@@ -128,4 +130,23 @@ class Reader:
             *([frames.LABEL] * judged),
         ):
             frames.check_numbers(res, column)
-        return training_lists.read_lists(res, loss, self.text_field, judged=judged)
+        lists = training_lists.read_lists(res, loss, self.text_field, judged=judged)
+        if losses.BATCH_SCORES in loss.needs and frames.LABEL in loss.columns():
+            for one in lists:
+                one.known = self._relevant_to(one)
+        return lists
+
+    def _relevant_to(self, one: training_lists.QueryList) -> np.ndarray:
+        """What is known to be relevant to a query: what anybody judged so, and the texts of those in its list."""
+        places = np.flatnonzero(one.labels[frames.LABEL] > 0).tolist()
+        texts = [] if one.texts is None else [one.texts[n] for n in places]
+        elsewhere = self._relevant.get(one.qid, ()) if self.judged is not None else ()
+        return training_lists.relevant_keys(sorted({*(str(one.docnos[n]) for n in places), *elsewhere}), texts)
+
+    @cached_property
+    def _relevant(self) -> dict[str, list[str]]:
+        """qid → the documents that are judged relevant to it, whether they are in its list or not."""
+        found: dict[str, list[str]] = {}
+        for qid, docno in self.judged[self.judged > 0].index:
+            found.setdefault(qid, []).append(docno)
+        return found

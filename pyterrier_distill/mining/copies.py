@@ -1,0 +1,37 @@
+"""Documents are told apart by their text, too: what no negative may say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def same_text(text: object) -> str | None:
+    """What two documents have in common that are copies: the text without white space at its ends; None = no text."""
+    return text.strip() if isinstance(text, str) else None
+
+
+def texts_of(qids: Iterable[object], texts: Iterable[object]) -> dict[str, set[str]]:
+    """qid → the texts that its rows have."""
+    found: dict[str, set[str]] = {}
+    for qid, text in zip(qids, texts, strict=True):
+        told = same_text(text)
+        if told is not None:
+            found.setdefault(str(qid), set()).add(told)
+    return found
+
+
+def is_query(qid: str, query: object, docno: str, text: object, drop: bool | None) -> bool:
+    """Whether a document is the query itself.
+
+    Args:
+        qid: the query's id.
+        query: its text.
+        docno: the document's id.
+        text: its text, or None.
+        drop: True = it has the query's id or its text; None = it has both, which is no accident; False = never.
+    """
+    if drop is False:
+        return False
+    same_id, said = docno == qid, same_text(text)
+    spoken = said is not None and said == same_text(query)
+    return same_id and spoken if drop is None else same_id or spoken

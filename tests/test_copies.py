@@ -1,0 +1,97 @@
+"""Copies of a relevant document, and a query that is itself a document, are no negatives: mined, or in a batch."""
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+import pytest
+import torch
+
+import pyterrier_distill as ptd
+from pyterrier_distill.training.lists import Collator
+from pyterrier_distill.training.reading import Reader
+
+DOCUMENTS = pd.DataFrame(
+    [("p1", "the red dog runs"), ("p2", "\tthe red dog runs \n"), ("p3", "a red dog"), ("q1", "red dog"),
+     ("x", "blue bird"), ("y", "old tree")],
+    columns=["docno", "text"],
+)  # fmt: skip
+TOPICS = pd.DataFrame([("q1", "red dog")], columns=["qid", "query"])
+QRELS = pd.DataFrame([("q1", "p1", 1)], columns=["qid", "docno", "label"])
+
+
+def mined(n=4, qrels=QRELS, documents=DOCUMENTS, **settings):
+    found = documents.assign(qid="q1", query="red dog", score=-np.arange(len(documents)), rank=range(len(documents)))
+    retriever = pt.Transformer.from_df(found[["qid", "docno", "score", "rank"]])
+    miner = ptd.mine_negatives(retriever, n=n, strategy="top", exclude=qrels, text=documents, **settings)
+    out = miner(TOPICS)
+    return out.loc[out["label"] == 0, "docno"].tolist(), miner.counts
+
+
+def test_copies_of_the_positive_are_not_mined():
+    negatives, counts = mined(n=2)
+    assert negatives == ["p3", "x"] and counts.copies == 1  # what is left out is replaced
+
+
+def test_copies_of_any_retrieved_relevant_document_are_not_mined():
+    qrels = pd.DataFrame([("q1", "x", 1), ("q1", "p1", 2)], columns=["qid", "docno", "label"])
+    negatives, counts = mined(qrels=qrels)
+    assert negatives == ["p3", "y"] and counts.copies == 1 and counts.short == 1
+
+
+@pytest.mark.parametrize("drop_self, there", [(None, False), (True, False), (False, True)])
+def test_a_query_that_is_a_document(drop_self, there):
+    negatives, counts = mined(drop_self=drop_self)
+    assert ("q1" in negatives) is there and counts.itself == (not there)
+
+
+def test_ids_that_coincide_by_chance():
+    documents = DOCUMENTS.assign(text=DOCUMENTS["text"].replace("red dog", "something else"))
+    assert "q1" in mined(documents=documents)[0]
+    assert "q1" not in mined(documents=documents, drop_self=True)[0]
+    with pytest.raises(ValueError, match="drop_self must be None, True or False"):
+        mined(drop_self="yes")
+
+
+def contrasted(student, rows, qrels, loss=None):
+    """(query, docno) → whether training lowers the score: what counts as a negative of which query."""
+    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "text"])
+    loss = loss or ptd.InfoNCE(temperature=0.05)
+    judged = pd.DataFrame(qrels, columns=["qid", "docno", "label"])
+    lists = Reader(student, loss, judged, None, student).read(frame)
+    batch = Collator(student, loss)(lists)
+    student.trainable(loss.needs)
+    with torch.no_grad():
+        out = student.forward(batch["batch"], batch["mask"], loss.needs)
+    out.batch_scores = out.batch_scores.clone().requires_grad_(True)
+    loss(out, batch["labels"]).backward()
+    pushed = out.batch_scores.grad > 0
+    return {
+        (one.qid, docno): bool(pushed[row, out.batch_index[n, slot]])
+        for row, one in enumerate(lists)
+        for n, other in enumerate(lists)
+        for slot, docno in enumerate(other.docnos)
+    }
+
+
+ROWS = [
+    ("q1", "red dog", "a", "a dog that is red"), ("q1", "red dog", "n", "tree"),
+    ("q1", "red dog", "c", "a dog that is red "),
+    ("q2", "my dog", "b", "my dog is red"), ("q2", "my dog", "m", "river"), ("q2", "my dog", "a2", "a dog that is red"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["BiEncoder", "LateInteraction"])
+def test_no_copy_and_nothing_judged_relevant_is_a_negative_in_the_batch(kind, tiny):
+    student = getattr(ptd, kind)(tiny, precision="fp32", device="cpu")
+    loss = ptd.InfoNCE(temperature={"BiEncoder": 0.05, "LateInteraction": 5.0}[kind])
+    pushed = contrasted(student, ROWS, [("q1", "a", 1), ("q1", "b", 1), ("q2", "b", 1)], loss)
+    assert {docno for (qid, docno), down in pushed.items() if qid == "q1" and down} == {"n", "m"}
+    assert {docno for (qid, docno), down in pushed.items() if qid == "q2" and down} == {"a", "n", "c", "m", "a2"}
+
+
+def test_judgements_in_the_frame_tell_as_well(tiny):
+    student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+    frame = pd.DataFrame(ROWS, columns=["qid", "query", "docno", "text"]).assign(label=[1, 0, 0, 1, 0, 0])
+    loss = ptd.InfoNCE(temperature=0.05)
+    lists = Reader(student, loss, None, None, student).read(frame)
+    assert all(len(one.known) == 2 for one in lists)  # the docno and the text of the one relevant document
