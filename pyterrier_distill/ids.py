@@ -31,9 +31,11 @@ def check_ids(
         bad = _no_ids(cells)
         if bad.any():
             row = int(bad.argmax())
+            absent = int(cells.isna().sum())
+            told = f"{column!r} has {absent} missing values, such as" if absent else f"holds {cells.iloc[row]!r}"
             raise ValueError(
-                f"the column {column!r} of {what} must hold ids, text or whole numbers, but holds"
-                f" {cells.iloc[row]!r} in row {row} ({int(bad.sum())} such rows): drop rows without an id, and turn"
+                f"the column {column!r} of {what} must hold ids, text or whole numbers, but {told}"
+                f" in row {row} ({int(bad.sum())} such rows): drop rows without an id, and turn"
                 f" fractions back into what they were, such as with .astype(int).astype(str)."
             )
         if not spelt and pd.api.types.infer_dtype(cells, skipna=False) == "mixed-integer":

@@ -81,9 +81,12 @@ class ShardFile:
         """
         wanted = list(range(len(self.ends)) if groups is None else groups)
         self._check_size(sum(self._packed(group, columns) for group in wanted))
-        table = self._try(lambda: self._file.read_row_groups(wanted, columns=columns))
-        self._check_size(sum(_unpacked(chunk) for column in table.columns for chunk in column.chunks))
-        return self._try(lambda: _plain(table)).replace_schema_metadata(self.schema_arrow.metadata)
+        # Group by group: lists of codes that would come in several pieces cannot be read at once.
+        tables = [self._try(lambda at=part: self._file.read_row_groups(at, columns=columns)) for part in _each(wanted)]
+        chunks = (chunk for table in tables for column in table.columns for chunk in column.chunks)
+        self._check_size(sum(map(_unpacked, chunks)))
+        table = self._try(lambda: shards.arrow().concat_tables([_plain(table) for table in tables]))
+        return table.replace_schema_metadata(self.schema_arrow.metadata)
 
     def _packed(self, group: int, columns: Sequence[str] | None) -> int:
         """Bytes that a row group takes while strings are codes: pages as they are, and each value's number."""
@@ -173,6 +176,11 @@ def _type(kind: Any) -> Any:
     if shards.is_list(kind) and (inner := _type(kind.value_type)) != kind.value_type:
         return pa.list_(inner)
     return kind
+
+
+def _each(groups: list[int]) -> list[list[int]]:
+    """Row groups one by one; a list of none where there are none, which gives the columns."""
+    return [[group] for group in groups] or [[]]
 
 
 class Directory:
