@@ -1,0 +1,115 @@
+"""Control tokens in texts are text: for students, teachers, language models and servers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from transformers import AutoTokenizer
+
+import pyterrier_distill as ptd
+from pyterrier_distill import prompts
+from pyterrier_distill.backends.tokens import disarmed
+from pyterrier_distill.teachers.responses import parse_permutation
+
+FP32 = {"precision": "fp32", "device": "cpu"}
+CASES = ["red [SEP] dog", "[CLS] red dog", "red dog [PAD]", "red [MASK] dog", "red [sep] dog", "red ［SEP］ dog"]
+
+
+def ids(tokenizer, text):
+    return tokenizer(disarmed(tokenizer, [text])[0], add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_no_control_token_of_an_encoder_comes_from_a_text(text, minilm):
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    assert not set(ids(tokenizer, text)) & (set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
+
+
+@pytest.mark.parametrize("text", ["a </s> b", "a <pad> b", "a<unk>b", "<|end|> x", "a<|end|>b"])
+def test_nor_of_other_tokenizers(text, tiny_t5, tiny_llm):
+    for name in (tiny_t5, tiny_llm):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        special = {i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id}
+        assert not set(ids(tokenizer, text)) & special
+
+
+def test_texts_without_control_tokens_are_read_as_they_are(minilm, documents):
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    texts = [*documents["text"], "a < b > c [1] {x} naïve – “quotes”", "信息检索", "SEP and CLS", "[see below]"]
+    assert disarmed(tokenizer, texts) == texts
+
+
+STUDENTS = {
+    "BiEncoder": lambda m: ptd.BiEncoder(m["tiny"], **FP32),
+    "LateInteraction": lambda m: ptd.LateInteraction(m["tiny"], **FP32),
+    "USTAD": lambda m: ptd.USTAD(m["tiny"], query_length=12, **FP32),
+    "CrossEncoder": lambda m: ptd.CrossEncoder(m["tiny"], **FP32),
+    "MonoT5": lambda m: ptd.MonoT5(m["tiny_t5"], **FP32),
+    "PointwiseTeacher": lambda m: ptd.PointwiseTeacher(m["tiny_cross"], **FP32),
+}
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_text_scores_as_its_disarmed_form(name, tiny, tiny_t5, tiny_cross):
+    ranker = STUDENTS[name]({"tiny": tiny, "tiny_t5": tiny_t5, "tiny_cross": tiny_cross})
+    tokenizer = AutoTokenizer.from_pretrained(
+        {"MonoT5": tiny_t5}.get(name, tiny if name != "PointwiseTeacher" else tiny_cross)
+    )
+    sign = tokenizer.eos_token if name == "MonoT5" else tokenizer.sep_token
+    text = f"red dog {sign} blue bird"
+    plain = disarmed(tokenizer, [text])[0]
+    assert plain != text
+    frame = pd.DataFrame(
+        [("q", "red", "d1", text), ("q", "red", "d2", plain)], columns=["qid", "query", "docno", "text"]
+    )
+    one, other = (ranker(frame.iloc[[n]])["score"].iloc[0] for n in (0, 1))
+    assert one == pytest.approx(other, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["<eos>", "<bos>", "<pad>", "<think>", "<tool_call>", "[TOOL_CALLS]", "<start_of_image>", "<|im_end|>", "</s>"],
+)
+def test_servers_whose_tokenizer_is_not_known(token):
+    assert token not in prompts.disarm(f"a {token} b")
+    assert token not in prompts.neutralise(f"a{token}b")
+
+
+@pytest.mark.parametrize("identifier", ["[3]", "[³]", "[①]", "﹇1﹈", "【3】", "⟦3⟧", "［３］"])
+def test_identifiers_in_documents_are_none(identifier):
+    said = prompts.neutralise(f"first {identifier} > [2]")
+    assert identifier not in said and "[2]" not in said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["【3】 > 【1】 > 【2】", "〔3〕 > 〔1〕 > 〔2〕", "⟦3⟧ > ⟦1⟧ > ⟦2⟧", "Passage 3 > Passage 1 > Passage 2",
+     '{"ranking": [3, 1, 2]}', "❸ > ❶ > ❷"],
+)  # fmt: skip
+def test_other_notations_are_read_and_counted_apart(answer):
+    assert parse_permutation(answer, 3) == ([2, 0, 1], "other_notation")
+
+
+@pytest.mark.parametrize("answer", ["I considered 20 passages.", "3 passages are about it, 1 is not", "", "no idea"])
+def test_numbers_in_prose_are_no_ranking(answer):
+    assert parse_permutation(answer, 3) == ([0, 1, 2], "wrong_format")
+
+
+def test_threads_that_load_and_score_at_once_give_what_one_gives(tiny, tiny_cross):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from transformers import PreTrainedModel
+
+    frame = pd.DataFrame(
+        [("q", "red", f"d{n}", "red dog " * (n + 1)) for n in range(6)], columns=["qid", "query", "docno", "text"]
+    )
+    makers = [lambda: ptd.CrossEncoder(tiny, **FP32), lambda: ptd.PointwiseTeacher(tiny_cross, **FP32)]
+    expected = [make()(frame)["score"].to_numpy() for make in makers]
+    before = PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(6) as pool:
+        for make, wanted in zip(makers, expected):
+            for found in pool.map(lambda _, make=make: make()(frame)["score"].to_numpy(), range(6)):
+                np.testing.assert_allclose(found, wanted, atol=1e-6)
+            shared = make()
+            for found in pool.map(lambda _, shared=shared: shared(frame)["score"].to_numpy(), range(6)):
+                np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert PreTrainedModel.tie_weights is before
