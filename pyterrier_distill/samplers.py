@@ -31,7 +31,8 @@ class ListSampler:
         seed: with the epoch and the query, it decides the draw.
 
     References:
-        Rank-DistiLLM (Schlatt et al. 2025) §3: 8 of the first 200, one of them relevant.
+        Rank-DistiLLM (Schlatt et al. 2025) App. C: 7 of the first 200 passages beside the relevant one, which comes
+        from the labels: ``ListSampler(8, depth=200, strategy="with_positive")``.
 
     Example:
         >>> ListSampler(8, depth=200, strategy="with_positive")

@@ -64,7 +64,7 @@ class QueryPerturbation(pt.Transformer):
             transforming, if two queries would have one qid.
 
     References:
-        Kim et al. 2024 (USTAD), Appendix C: BART-base, 10% masked, σ = 0.1 and 0.2, two new queries of each.
+        Kim et al. 2024 (USTAD), §6.1 and App. C: BART-base, 10% of tokens masked, σ of {0.1, 0.2}.
 
     Example::
 

@@ -21,7 +21,8 @@ class KLDivergence(base.Loss):
         label: the teacher's scores.
 
     References:
-        PairDistill (Huang & Chen 2024) §4.2; Distillation versus Contrastive Learning (Xu et al. 2025) §3.
+        PairDistill (Huang & Chen 2024) §3.3, which prints its temperature in the teacher's softmax alone (and takes 1,
+        App. C.2, where that is the same); Distillation versus Contrastive Learning (Xu et al. 2025) §3.
 
     Labels:
         ``teacher_score``: float a document, ``[B, N]``; logits or log-probabilities.

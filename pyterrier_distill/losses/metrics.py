@@ -29,7 +29,8 @@ class LambdaLoss(base.Loss):
 
     Relations:
         Equals sentence-transformers' ``LambdaLoss``, but for documents that the student ties: here the worse is ranked
-        first, there their order in the list decides. Without weights it is :class:`RankNet` on judgements.
+        first, there their order in the list decides. With ``k`` a pair counts if either document is among the first k
+        (sentence-transformers' rule; allRank wants both). Without weights it is :class:`RankNet` on judgements.
 
     Example:
         >>> LambdaLoss(k=10)

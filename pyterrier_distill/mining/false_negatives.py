@@ -76,7 +76,8 @@ class FalseNegativeFilter(pt.Transformer):
     Example::
 
         by_score = ptd.FalseNegativeFilter(ptd.PointwiseTeacher(encoder), max_ratio=0.95)
-        by_verdict = ptd.FalseNegativeFilter(ptd.PairwiseTeacher(backend=..., both_orders=True), preference=0.5)
+        duot5 = ptd.PairwiseTeacher("castorini/duot5-base-msmarco", both_orders=True)
+        by_verdict = ptd.FalseNegativeFilter(duot5, preference=0.5)
     """
 
     schematic = {"label": "FalseNegativeFilter", "inner_pipelines_mode": "unlinked"}

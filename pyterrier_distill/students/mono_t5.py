@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class MonoT5(JointStudent):
     """R → R: an encoder-decoder asked whether a document is relevant; the score is log p(true), ≤ 0.
 
-    One prompt builder serves training and ranking: the document alone is cut when the prompt is too long. Losses may
-    read its two raw logits (:class:`~pyterrier_distill.LogitMSE`, InRanker) or its score.
+    One prompt builder serves training and ranking: the document alone is cut when the prompt is too long, which then
+    ends two tokens before the limit (510 of 512), although it need not. Losses may read its two raw logits
+    (:class:`~pyterrier_distill.LogitMSE`, InRanker) or its score.
 
     Args:
         name_or_path: a directory or hub name of a T5-style checkpoint.

@@ -72,7 +72,7 @@ def pair_disagreement(
         ValueError: for an unknown ``how``, ranks with ``"preference"``, or cells that are not finite.
 
     References:
-        PairDistill Eq. 5: P(i ≻ j) of a student is σ(s_i − s_j).
+        PairDistill §4.2: P(i ≻ j) of a student is σ(s_i − s_j).
     """
     if how not in HOW:
         raise ValueError(f"how must be 'preference' or 'inversion', not {how!r}.")
