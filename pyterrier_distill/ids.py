@@ -41,9 +41,10 @@ def check_ids(
         if not spelt and pd.api.types.infer_dtype(cells, skipna=False) == "mixed-integer":
             texts = cells.drop_duplicates().astype(str)
             if texts.duplicated().any():
+                twice = texts[texts.duplicated().to_numpy()].iloc[0]
                 raise ValueError(
-                    f"the column {column!r} of {what} holds the id {texts[texts.duplicated().to_numpy()].iloc[0]!r} as"
-                    " text and as a number: turn the whole column into text with .astype(str)."
+                    f"the column {column!r} of {what} holds the id {twice!r} more than once, as text and as a"
+                    " number: turn the whole column into text with .astype(str)."
                 )
 
 

@@ -291,7 +291,7 @@ def test_what_is_no_id_is_refused(case):
                 transformer(spoil(frame, column))
                 pytest.fail(f"{kind} is taken for a {column}")
         if not isinstance(transformer, NegativeMiner):  # which compares ids by how they are spelt
-            with pytest.raises(ValueError, match="the id '7' as text and as a number"):
+            with pytest.raises(ValueError, match="the id '7' more than once, as text and as a number"):
                 transformer(spoilt(spoilt(frame, column, 7).iloc[::-1], column, "7"))
     if {"qid", "query"} <= set(frame.columns):
         with pytest.raises(ValueError, match=r"the qid '.*' has several queries"):

@@ -144,7 +144,7 @@ TEACHERS = {
     "monot5": (lambda n: ptd.PointwiseTeacher(n["t5"], **FP32), lambda t: t._scorer.backend.model),
     "duot5": (lambda n: ptd.PairwiseTeacher(n["t5"], **FP32), lambda t: t._comparer.backend.model),
     "classifier": (lambda n: ptd.PairwiseTeacher(n["cross"], kind="classifier", **FP32), lambda t: t._comparer.model),
-    "list": (lambda n: ptd.ListwiseLLMTeacher(n["t5"], **FP32), lambda t: t.llm.model),
+    "list": (lambda n: ptd.ListwiseLLMTeacher(n["t5"], max_length=1024, **FP32), lambda t: t.llm.model),
     "backend": (lambda n: ptd.PointwiseTeacher(ptd.HF(n["t5"], **FP32)), lambda t: t.model.model),
 }
 

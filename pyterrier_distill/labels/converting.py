@@ -98,7 +98,7 @@ class Converting:
                     for docno in rows["docno"]:
                         _check_field(docno, f"a docno of query {qid!r}")
                     scores, ranks = carried(rows["qid"].to_numpy(), _ordering(rows, by), incoming_order(rows))
-                    ordered = rows.assign(score=_as_read(scores), rank=ranks).sort_values("rank", kind="stable")
+                    ordered = rows.assign(score=scores, rank=ranks).sort_values("rank", kind="stable")
                     for rank, (docno, value) in enumerate(zip(ordered["docno"], ordered["score"], strict=True), 1):
                         out.write(f"{qid} Q0 {docno} {rank} {_shown(value)} {tag}\n")
 
@@ -221,13 +221,6 @@ def _check_field(value: object, what: str) -> None:
             f"a TREC run cannot hold {what} that is {text!r}: it must have characters, and no white space."
             " Write to_jsonl(file) instead, or give other ids."
         )
-
-
-def _as_read(scores: np.ndarray) -> np.ndarray:
-    """Scores as trec_eval will hold them: what it tells apart, nine digits tell apart."""
-    with np.errstate(over="ignore"):
-        rounded = scores.astype(np.float32).astype(float)
-    return np.where(np.isfinite(rounded), rounded, scores)
 
 
 def _plain(cell: Any) -> Any:

@@ -132,7 +132,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
                 query's text or a label is missing, not finite, or no probability where it must be one.
         """
         if {"qid", "query"} <= set(labelled.columns):
-            texts = labelled[["qid", "query"]].drop_duplicates()
+            texts = labelled[["qid", "query"]].dropna().drop_duplicates()  # what is no text is told by who checks texts
             if texts["qid"].duplicated().any():
                 qid = texts.loc[texts["qid"].duplicated().to_numpy(), "qid"].iloc[0]
                 raise ValueError(f"query {qid!r} has two texts in this frame: give each query its own qid.")

@@ -48,8 +48,8 @@ class RankNet(OrderLoss):
         temperature: T divides the student's scores: 1 for logits, about 0.05 for cosines.
 
     References:
-        Burges et al. 2005; Rank-DistiLLM (Schlatt et al. 2025) §3.2, which sums over pairs, and prints the difference of
-        scores with the opposite sign, which would teach the reverse order.
+        Burges et al. 2005; Rank-DistiLLM (Schlatt et al. 2025) §3.2, which sums over pairs, and prints the
+        difference of scores with the opposite sign, which would teach the reverse order.
 
     Labels:
         ``teacher_rank``: int a document, best = 0, or ``teacher_score``: float; ``[B, N]``. Tied documents form no

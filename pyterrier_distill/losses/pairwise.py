@@ -21,7 +21,8 @@ class PairwiseKL(base.Loss):
             P(i ≻ j) near 0.5 otherwise.
 
     References:
-        PairDistill (Huang & Chen 2024) §4.2, which prints a sum over a query's pairs; its code takes their mean, as here.
+        PairDistill (Huang & Chen 2024) §4.2, which prints a sum over a query's pairs; its code takes their mean, as
+        here.
 
     Labels:
         ``teacher_prefs``: dict a document, other docno → P(this ≻ other). Pairs of which the list holds one document

@@ -15,7 +15,6 @@ import pandas as pd
 from .. import formats, frames, validate
 from ..backends.base import Usage
 from ..frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
-from ..labels.content import checkpoint
 from ..ranking import constant, rerank, shared_ranks
 from .base import Teacher, mean_preferences
 
@@ -89,6 +88,8 @@ class RunTeacher(Teacher):
         for one in given:
             if not isinstance(one, pd.DataFrame) and not Path(one).expanduser().is_file():
                 raise FileNotFoundError(f"no file of labels at {one}.")
+        from ..labels.content import checkpoint
+
         self._content = [None if isinstance(one, pd.DataFrame) else checkpoint(one)["content"] for one in given]
         self.labels = given if isinstance(labels, (list, tuple)) else given[0]
         self.by = by

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..frames import LABEL
-from ..labels import identity
 from . import order
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ def fingerprint(part: Any, distiller: Distiller) -> str:
         return _digest("store", names, sum(number for _, number in told) + _texts(part))
     if hasattr(part, "store"):  # of texts
         return _digest("texts", ("docno", "text"), _texts(part.store))
+    from ..labels import identity
+
     return getattr(part, "fingerprint", None) or identity.digest(identity.identity(part))
 
 

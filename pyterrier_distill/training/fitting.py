@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import checkpoints, scoring
-from ..labels.identity import identity
 from . import arguments, evaluation, intact, memory, micro_batches, parallel, resuming, trainer
 from . import lists as training_lists
 from .sampled import SampledLists
@@ -55,6 +54,8 @@ def train(
         "data": data,
         "weights": checkpoints.fingerprint(student.model),
     }
+    from ..labels.identity import identity
+
     record = {**settings, "described": identity(student), "computed": precision}
     torch.manual_seed(distiller.seed)
     module = trainer.TrainingModule(student, loss)

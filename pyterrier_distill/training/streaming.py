@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import Dataset, Sampler
 
-from ..labels.reading import Block
 from . import order
 from .lists import QueryList, check_lists
 from .reading import Reader
 
 if TYPE_CHECKING:
+    from ..labels.reading import Block
     from ..labels.store import LabelStore
 
 #: Blocks whose queries are mixed with each other, and that stay in memory.
@@ -113,6 +113,8 @@ class StoredLists(Dataset):
 
 def _parts(located: pd.DataFrame) -> list[Block]:
     """Where some queries are, a part for each shard that has any."""
+    from ..labels.reading import Block
+
     return [Block(name, np.sort(rows.to_numpy())) for name, rows in located.groupby("shard", sort=True)["row"]]
 
 
