@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import threading
 import time
@@ -18,7 +19,7 @@ import pyterrier as pt
 from .. import redaction
 from ..locks import once
 from ..prompts import Prompt
-from . import idle
+from . import exchange, idle
 from .base import Backend, BackendError
 from .completions import Completion, Sampling
 
@@ -39,7 +40,7 @@ class OpenAI(Backend):
         api_key: None = the environment's ``OPENAI_API_KEY``. It is never shown, in a repr or elsewhere.
         concurrency: requests under way at once.
         retries: further tries after a 429, a 5xx, a time-out or a lost connection, with growing pauses.
-        timeout: seconds that one request may take.
+        timeout: seconds that one try of a request may take, from its beginning to the last byte of the answer.
         logprobs: whether the server tells log-probabilities. Without them ``choose`` reads the answer's text, and a
             chosen option has probability 1.
         max_length: tokens that a prompt and its answer may have together; None = not known, nothing is cut to it.
@@ -98,14 +99,14 @@ class OpenAI(Backend):
     @once
     def _client(self) -> Any:
         try:
-            import openai
+            import openai  # noqa: F401
         except ModuleNotFoundError:
             raise ModuleNotFoundError('this backend needs openai: pip install "pyterrier-distill[llm]".') from None
         url = self.base_url or os.environ.get(_URL)
         key = self._api_key or os.environ.get(_KEY)
         if key is None and url is None:
             raise ValueError(f"no key: set {_KEY} in the environment, or pass base_url= of a server that needs none.")
-        return openai.OpenAI(base_url=url, api_key=key or "none", max_retries=self.retries, timeout=self.timeout)
+        return exchange.client(url, key or "none", self.timeout)
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -176,28 +177,27 @@ class OpenAI(Backend):
             if stop.is_set():
                 return
             try:
-                answers[position] = self._one(client, prompts[position], requests[position], read, remember)
+                answers[position] = self._one(client, prompts[position], requests[position], read, remember, stop)
+            except exchange.GivenUp:
+                return
             except Exception as error:
                 failures.append((position, error))
                 stop.set()
             bar.update(1)
 
+        pool = ThreadPoolExecutor(self.concurrency)
         try:
-            with (
-                pt.tqdm(total=len(prompts), desc="Asking", unit="prompt", disable=not self.verbose) as bar,
-                ThreadPoolExecutor(self.concurrency) as pool,
-            ):
-                try:
-                    list(pool.map(one, range(len(prompts))))
-                except BaseException:
-                    stop.set()
-                    raise
+            with pt.tqdm(total=len(prompts), desc="Asking", unit="prompt", disable=not self.verbose) as bar:
+                list(pool.map(one, range(len(prompts))))
+            pool.shutdown()
+        except BaseException:  # nothing further is sent, and nobody waits for what is under way
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
         finally:
             self.usage.add(seconds=time.monotonic() - started)
         if failures:
             position, error = min(failures, key=lambda failure: failure[0])
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise error
             reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
             reason = redaction.hide(reason, self._secrets())
             # The cause would show what the server echoed, such as the request's headers.
@@ -207,7 +207,13 @@ class OpenAI(Backend):
         return answers
 
     def _one(
-        self, client: Any, prompt: Prompt, request: dict[str, Any], read: Callable[[Any], Any], remember: bool
+        self,
+        client: Any,
+        prompt: Prompt,
+        request: dict[str, Any],
+        read: Callable[[Any], Any],
+        remember: bool,
+        stop: threading.Event,
     ) -> Any:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         fields = {"model": self.model, "messages": messages, "temperature": 0, **request, **self.extra}
@@ -220,11 +226,9 @@ class OpenAI(Backend):
             other = {name: value for name, value in fields.items() if name not in known}
             if other:
                 direct["extra_body"] = {**direct.get("extra_body", {}), **other}
-            response = client.chat.completions.create(**direct)
+            response = exchange.ask(client, direct, retries=self.retries, timeout=self.timeout, stop=stop)
             spent = response.usage
             self.usage.add(1, getattr(spent, "prompt_tokens", 0) or 0, getattr(spent, "completion_tokens", 0) or 0)
-            if not response.choices:
-                raise ValueError("the server sent no choice")
             answer = read(response.choices[0])
             if remember:  # only what could be read
                 self._remembered[key] = response.choices[0]
@@ -289,6 +293,8 @@ def _completion(choice: Any) -> Completion:
                 break
         else:
             lost = True
+        if not isinstance(token.logprob, (int, float)) or math.isnan(token.logprob):
+            return Completion(text)  # what is no number says nothing of the answer
         ends.append(max(end, 1))
         logprobs.append(token.logprob)
     return Completion(text, tuple(ends), tuple(logprobs))
@@ -303,6 +309,8 @@ def _option_logprobs(choice: Any, options: Sequence[str], model: str) -> np.ndar
             f"the server told no log-probabilities of {model}: ask one that does, or pass logprobs=False to count its"
             " answers as certain"
         )
+    if not all(isinstance(t.logprob, (int, float)) and t.logprob == t.logprob for t in top):
+        raise ValueError("the server told a log-probability that is no number")
     found = {option: [t.logprob for t in top if t.token.strip() == option] for option in options}
     if not any(found.values()):
         tokens = ", ".join(repr(t.token) for t in top[:5])

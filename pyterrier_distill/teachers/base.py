@@ -244,9 +244,9 @@ def check_label(label: str, kind: str | None = None) -> str:
     kinds = frames.LABEL_COLUMNS if kind is None else (kind,)
     known = isinstance(label, str) and any(label == n or label.startswith(f"{n}_") for n in kinds)
     if not known:  # losses and stores know labels by the beginning of their names
-        what = "the name of a label column or extend one" if kind is None else f"{kind!r} or extend it"
+        what = "or extend one" if kind is None else f"{kind!r}, or extend it"
         example = f"{kind or frames.TEACHER_SCORE}_minilm"
-        raise ValueError(f"label must be {what}, such as {example!r}, not {label!r}.")
+        raise ValueError(f"label must be the name of a label column, {what}, such as {example!r}, not {label!r}.")
     return label
 
 

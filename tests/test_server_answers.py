@@ -1,0 +1,173 @@
+"""What servers may send, and when nothing further is sent to them."""
+
+import _thread
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pandas as pd
+import pytest
+
+import pyterrier_distill as ptd
+from pyterrier_distill.backends.base import BackendError
+
+pytest.importorskip("openai")
+
+
+class Raw:
+    """A server on loopback that does as it is told with each request."""
+
+    def __init__(self, act):
+        self.requests = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                outer.requests.append(dict(self.headers))
+                act(self, len(outer.requests))
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def make(act):
+        servers.append(Raw(act))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.server.shutdown()
+        server.server.server_close()
+
+
+def send(handler, content, status=200, kind="application/json", **headers):
+    data = content if isinstance(content, bytes) else content.encode()
+    handler.send_response(status)
+    for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **headers}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def said(content, logprobs=None):
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "logprobs": logprobs,
+        "message": {"role": "assistant", "content": content},
+    }
+    return json.dumps(
+        {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": None}
+    )
+
+
+def asked(server, **settings):
+    return ptd.OpenAI("m", base_url=server.url, api_key="sk-secret", **{"retries": 0, "concurrency": 1, **settings})
+
+
+def test_content_in_parts_and_half_characters(serve):
+    parts = [{"type": "text", "text": "[2] > "}, {"type": "text", "text": "[1]"}]
+    answers = [said(parts), said("[1] \ud83d > [2]"), said(None)]
+    server = serve(lambda handler, n: send(handler, answers[n - 1]))
+    texts = asked(server).generate(["a", "b", "c"], max_new_tokens=9)
+    assert texts == ["[2] > [1]", "[1] \N{REPLACEMENT CHARACTER} > [2]", ""]
+    assert all(text.encode() is not None for text in texts)
+
+
+BAD = {
+    "HTML": ("<html>busy</html>", "no JSON"),
+    "nothing": ("", "no JSON"),
+    "a list": ("[1]", "no choice"),
+    "null choices": ('{"choices": null}', "no choice"),
+    "no message": ('{"choices": [{"message": null}]}', "without a message"),
+    "a number": (said(7), "no text"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_answer_loses_nothing(kind, serve):
+    content, message = BAD[kind]
+    server = serve(lambda handler, n: send(handler, said("[2] > [1]") if n < 3 else content, kind="text/html"))
+    frame = pd.DataFrame(
+        [(f"q{q}", f"query {q}", f"d{d}", f"text {d}", d) for q in range(4) for d in range(2)],
+        columns=["qid", "query", "docno", "text", "rank"],
+    )
+    with pytest.raises(ptd.LabellingError, match=message) as caught:
+        ptd.ListwiseLLMTeacher(asked(server))(frame)
+    assert caught.value.labelled["qid"].unique().tolist() == ["q0", "q1"]
+
+
+def test_a_log_probability_that_is_no_number(serve):
+    top = [{"token": "yes", "logprob": float("nan"), "bytes": None}, {"token": "no", "logprob": -1.0, "bytes": None}]
+    told = said("yes", {"content": [{**top[0], "top_logprobs": top}]})
+    server = serve(lambda handler, n: send(handler, told))
+    with pytest.raises(BackendError, match="no number"):
+        asked(server).choose(["?"], ["no", "yes"])
+    assert asked(server).complete(["?"], max_new_tokens=3)[0].text == "yes"
+
+
+def test_a_slow_trickle_is_bounded_by_the_timeout(serve):
+    def trickle(handler, n):
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.end_headers()
+        try:
+            for _ in range(300):
+                handler.wfile.write(b" ")
+                handler.wfile.flush()
+                time.sleep(0.05)
+        except OSError:
+            pass
+
+    server = serve(trickle)
+    with pytest.raises(BackendError, match="not complete within 0.3 seconds"):
+        asked(server, timeout=0.3).generate(["a"], max_new_tokens=3)
+
+
+def test_headers_do_not_follow_to_another_host(serve):
+    other = serve(lambda handler, n: send(handler, said("stolen")))
+    elsewhere = f"http://127.0.0.2:{other.port}/v1/chat/completions"
+    server = serve(lambda handler, n: send(handler, "{}", status=307, Location=elsewhere))
+    llm = asked(server, retries=3, extra={"extra_headers": {"X-Key": "secret"}})
+    with pytest.raises(BackendError) as caught:
+        llm.generate(["a"], max_new_tokens=3)
+    assert other.requests == [] and len(server.requests) == 1 and "secret" not in str(caught.value)
+
+
+def test_a_redirect_on_the_same_host_is_followed(serve):
+    def act(handler, n):
+        if handler.path.startswith("/v1"):
+            send(handler, "{}", status=307, Location="/v2/chat/completions")
+        else:
+            send(handler, said("here"))
+
+    assert asked(serve(act)).generate(["a"], max_new_tokens=3) == ["here"]
+
+
+def test_after_an_interruption_nothing_further_is_sent(serve):
+    interrupted = threading.Event()
+
+    def act(handler, n):
+        if n == 2:
+            _thread.interrupt_main()
+            interrupted.set()
+        time.sleep(0.2)
+        send(handler, '{"error": {"message": "busy"}}', status=503)
+
+    server = serve(act)
+    with pytest.raises(KeyboardInterrupt):
+        asked(server, retries=50, concurrency=2).generate([f"p{n}" for n in range(20)], max_new_tokens=3)
+    time.sleep(1.5)  # longer than the first pauses between tries
+    assert interrupted.is_set() and len(server.requests) <= 4
