@@ -71,7 +71,8 @@ def check_queries(frame: pd.DataFrame, what: str = "the frame") -> None:
         before = frame["query"].iloc[int(first[qids[row]])]
         raise ValueError(
             f"the qid {qid!r} has several queries in {what}, {str(before)[:60]!r} and {str(query)[:60]!r}"
-            f" ({len(np.unique(qids[other]))} such qids): give each query its own qid, or drop_duplicates(['qid']) first."
+            f" ({len(np.unique(qids[other]))} such qids): give each query its own qid, or drop_duplicates(['qid'])"
+            " first."
         )
 
 

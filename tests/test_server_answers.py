@@ -1,7 +1,8 @@
 """What servers may send, and when nothing further is sent to them."""
 
-import _thread
 import json
+import os
+import signal
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -161,7 +162,7 @@ def test_after_an_interruption_nothing_further_is_sent(serve):
 
     def act(handler, n):
         if n == 2:
-            _thread.interrupt_main()
+            os.kill(os.getpid(), signal.SIGINT)
             interrupted.set()
         time.sleep(0.2)
         send(handler, '{"error": {"message": "busy"}}', status=503)
