@@ -143,8 +143,9 @@ def reading(name: str, what: str, library: str, load: Callable[[], Any]) -> Any:
         with quiet():
             return load()
     except Exception as error:
-        # tokenizers raises bare exceptions
-        if not isinstance(error, (OSError, ValueError, KeyError)) and type(error) is not Exception:
+        # tokenizers raises bare exceptions, safetensors its own of weights that end too soon
+        bare = type(error) is Exception or type(error).__name__ == "SafetensorError"
+        if not isinstance(error, (OSError, ValueError, KeyError)) and not bare:
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if os.path.isdir(name):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ._version import __version__
 
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     options.pop("command")
     try:
+        _check(options)
         from .demo.distil import demo as run
 
         run(options.pop("dataset"), **options)
@@ -50,9 +53,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _layers(text: str) -> int | list[int]:
     try:
-        return [int(part) for part in text.split(",") if part] if "," in text else int(text)
+        told = [int(part) for part in text.split(",") if part] if "," in text else int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a list such as 0,5") from None
+    return told
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """What can be told of the options before anything is imported that takes seconds.
+
+    Raises:
+        ValueError: naming the first that is impossible.
+    """
+    dataset, layers = options["dataset"], options["layers"]
+    kind, _, rest = dataset.partition(":")
+    if dataset != "pydocs" and not (kind in ("pydocs", "irds", "folder") and rest):
+        raise ValueError(f"no dataset {dataset!r}: give pydocs, folder:PATH, or irds:ID of ir_datasets.")
+    if not options["out"].strip():
+        raise ValueError("out must name a directory for the results; '.' is the working directory.")
+    if options["queries"] is not None and options["queries"] < 1:
+        raise ValueError(f"queries must be a whole number of at least 1, not {options['queries']}.")
+    if options["minutes"] is not None and not 0 < options["minutes"] < math.inf:
+        raise ValueError(f"minutes must be positive, not {options['minutes']}.")
+    if options["max_length"] is not None and options["max_length"] < 1:
+        raise ValueError(f"max_length must be a whole number of at least 1, not {options['max_length']}.")
+    if options["seed"] < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, not {options['seed']}.")
+    listed = layers if isinstance(layers, list) else [layers - 1]
+    if not listed or min(listed) < 0 or len(set(listed)) < len(listed):
+        raise ValueError(f"layers={layers} is impossible: at least 1, or a list from 0 on, each to be kept once.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 """The command line: the whole demo on a small collection, and mistakes told in one line."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -105,6 +109,8 @@ def test_minutes_are_measured_once_and_kept(run, tmp_path):
         (["--minutes", "inf"], "minutes must be positive"),
         (["--queries", "100", "--minutes", "1"], "not both"),
         (["--max-length", "0"], "max_length must be"),
+        (["--queries", "0"], "queries must be"),
+        (["--dataset", "vaswani"], "no dataset 'vaswani'"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(run, options, message, tmp_path, capsys):
@@ -138,3 +144,31 @@ def test_layers_must_be_numbers(capsys):
     with pytest.raises(SystemExit):
         cli.main(["demo", "--layers", "many"])
     assert "neither a number nor a list" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--out", ""], ["--out", " "], ["--minutes", "nan"], ["--layers", "0"]])
+def test_bad_values_are_told_before_anything_heavy_is_imported(options, tmp_path):
+    code = (
+        "import sys; from pyterrier_distill import cli; status = cli.main(sys.argv[1:]);"
+        " print(status, [m for m in ('torch', 'pyterrier_dr', 'transformers') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, "demo", *options]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "LC_ALL": "C"})
+    assert told.stdout.strip() == "2 []" and len(told.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_truncated_weights_are_told_in_one_line(run, tiny, tmp_path, capsys):
+    shutil.copytree(tiny, tmp_path / "cut")
+    weights = next((tmp_path / "cut").rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    assert run("--teacher", str(tmp_path / "cut")) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("pyterrier-distill: error: ")
+
+
+@pytest.mark.parametrize("line", ['["d1", "text"]', '{"_id": "d1", "text": "one"}\n{"_id": "d1", "text": "two"}'])
+def test_bad_documents_are_told_in_one_line(run, folder, line, capsys):
+    (folder / "corpus.jsonl").write_text(line + "\n")
+    assert run() == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("pyterrier-distill: error: ") and ("line 1" in error or "d1" in error)
