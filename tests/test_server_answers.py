@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import pyterrier_distill as ptd
-from pyterrier_distill.backends.base import BackendError
+from pyterrier_distill.backends.base import Backend, BackendError
 
 pytest.importorskip("openai")
 
@@ -172,3 +172,24 @@ def test_after_an_interruption_nothing_further_is_sent(serve):
         asked(server, retries=50, concurrency=2).generate([f"p{n}" for n in range(20)], max_new_tokens=3)
     time.sleep(1.5)  # longer than the first pauses between tries
     assert interrupted.is_set() and len(server.requests) <= 4
+
+
+def test_any_error_behind_a_backend_keeps_what_was_finished():
+    class Breaking(Backend):
+        at_once = 1
+        calls = 0
+
+        def generate(self, prompts, *, max_new_tokens, permutations=None):
+            Breaking.calls += 1
+            if Breaking.calls > 2:
+                raise ZeroDivisionError("nobody thought of this")
+            return ["[2] > [1]"] * len(prompts)
+
+        def __repr__(self):
+            return "Breaking()"
+
+    rows = [(f"q{q}", f"query {q}", f"d{d}", f"text {d}", d) for q in range(4) for d in range(2)]
+    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "text", "rank"])
+    with pytest.raises(ptd.LabellingError, match="nobody thought of this") as caught:
+        ptd.ListwiseLLMTeacher(Breaking())(frame)
+    assert caught.value.labelled["qid"].unique().tolist() == ["q0", "q1"]

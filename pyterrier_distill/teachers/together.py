@@ -43,7 +43,7 @@ def run_together(
         key → what the program returned.
 
     Raises:
-        Stopped: if the model failed.
+        Stopped: if the model failed, or anything else did once a program had finished.
     """
     waiting = list(reversed(programs.items()))
     questions: dict[Any, Any] = {}
@@ -71,6 +71,10 @@ def run_together(
                 if answer is not None:
                     advance(key, answer)
             raise Stopped(results, asked[min(error.failed, len(asked) - 1)]) from error
+        except Exception as error:  # whatever it is, what was finished is not lost
+            if not results:
+                raise
+            raise Stopped(results, asked[0]) from error
         for key, answer in zip(asked, answers, strict=True):
             advance(key, answer)
     return results
