@@ -1,7 +1,7 @@
-"""Files as an earlier commit wrote them: run as a script with the name of a directory, this writes such files into it.
+"""Files as an earlier commit wrote them; run as a script with the name of a directory, this writes such files.
 
-What lies in ``tests/kept`` was written by the commit that the file ``COMMIT`` in it names. It is not to be written anew:
-that later versions read it is what the tests show.
+What lies in ``tests/kept`` was written by the commit that ``COMMIT`` in it names. It is not to be written anew: that
+later versions read it is what the tests show.
 """
 
 import shutil

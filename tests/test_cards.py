@@ -67,6 +67,18 @@ def texts_of(folder):
 # -- cards ------------------------------------------------------------------------------------------------------------
 
 
+def test_the_card_tells_every_setting_that_a_training_records(tiny, results, tmp_path):
+    student = ptd.BiEncoder(tiny, **FP32)
+    fitted(student, ptd.KLDivergence(), results, weight_decay=0.3, max_grad_norm=7.0)
+    student.save(tmp_path / "student")
+    text = (tmp_path / "student" / "README.md").read_text()
+    settings = ptd.Distiller(student, ptd.MSE(), weight_decay=0.3, max_grad_norm=7.0, steps=2).settings()
+    told = text.split("## Settings")[1]
+    for name, value in settings.items():
+        if name not in ("student", "loss", "epochs", "metric") and value != "None":  # metric: of a validation
+            assert f"{name} | " in told or f"{name}:" in told or f"`{name}`" in told, name
+
+
 def test_a_trained_students_card_says_how_it_came_to_be(kind, results, qrels, tmp_path):
     make, name, loss, tag, library = kind
     student = fitted(make(name, **FP32), loss, results, None, results, qrels, metric="RR@10", eval_every=1)

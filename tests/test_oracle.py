@@ -1,6 +1,7 @@
 """Values from other people's tests: loss functions, windows, answers, ties.
 
 Each is asserted in the named project's own tests, or was computed by its code; factors and offsets say how ours relate.
+trec_eval's own ``results.test`` and ``qrels.test`` are not at hand: that row alone is no test.
 """
 
 import math

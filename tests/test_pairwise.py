@@ -255,9 +255,10 @@ def test_documents_cannot_set_their_own_boundaries(tiny_cross):
 
 
 def test_classifier_settings_are_checked(tiny_cross, tiny_cross2, results):
-    for settings in ({"batch_size": 0}, {"pairs_per_query": -1}, {"epochs": 0}, {"learning_rate": 0}, {"warmup": 2}):
-        with pytest.raises(ValueError, match=next(iter(settings))):
-            ptd.PairTraining(**settings)
+    wrong = {"batch_size": 0, "pairs_per_query": -1, "epochs": 0, "learning_rate": 0, "warmup": 2, "max_grad_norm": -1}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=name):
+            ptd.PairTraining(**{name: value})
     with pytest.raises(TypeError, match="training must be a PairTraining"):
         ptd.PairwiseTeacher(tiny_cross, training={})
     with pytest.raises(ValueError, match="has 2 outputs: a pair classifier has one"):

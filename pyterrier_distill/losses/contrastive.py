@@ -21,7 +21,7 @@ class LocalizedContrastive(base.Loss):
 
     References:
         Gao, Dai & Callan 2021, Rethink Training of BERT Rerankers in Multi-Stage Retrieval Pipeline (LCE);
-        Rank-DistiLLM (Schlatt et al. 2025) §3 trains its first stage with it.
+        Rank-DistiLLM (Schlatt et al. 2025) §3.1 and App. C: its first stage is trained with it.
 
     Labels:
         ``label``: int a document, ``[B, N]``; joined from the qrels by ``fit``. Lists without a relevant document

@@ -22,7 +22,7 @@ class KLDivergence(base.Loss):
 
     References:
         PairDistill (Huang & Chen 2024) §3.3, which prints its temperature in the teacher's softmax alone (and takes 1,
-        App. C.2, where that is the same); Distillation versus Contrastive Learning (Xu et al. 2025) §3.
+        App. C.2, where that is the same); Distillation versus Contrastive Learning (Xu et al. 2025) §3.3.
 
     Labels:
         ``teacher_score``: float a document, ``[B, N]``; logits or log-probabilities.
@@ -78,7 +78,8 @@ class ScoreMatch(base.Loss):
     """Mean absolute difference between two scorings of the same documents.
 
     Without ``label``, between the modes of a student that trains several (:class:`~pyterrier_distill.USTAD`): summed
-    over the pairs of modes, so its weight is Eq. 8's λ for each pair. Both modes of a pair move. With ``label``,
+    over the pairs of modes, so its weight is Eq. 8's λ for each pair (that norm is not named;
+    here it is the mean absolute difference). Both modes of a pair move. With ``label``,
     between the student's scores, in each mode, and that column.
 
     Args:

@@ -23,8 +23,9 @@ _KINDS = {
     "ustad": "a USTAD: one encoder that reads query and document together or apart",
 }
 _SETTINGS = (
-    "sampler", "learning_rate", "warmup", "schedule", "epochs", "steps", "queries_per_batch", "processes",
-    "accumulation", "precision", "dropout", "seed", "metric", "eval_every", "early_stopping", "args", "device",
+    "sampler", "learning_rate", "warmup", "weight_decay", "max_grad_norm", "schedule", "epochs", "steps",
+    "queries_per_batch", "processes", "accumulation", "precision", "dropout", "seed", "metric", "eval_every",
+    "early_stopping", "args", "device",
 )  # fmt: skip
 _SPECIAL = ("teacher", "data", "measures", "license", "language", "datasets")
 

@@ -46,7 +46,8 @@ class ListwiseLLMTeacher(ListTeacher):
         model: the directory or hub name of a causal or seq2seq checkpoint; or a backend (``HF``, ``VLLM``, ``OpenAI``);
             or anything with ``generate(prompts) -> outputs with .text``, as pyterrier_rag's backends have.
         prompt: ``"rankgpt"``, ``"rankzephyr"``, a text with ``{query}`` and ``{passages}`` (and ``{num}``), or a
-            ``Template``.
+            ``Template``. Other than in rank_llm's present template, there is a blank line above and below
+            ``rankzephyr``'s passages, and passages keep their own white space.
         window_size: passages of a prompt.
         stride: passages from one window to the next.
         passes: how often the windows go over the list.

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class PairTraining:
     """Settings of :meth:`~pyterrier_distill.PairwiseTeacher.fit`.
 
+    The optimiser is AdamW (betas 0.9 and 0.999), as of :class:`~pyterrier_distill.Distiller`: customary values, no
+    paper's.
+
     Attributes:
         learning_rate: peak, reached after ``warmup``, then falling linearly to 0.
         epochs: passes over the pairs.
@@ -31,6 +34,8 @@ class PairTraining:
         pairs_per_query: pairs drawn from a query's list, half of them with the more relevant document first.
         warmup: share of all steps.
         dropout: probability while training; None = the checkpoint's own.
+        weight_decay: AdamW's, on all weights but biases and norms.
+        max_grad_norm: gradients are clipped to this norm; 0 = never.
     """
 
     learning_rate: float = 5e-5
@@ -39,6 +44,8 @@ class PairTraining:
     pairs_per_query: int = 8
     warmup: float = 0.1
     dropout: float | None = None
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "pairs_per_query"):
@@ -50,6 +57,9 @@ class PairTraining:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}.")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be None or a probability below 1, not {self.dropout!r}.")
+        for name in ("weight_decay", "max_grad_norm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)!r}.")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is a share of all steps, between 0 and 1, not {self.warmup!r}.")
 
@@ -142,7 +152,8 @@ def train(
         warmup_steps=int(training.warmup * steps),
         num_train_epochs=training.epochs,
         per_device_train_batch_size=training.batch_size,
-        weight_decay=0.01,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         use_cpu=device.type == "cpu",

@@ -69,7 +69,8 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         ValueError: for impossible settings; on first use, if the checkpoint has no head that compares.
 
     References:
-        Pradeep et al. 2021 (duoT5); PairDistill §4.1 (both kinds, sampling), App. C.1 (instruction).
+        Pradeep et al. 2021 (duoT5); PairDistill §4.1 (both kinds), §4.2 and §5.2 (sampling), App.
+            C.1 (instruction).
 
     Example::
 

@@ -187,6 +187,7 @@ class Trainer(transformers.Trainer):
             )
         self.state.best_model_checkpoint = str(best)
         super()._load_best_model()
+
     def _save(self, output_dir=None, state_dict=None):
         """The weights, and the arguments beside them without what lets somebody in."""
         token, self.args.hub_token = self.args.hub_token, None

@@ -85,7 +85,8 @@ def adr_mse(
     """Discounted squared difference of the student's smooth rank and the teacher's, mean over documents of the batch.
 
     The smooth rank is 1 + Σ_{j≠i} σ(α (s_j − s_i)); the weight 1 / log2(1 + r) at the teacher's rank r (Rank-DistiLLM
-    §3.2, ADR-MSE, as a mean; the smooth rank that its Appendix B prints lacks the other document's score).
+    §3.2, ADR-MSE, as a mean; Appendix B prints the smooth rank with exp(−α s_i) / (1 + exp(−α s_j)), where the
+    difference of the two scores is meant).
 
     Args:
         student: scores ``[B, N]``.

@@ -25,7 +25,9 @@ def mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def score_match(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean absolute difference of two modes' scores over real documents (USTAD Eq. 8). Both sides get gradients.
+    """Mean absolute difference of two modes' scores over real documents. Both sides get gradients.
+
+    USTAD Eq. 8, whose norm is not named.
 
     Args:
         a: scores ``[B, N]`` of one mode.
