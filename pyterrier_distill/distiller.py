@@ -11,10 +11,10 @@ import pandas as pd
 import pyterrier as pt
 
 from . import frames, redaction
+from .frames.texts import text_source
 from .losses import Loss
 from .losses.base import QUERY_SIDE, check_scale, lacking
 from .samplers import ListSampler
-from .texts import text_source
 from .training import lists as training_lists
 from .training import order, process
 from .training.disagreeing import check_disagreement, ordering_column
@@ -259,7 +259,7 @@ class Distiller(pt.Estimator):
         elif self.early_stopping is not None:
             raise ValueError("early_stopping needs a validation frame: fit(res, qrels, res_va, qrels_va).")
 
-        vectors = {column: lists[0].labels[column].shape[-1] for column in self.loss.vector_columns()}
+        vectors = {c: lists[0].labels[c].shape[-1] for c, kind in self.loss.reads().items() if kind.is_vector}
         with process.training():
             self._train(lists, validation, qrels_va, measure, vectors, (res, qrels, res_va, qrels_va, text))
         return self

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import validate, words
+from .. import words
 from ..checkpoints import written_whole
 from ..files import check_path, read_object
-from ..ranking import carried
+from ..frames import validate
+from ..frames.ranking import carried
 from .engine_words import Documents, document_text, for_bm25s, warn_of_silence
 
 logger = logging.getLogger(__name__)

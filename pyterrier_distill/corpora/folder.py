@@ -15,7 +15,7 @@ import pyterrier as pt
 
 from ..files import QUERY_IDS, QUERY_TEXTS, fields, identifier, json_lines, lines, once, plain_name
 from ..formats import trec
-from ..ranking import agreed
+from ..frames.ranking import agreed
 from .text_loader import InMemoryDataset
 
 logger = logging.getLogger(__name__)

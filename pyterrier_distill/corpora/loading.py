@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames, validate
-from ..ids import check_ids
+from .. import frames
+from ..frames import validate
+from ..frames.ids import check_ids
 from ..words import has_words
 from .text_loader import check_documents_once
 

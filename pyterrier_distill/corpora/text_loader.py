@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import validate
+from ..frames import validate
 
 
 class TextLoader(pt.Transformer):

@@ -11,8 +11,9 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import redaction, validate
+from .. import redaction
 from ..backends.base import Usage
+from ..frames import validate
 from ..labels.identity import identity
 from ..pipelines import stages_of
 from .queries import QUERYGEN, document_texts

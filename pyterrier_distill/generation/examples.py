@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from .. import validate
-from ..frames import check_qrels, check_text
+from ..frames import check_qrels, check_text, validate
+from ..frames.texts import text_source
 from ..locks import once
-from ..texts import text_source
 
 
 class Example(NamedTuple):

@@ -11,8 +11,8 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import redaction, validate
-from ..frames import check_text
+from .. import redaction
+from ..frames import check_text, validate
 from ..words import count
 from .queries import QUERY_SCORE, QUERYGEN, QUERYGEN_SCORE, lines_of, with_queries
 

@@ -13,11 +13,11 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import redaction, scoring, validate
+from .. import redaction, scoring
 from ..backends import checkpoint
 from ..backends.inputs import decoder_start
 from ..backends.tokens import disarmed
-from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, check_text
+from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, check_text, validate
 from ..locks import once, using
 from ..model_state import Loaded, shown
 from .answers import clean, key_of

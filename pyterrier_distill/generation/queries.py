@@ -15,8 +15,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import validate
-from ..frames import LABEL, check_text
+from ..frames import LABEL, check_text, validate
 
 QUERYGEN = "querygen"
 QUERYGEN_SCORE = "querygen_score"

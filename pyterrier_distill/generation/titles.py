@@ -8,8 +8,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import validate
-from ..frames import check_text
+from ..frames import check_text, validate
 from ..prompts import first_words
 from ..words import has_words
 from .queries import check_text_field, document_texts, with_queries

@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import validate
 from ..corpora.first_stage import bm25
 from ..corpora.loading import read_documents
 from ..distiller import Distiller
-from ..frames import LABEL
+from ..frames import LABEL, validate
 from ..generation.queries import explode_queries, positives
 from ..generation.spans import SpanQueries
 from ..generation.store import QueryStore

@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, frames, validate
+from .. import checkpoints, frames
 from ..distiller import Distiller
+from ..frames import validate
 from ..labels.store import LabelStore
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames, redaction, validate
+from .. import frames, redaction
 from ..checkpoints import versions
-from ..ids import check_ids
+from ..frames import validate
+from ..frames.ids import check_ids
 from ..teachers.base import LabellingError
 from . import engines, tables
 from .directory import MANIFEST, META

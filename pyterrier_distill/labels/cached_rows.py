@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames, ranking, validate
+from .. import frames
 from ..backends.base import Usage
-from ..ranking import incoming_order, rerank
+from ..frames import ranking, validate
+from ..frames.ranking import incoming_order, rerank
 from ..teachers.base import LabellingError, Teacher
 from . import tables
 from .cells import hash_cells

@@ -13,8 +13,8 @@ import pandas as pd
 from .. import formats, frames
 from ..files import identifier, json_lines, lines, written
 from ..frames import TEACHER_RANK, TEACHER_SCORE
-from ..ranking import carried, incoming_order
-from ..texts import text_source
+from ..frames.ranking import carried, incoming_order
+from ..frames.texts import text_source
 from . import tables
 
 if TYPE_CHECKING:
@@ -150,9 +150,8 @@ class Converting:
             frames.require_columns(frame, ["docno", label], reader="to_hf_dataset")
             frames.check_numbers(frame, label)
             frame = load(frame)
-            sign = -1.0 if label.startswith(TEACHER_RANK) else 1.0
             for _, group in frame.groupby("qid", sort=False):
-                labels = [sign * float(value) for value in group[label]]
+                labels = frames.ascending(label, group[label].to_numpy(dtype=float)).tolist()
                 rows.append({"query": group["query"].iloc[0], "docs": group["text"].tolist(), "labels": labels})
         return Dataset.from_list(rows)
 
@@ -196,7 +195,7 @@ def _ordering(rows: pd.DataFrame, by: str | None) -> np.ndarray:
         if column in rows.columns:
             values = pd.to_numeric(rows[column], errors="coerce").to_numpy(dtype=float)
             if np.isfinite(values).all():
-                return 0.0 - values if frames.holds_ranks(column) else values
+                return frames.ascending(column, values)
     raise ValueError(
         f"query {rows['qid'].iloc[0]!r} has no number for each of its documents in {' or '.join(wanted)}: name the"
         " column that orders (by=...), or label it."

@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames, validate
+from .. import frames
 from ..backends.base import Usage
-from ..ids import check_ids
+from ..frames import validate
+from ..frames.ids import check_ids
 from . import directory as files
 from . import shards, tables
 from .building import Building
@@ -162,7 +163,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             ValueError: naming what is wrong with it.
         """
         columns = tables.label_columns(labelled)
-        of_queries = bool(columns) and all(tables.is_per_query(column) for column in columns)
+        of_queries = bool(columns) and all(frames.kind_of(column).per_query for column in columns)
         wanted = ["qid", "query", *([] if of_queries else ["docno"]), *(["text"] if with_text else [])]
         frames.require_columns(labelled, wanted, reader=f"LabelStore(with_text={with_text})")
         if not columns:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..frames import LABEL_COLUMNS, QUERY_STATES, TEACHER_PREFS, check_numbers
+from ..frames import check_numbers, kind_of, known
 from .shards import OUTSIDE, DamagedShard, arrow, check_schema, is_list, meta_of, with_meta
 
 if TYPE_CHECKING:
@@ -41,23 +41,8 @@ def label_columns(frame: pd.DataFrame) -> list[str]:
     """
     return [
         c for c in frame.columns
-        if isinstance(c, str) and any(_of_kind(c, name) for name in LABEL_COLUMNS)
-        and not (len(frame) and isinstance(frame[c].iloc[0], str))
+        if known(c) is not None and not (len(frame) and isinstance(frame[c].iloc[0], str))
     ]  # fmt: skip
-
-
-def is_preferences(column: str) -> bool:
-    """Whether a label column is named as one of preferences."""
-    return _of_kind(column, TEACHER_PREFS)
-
-
-def is_per_query(column: str) -> bool:
-    """Whether a label column is named as one of queries rather than of documents."""
-    return any(_of_kind(column, name) for name, known in LABEL_COLUMNS.items() if known.per_query)
-
-
-def _of_kind(column: str, known: str) -> bool:
-    return column == known or column.startswith(f"{known}_")
 
 
 def check_labels(frame: pd.DataFrame) -> None:
@@ -147,10 +132,10 @@ def to_table(frame: pd.DataFrame, queries: pd.DataFrame, meta: dict[str, Any]) -
         cells = frame[name].to_numpy()[order]
         first = cells[0] if len(cells) else None
         try:
-            if _of_kind(name, QUERY_STATES) and np.ndim(first) == 3:
+            if kind_of(name).per_query and np.ndim(first) == 3:
                 columns[name], shapes[name] = _states(pa, frame[name].to_numpy()[starts], counts)
                 per_query.append(name)
-            elif is_per_query(name) and np.ndim(first) == 1:
+            elif kind_of(name).per_query and np.ndim(first) == 1:
                 columns[name] = _per_query(pa, frame[name].to_numpy()[starts], counts)
                 per_query.append(name)
             elif not documents:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import validate
+from ..frames import validate
 from . import shards
 from .directory import TEXTS, Directory
 

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..frames import kind_of
+from ..frames.kinds import Kind
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -98,7 +101,7 @@ class Loss:
 
     Losses are values: parameters go into the constructor, equality is equality of the repr, they add, and numbers
     scale them. A sum shares one forward pass. Subclasses store each constructor argument under its own name and define
-    :attr:`needs`, :meth:`columns` and :meth:`__call__`.
+    :attr:`needs`, :meth:`reads` and :meth:`__call__`.
     """
 
     #: Which attributes of :class:`Outputs` are read.
@@ -110,29 +113,13 @@ class Loss:
     #: Whether it matters which document of a list comes first.
     reads_order = False
 
+    def reads(self) -> dict[str, Kind]:
+        """The label columns that this loss reads from the training frame, and what kind of labels each holds."""
+        return {column: kind_of(column) for column in (self.label,)}  # type: ignore[attr-defined]
+
     def columns(self) -> tuple[str, ...]:
-        """The label columns this loss reads from the training frame."""
-        return (self.label,)  # type: ignore[attr-defined]
-
-    def query_columns(self) -> tuple[str, ...]:
-        """Those of :meth:`columns` that hold one value for a query; the others hold one for each document."""
-        return ()
-
-    def vector_columns(self) -> tuple[str, ...]:
-        """Those of :meth:`columns` that hold vectors of the student's dimension; the others hold numbers."""
-        return ()
-
-    def state_columns(self) -> dict[str, int]:
-        """Those of :meth:`query_columns` that hold states of tokens, and of how many layers each."""
-        return {}
-
-    def logit_columns(self) -> tuple[str, ...]:
-        """Those of :meth:`columns` that hold two logits, [false, true]."""
-        return ()
-
-    def pair_columns(self) -> tuple[str, ...]:
-        """Those of :meth:`columns` that hold preferences between documents of one list."""
-        return ()
+        """The names of the columns of :meth:`reads`."""
+        return tuple(self.reads())
 
     def misfit(self, scale: str) -> str:
         """Why scores of a scale that is not among :attr:`scales` do not fit, and what does, as half a sentence."""
@@ -216,27 +203,20 @@ class WeightedSum(Loss):
     def terms(self) -> list[tuple[float, Loss]]:
         return list(self._terms)
 
-    def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(column for _, term in self._terms for column in term.columns()))
-
-    def query_columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(column for _, term in self._terms for column in term.query_columns()))
-
-    def vector_columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(column for _, term in self._terms for column in term.vector_columns()))
-
-    def logit_columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(column for _, term in self._terms for column in term.logit_columns()))
-
-    def pair_columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(column for _, term in self._terms for column in term.pair_columns()))
+    def reads(self) -> dict[str, Kind]:
+        found: dict[str, Kind] = {}
+        for _, term in self._terms:
+            for column, kind in term.reads().items():
+                if found.setdefault(column, kind) != kind:
+                    raise ValueError(
+                        f"{self!r} reads {column!r} as {type(found[column]).__name__} and as {type(kind).__name__}:"
+                        " give one of its terms another column, label=."
+                    )
+        return found
 
     def reading(self, columns: Iterable[str]) -> Loss:
         columns = list(columns)
         return WeightedSum([(weight, term.reading(columns)) for weight, term in self._terms])
-
-    def state_columns(self) -> dict[str, int]:
-        return {column: layers for _, term in self._terms for column, layers in term.state_columns().items()}
 
     def __call__(self, outputs: Outputs, labels: Mapping[str, Any]) -> Tensor:
         weight, first = self._terms[0]

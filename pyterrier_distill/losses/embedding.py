@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC
+from ..frames.kinds import QUERY_VECTOR, VECTOR, Kind, States
 from . import base
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SIDES = {"query": (base.QUERY_VECTORS, QUERY_VEC), "document": (base.DOC_VECTORS, DOC_VEC)}
+_SIDES = {
+    "query": (base.QUERY_VECTORS, QUERY_VEC, QUERY_VECTOR),
+    "document": (base.DOC_VECTORS, DOC_VEC, VECTOR),
+}
 
 
 class EmbeddingMatch(base.Loss):
@@ -55,14 +59,9 @@ class EmbeddingMatch(base.Loss):
         self.labels = None if labels is None else tuple(labels)
         self.needs = frozenset(_SIDES[side][0] for side in on)
 
-    def columns(self) -> tuple[str, ...]:
-        return self.labels or tuple(_SIDES[side][1] for side in self.on)
-
-    def query_columns(self) -> tuple[str, ...]:
-        return tuple(c for side, c in zip(self.on, self.columns(), strict=True) if side == "query")
-
-    def vector_columns(self) -> tuple[str, ...]:
-        return self.columns()
+    def reads(self) -> dict[str, Kind]:
+        columns = self.labels or tuple(_SIDES[side][1] for side in self.on)
+        return {column: _SIDES[side][2] for side, column in zip(self.on, columns, strict=True)}
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
@@ -111,11 +110,8 @@ class HiddenStateMatch(base.Loss):
         self.layers = layers
         self.label = label
 
-    def query_columns(self) -> tuple[str, ...]:
-        return (self.label,)
-
-    def state_columns(self) -> dict[str, int]:
-        return {self.label: len(self.layers)}
+    def reads(self) -> dict[str, Kind]:
+        return {self.label: States(len(self.layers))}
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional

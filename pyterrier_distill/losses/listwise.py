@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..frames import TEACHER_SCORE
+from ..frames.kinds import Kind
 from . import base
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ class ScoreMatch(base.Loss):
         self.label = label
         self.needs = frozenset({base.MODES if label is None else base.SCORES})
 
-    def columns(self) -> tuple[str, ...]:
-        return () if self.label is None else (self.label,)
+    def reads(self) -> dict[str, Kind]:
+        return {} if self.label is None else super().reads()
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional

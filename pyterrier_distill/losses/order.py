@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ..frames import TEACHER_RANK, TEACHER_SCORE
+from ..frames import TEACHER_RANK, TEACHER_SCORE, ascending, kind_of
+from ..frames.kinds import Kind
 from . import base
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ class OrderLoss(base.Loss):
     def __init__(self, label: str | None = None):
         self.label = label
 
-    def columns(self) -> tuple[str, ...]:
-        return (TEACHER_RANK if self.label is None else self.label,)
+    def reads(self) -> dict[str, Kind]:
+        column = TEACHER_RANK if self.label is None else self.label
+        return {column: kind_of(column)}
 
     def reading(self, columns: Iterable[str]) -> base.Loss:
         columns = set(columns)
@@ -37,7 +39,7 @@ class OrderLoss(base.Loss):
     def order(self, labels: Mapping[str, Tensor]) -> Tensor:
         """The teacher's order as scores ``[B, N]``, higher = better."""
         (column,) = self.columns()
-        return -labels[column] if column.startswith(TEACHER_RANK) else labels[column]
+        return ascending(column, labels[column])
 
 
 class RankNet(OrderLoss):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..frames import TEACHER_PREFS
+from ..frames.kinds import PREFERENCES, Kind
 from . import base
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class PairwiseKL(base.Loss):
         self.label = label
         self.temperature = base.positive(temperature)
 
-    def pair_columns(self) -> tuple[str, ...]:
-        return (self.label,)
+    def reads(self) -> dict[str, Kind]:
+        return {self.label: PREFERENCES}
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE
+from ..frames.kinds import LOGITS, Kind
 from . import base
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ class LogitMSE(base.Loss):
     def __init__(self, label: str = TEACHER_LOGITS):
         self.label = label
 
-    def logit_columns(self) -> tuple[str, ...]:
-        return (self.label,)
+    def reads(self) -> dict[str, Kind]:
+        return {self.label: LOGITS}
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional

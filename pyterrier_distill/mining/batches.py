@@ -14,7 +14,7 @@ import pyterrier as pt
 
 from .. import frames
 from ..frames import LABEL
-from ..texts import text_source
+from ..frames.texts import text_source
 from . import copies
 from .candidates import Candidate, Limits, drawing_order, interleaved, retrieve
 

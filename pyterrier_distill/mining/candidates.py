@@ -14,8 +14,8 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import frames
-from ..ids import check_ids
-from ..ranking import incoming_order
+from ..frames.ids import check_ids
+from ..frames.ranking import incoming_order
 from ..samplers import log_weights, weighted_order
 
 STRATEGIES = ("random", "top", "log_random", "log_uniform")

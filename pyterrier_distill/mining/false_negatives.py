@@ -11,8 +11,8 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import frames, redaction, validate
-from ..frames import LABEL, TEACHER_PREFS, TEACHER_SCORE
+from .. import frames, redaction
+from ..frames import LABEL, TEACHER_PREFS, TEACHER_SCORE, validate
 from ..teachers.base import check_label
 from .candidates import Limits
 
@@ -105,7 +105,7 @@ class FalseNegativeFilter(pt.Transformer):
             raise ValueError(f"preference must be above 0 and at most 1, not {preference!r}.")
         if against not in ("best", "worst"):
             raise ValueError(f"against must be 'best' or 'worst', not {against!r}.")
-        if frames.holds_ranks(column or "") and given != [False, True, False]:
+        if column is not None and frames.kind_of(column).lower_is_better and given != [False, True, False]:
             raise ValueError(f"{column!r} holds ranks: give a margin, and nothing else.")
         if teacher is not None and column is not None:
             check_label(column)
@@ -196,7 +196,7 @@ class FalseNegativeFilter(pt.Transformer):
             asked = [listed[turn] for listed in pairs.values() if turn < len(listed)]
             given = self.teacher(inp.iloc[[row for pair in asked for row in pair]])
             frames.require_columns(given, [self.label_column], reader="FalseNegativeFilter", context=self)
-            frames.check_preferences(given, self.label_column)
+            frames.kind_of(self.label_column).check(given, self.label_column)
             told = dict(zip(_keys(given), given[self.label_column], strict=True))
             for one, other in asked:
                 qid = str(inp["qid"].iloc[one])
@@ -211,8 +211,9 @@ class FalseNegativeFilter(pt.Transformer):
         """Which rows go, and of which nothing is known: bool ``[n]`` each."""
         if self.teacher is None:
             frames.check_numbers(labelled, self.label_column)
-        sign = -1.0 if frames.holds_ranks(self.label_column) else 1.0
-        scores = sign * labelled[self.label_column].to_numpy(dtype=float, na_value=np.nan)
+        scores = frames.ascending(
+            self.label_column, labelled[self.label_column].to_numpy(dtype=float, na_value=np.nan)
+        )
         candidate = ~(labelled[LABEL].to_numpy() > 0)
         rules = Limits(self.max_ratio, self.margin, self.threshold)
         goes, unscored = np.zeros(len(scores), dtype=bool), candidate & np.isnan(scores)
@@ -226,7 +227,7 @@ class FalseNegativeFilter(pt.Transformer):
 
     def _by_verdict(self, labelled: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """The same, by preferences."""
-        frames.check_preferences(labelled, self.label_column)
+        frames.kind_of(self.label_column).check(labelled, self.label_column)
         candidate = ~(labelled[LABEL].to_numpy() > 0)
         told = dict(zip(_keys(labelled), labelled[self.label_column], strict=True))
         docnos = labelled["docno"].astype(str).to_numpy(dtype=object)

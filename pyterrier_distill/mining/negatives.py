@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames, validate
-from ..frames import LABEL
-from ..ranking import incoming_order
-from ..texts import text_source
+from .. import frames
+from ..frames import LABEL, validate
+from ..frames.ranking import incoming_order
+from ..frames.texts import text_source
 from .batches import WRITTEN, Batches, named_retrievers, scorers_of
 from .candidates import MIXES, STRATEGIES, Limits
 

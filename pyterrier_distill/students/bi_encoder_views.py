@@ -9,9 +9,8 @@ import pandas as pd
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
-from .. import validate
-from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC, check_text
-from ..ranking import rerank
+from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC, check_text, validate
+from ..frames.ranking import rerank
 from .similarity import unit_rows
 
 if TYPE_CHECKING:

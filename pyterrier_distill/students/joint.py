@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, frames, randomness, scoring, validate
+from .. import checkpoints, frames, randomness, scoring
+from ..frames import validate
+from ..frames.ranking import rerank
 from ..locks import loading
 from ..losses import base as losses
-from ..ranking import rerank
 from ..teachers.base import check_length
 from . import lora as adapters
 from .artifact import StudentArtifact, Weights

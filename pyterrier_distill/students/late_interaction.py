@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, randomness, scoring, validate
+from .. import checkpoints, randomness, scoring
 from ..backends.tokens import disarmed
-from ..frames import DOC_EMBS, QUERY_EMBS
+from ..frames import DOC_EMBS, QUERY_EMBS, validate
+from ..frames.ranking import rerank
 from ..locks import loading, using
-from ..ranking import rerank
 from .artifact import StudentArtifact, Weights
 from .late_interaction_model import build
 from .late_interaction_training import LateInteractionTraining

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, validate
+from .. import checkpoints
 from ..files import check_path, naming, read_object
-from ..frames import DOC_EMBS, QUERY_EMBS
+from ..frames import DOC_EMBS, QUERY_EMBS, validate
 from .multi_vector_search import MultiVectorRetriever, MultiVectorScorer
 
 _META, _VECTORS, _OFFSETS = "pt_meta.json", "vectors.f2", "offsets.npy"

@@ -10,9 +10,9 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import scoring, validate
-from ..frames import QUERY_EMBS
-from ..ranking import carried, rerank
+from .. import scoring
+from ..frames import QUERY_EMBS, validate
+from ..frames.ranking import carried, rerank
 
 if TYPE_CHECKING:
     import torch

@@ -11,11 +11,12 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import frames, redaction, scoring, validate
+from .. import frames, redaction, scoring
 from ..backends.base import Backend, BackendError, Usage, as_backend
+from ..frames import validate
+from ..frames.ranking import incoming_order, rerank  # noqa: F401 - part of what teachers share
 from ..locks import made_once
 from ..model_state import shown
-from ..ranking import incoming_order, rerank  # noqa: F401 - part of what teachers share
 
 
 class LabellingError(RuntimeError):

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
-from ..frames import TEACHER_PREFS, TEACHER_SCORE
-from ..ranking import incoming_order
+from ..frames import TEACHER_SCORE
+from ..frames.kinds import Preferences
+from ..frames.ranking import incoming_order
 
 HOW = ("preference", "inversion")
 
@@ -78,13 +79,14 @@ def pair_disagreement(
         raise ValueError(f"how must be 'preference' or 'inversion', not {how!r}.")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature!r}.")
-    if how == "preference" and (frames.holds_ranks(student) or frames.holds_ranks(teacher)):
+    if how == "preference" and any(frames.kind_of(column).lower_is_better for column in (student, teacher)):
         raise ValueError("ranks tell no preferences: use how='inversion', or a column of scores.")
     frames.require_columns(frame, ["qid", "docno", student, teacher], reader="pair_disagreement()")
     frames.check_unique(frame)
-    by_preference = teacher.startswith(TEACHER_PREFS)
+    kind = frames.kind_of(teacher)
+    by_preference = isinstance(kind, Preferences)
     frames.check_numbers(frame, student)
-    (frames.check_preferences if by_preference else frames.check_numbers)(frame, teacher)
+    kind.check(frame, teacher)
     ordered = frame.iloc[np.argsort(incoming_order(frame), kind="stable")] if len(frame) else frame
     weights = {}
     for qid, rows in ordered.groupby(ordered["qid"].to_numpy(), sort=False):
@@ -109,8 +111,7 @@ def disagreement_columns(student: str = "score", teacher: str = TEACHER_SCORE, *
 
 def _scores(frame: pd.DataFrame, column: str) -> np.ndarray:
     """Higher = better."""
-    values = frame[column].to_numpy(dtype=float)
-    return -values if frames.holds_ranks(column) else values
+    return frames.ascending(column, frame[column].to_numpy(dtype=float))
 
 
 def _ranks(frame: pd.DataFrame, column: str) -> np.ndarray:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from .. import frames, validate
-from ..frames import TEACHER_SCORE
-from ..ranking import rerank
+from .. import frames
+from ..frames import TEACHER_SCORE, validate
+from ..frames.ranking import rerank
 from .base import Teacher, check_label
 
 HOW = ("zscore", "minmax", "reciprocal_rank")
@@ -50,8 +50,7 @@ class FusedTeacher(Teacher):
         weights = np.array(self.weights or [1.0] * len(self.columns))
         total = np.zeros(len(inp))
         for weight, column in zip(weights / weights.sum(), self.columns, strict=True):
-            sign = -1.0 if frames.holds_ranks(column) else 1.0
-            values = pd.Series(sign * inp[column].to_numpy(dtype=float))
+            values = pd.Series(frames.ascending(column, inp[column].to_numpy(dtype=float)))
             by_query = values.groupby(inp["qid"].to_numpy(), sort=False)
             if len(inp):
                 total += weight * self._normalised(values, by_query).to_numpy(dtype=float)

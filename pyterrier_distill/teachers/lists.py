@@ -12,7 +12,7 @@ import pyterrier as pt
 from .. import prompts
 from ..backends.base import Backend, Usage, as_backend
 from ..frames import TEACHER_RANK
-from ..ranking import incoming_order, rerank
+from ..frames.ranking import incoming_order, rerank
 from .base import Teacher, checked_backend, labelling_error
 from .together import Program, Stopped, run_together
 

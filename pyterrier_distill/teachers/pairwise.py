@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import prompts, templates, validate
+from .. import prompts, templates
 from ..backends.base import Backend, BackendError, Usage, as_backend
-from ..frames import TEACHER_PREFS
-from ..ranking import incoming_order, rerank
+from ..frames import TEACHER_PREFS, validate
+from ..frames.ranking import incoming_order, rerank
 from ..samplers import PairSampler
 from .asking import Asker, Question, checked_template
 from .base import PromptTeacher, checked_backend, mean_preferences

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import prompts, templates, validate
+from .. import prompts, templates
 from ..backends.base import Backend, Usage, as_backend, log_softmax
-from ..frames import TEACHER_LOGITS, TEACHER_SCORE
-from ..ranking import rerank, tied
+from ..frames import TEACHER_LOGITS, TEACHER_SCORE, validate
+from ..frames.ranking import rerank, tied
 from .asking import Asker, Question, checked_template
 from .base import PromptTeacher, checked_backend
 

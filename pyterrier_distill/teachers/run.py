@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import formats, frames, validate
+from .. import formats, frames
 from ..backends.base import Usage
-from ..frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
-from ..ranking import constant, rerank, shared_ranks
+from ..frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE, validate
+from ..frames.ranking import constant, rerank, shared_ranks
 from .base import Teacher, mean_preferences
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class RunTeacher(Teacher):
         if "run_rank" in frame.columns:
             frame = self._from_run(frame, "the frame" if isinstance(given, pd.DataFrame) else given)
         for column in (c for c in _CARRIED if c in frame.columns):
-            (frames.check_preferences if column == TEACHER_PREFS else frames.check_numbers)(frame, column)
+            frames.kind_of(column).check(frame, column)
         return frame.reset_index(drop=True)
 
     def _joined(self, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -25,12 +25,13 @@ def fingerprint(part: Any, distiller: Distiller) -> str:
     loss, sampler, text_field = distiller.loss, distiller.sampler, distiller.student.text_field
     place = loss.reads_order or (sampler is not None and sampler.reads_ranking)
     read = tuple(dict.fromkeys(("qid", "docno", "query", text_field, *loss.columns(), LABEL)))
+    of_queries = [column for column, kind in loss.reads().items() if kind.per_query]
     if isinstance(part, pd.DataFrame):
-        return _digest("frame", *_frame(part, read, loss.query_columns(), place))
+        return _digest("frame", *_frame(part, read, of_queries, place))
     if hasattr(part, "located"):
         stored = part.columns()
         wanted = [column for column in ((*read, "rank", "score") if place else read) if column in stored]
-        told = [_frame(part.read(block, wanted), read, loss.query_columns(), place) for block in part.blocks()]
+        told = [_frame(part.read(block, wanted), read, of_queries, place) for block in part.blocks()]
         names = told[0][0] if told else ()
         return _digest("store", names, sum(number for _, number in told) + _texts(part))
     if hasattr(part, "store"):  # of texts

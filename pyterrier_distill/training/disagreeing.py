@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..frames import LABEL, TEACHER_RANK
 from ..losses import Loss
 from ..samplers import ranks_apart
 from .lists import QueryList
@@ -14,8 +13,7 @@ from .lists import QueryList
 
 def ordering_column(loss: Loss) -> str | None:
     """The first label column that orders documents as a teacher does: by scores, ranks, logits or preferences."""
-    aside = {*loss.query_columns(), *loss.vector_columns(), LABEL}
-    return next((column for column in loss.columns() if column not in aside), None)
+    return next((column for column, kind in loss.reads().items() if kind.orders), None)
 
 
 def weights(one: QueryList, loss: Loss) -> np.ndarray:
@@ -27,17 +25,7 @@ def weights(one: QueryList, loss: Loss) -> np.ndarray:
     column = ordering_column(loss)
     if column is None:
         raise ValueError(f"{loss!r} reads no order of a teacher's: there is nothing to disagree with.")
-    cells = one.labels[column]
-    if column in loss.pair_columns():
-        i, j = cells[:, 0].astype(int), cells[:, 1].astype(int)
-        size = len(one.docnos)
-        total = np.bincount(i, cells[:, 2], size) + np.bincount(j, 1 - cells[:, 2], size)
-        asked = np.bincount(i, minlength=size) + np.bincount(j, minlength=size)
-        teacher = np.divide(total, asked, out=np.full(size, 0.5), where=asked > 0)
-    elif column in loss.logit_columns():
-        teacher = cells[:, 1] - cells[:, 0]
-    else:
-        teacher = -cells if column.startswith(TEACHER_RANK) else cells
+    teacher = loss.reads()[column].scores(one.labels[column], len(one.docnos))
     student = np.zeros(len(one.docnos))
     student[np.arange(len(student)) if one.ranking is None else one.ranking] = -np.arange(len(student))
     return ranks_apart(student, teacher)

@@ -70,9 +70,7 @@ def train(
         )  # fmt: skip
     name = f"eval_{measure}" if measure is not None else "eval_loss"
     told = arguments.training_arguments(distiller, len(lists), precision, name if evaluate else None)
-    directory = parallel.from_main(
-        lambda: resuming.open_directory(distiller.checkpoints, record, evaluate is not None)
-    )
+    directory = parallel.from_main(lambda: resuming.open_directory(distiller.checkpoints, record, evaluate is not None))
     finished = resuming.finished(directory, module)
     if finished is not None:
         student.mark_trained(finished["manifest"])

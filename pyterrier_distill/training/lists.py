@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
+from ..frames.kinds import States
 from ..losses import base as losses
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ class QueryList:
         query: its text.
         docnos: its documents in the frame's order; empty for losses on queries alone.
         texts: their texts, or None where vectors stand in for them.
-        labels: column → ``[N]`` or ``[N, D]`` for documents, ``[D]`` or ``[tokens, layers, D]`` for queries, ``[P, 3]``
-            (document i, document j, P(i ≻ j)) for preferences.
+        labels: column → what its kind (:mod:`..frames.kinds`) makes of a list.
         doc_rows: where in ``doc_matrix`` the vectors of its documents stand, if training leaves documents frozen.
         doc_matrix: ``[M, D]`` vectors of all lists' documents, each once.
         ranking: int ``[N]``, its documents from the first rank to the last; None = as they stand.
@@ -58,18 +58,8 @@ class QueryList:
             loss: knows what each label is about.
         """
         kept = np.asarray(positions, dtype=int)
-        labels = {}
-        for column, cells in self.labels.items():
-            if column in loss.query_columns():
-                labels[column] = cells
-            elif column in loss.pair_columns():
-                place = np.full(len(self.docnos), -1)
-                place[kept] = np.arange(len(kept))
-                both = place[cells[:, :2].astype(int)]
-                inside = (both >= 0).all(axis=1)
-                labels[column] = np.column_stack([both[inside], cells[inside, 2]]).astype(np.float32)
-            else:
-                labels[column] = cells[kept]
+        kinds, size = loss.reads(), len(self.docnos)
+        labels = {column: kinds[column].part(label, kept, size) for column, label in self.labels.items()}
         return dataclasses.replace(
             self,
             docnos=[self.docnos[n] for n in kept],
@@ -98,26 +88,20 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str, *, judge
     rows_of = np.split(order, ends[:-1]) if len(qids) else []
     first = np.array([rows[0] for rows in rows_of], dtype=int)
     queries = frame["query"].to_numpy(dtype=object)[first]
-    ragged = loss.state_columns()
-    per_query = {
-        column: list(frame[column].iloc[first]) if column in ragged else _cells(frame[column].iloc[first])
-        for column in loss.query_columns()
-    }
+    kinds = loss.reads()
+    cells = {c: kind.read(frame[c].iloc[first] if kind.per_query else frame[c]) for c, kind in kinds.items()}
     if not loss.needs - losses.QUERY_SIDE:
-        labels = ({column: cells[n] for column, cells in per_query.items()} for n in range(len(qids)))
-        return [QueryList(query, (), None, cells) for query, cells in zip(queries, labels, strict=True)]
-    pairs = loss.pair_columns()
-    per_document = {c: _cells(frame[c]) for c in loss.columns() if c not in per_query and c not in pairs}
-    preferences = {column: frame[column].to_numpy(dtype=object) for column in pairs}
+        return [QueryList(query, (), None, {c: cells[c][n] for c in kinds}) for n, query in enumerate(queries)]
     docnos = frame["docno"].to_numpy(dtype=object)
     texts = frame[text_field].to_numpy(dtype=object) if text_field in frame.columns else None
     ranks = frame["rank"].to_numpy() if "rank" in frame.columns else None
     relevant = frame[frames.LABEL].to_numpy() > 0 if judged else None
     lists = []
     for n, rows in enumerate(rows_of):
-        labels = {column: cells[n] for column, cells in per_query.items()}
-        labels.update({column: cells[rows] for column, cells in per_document.items()})
-        labels.update({column: _pairs(docnos[rows], cells[rows]) for column, cells in preferences.items()})
+        labels = {
+            c: cells[c][n] if kind.per_query else kind.of_list(cells[c][rows], docnos[rows])
+            for c, kind in kinds.items()
+        }
         texts_of = None if texts is None else texts[rows].tolist()
         lists.append(
             QueryList(
@@ -144,20 +128,6 @@ def _key(cell: Any, kind: str) -> int:
     return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big", signed=True) or 1
 
 
-def _cells(column: pd.Series) -> np.ndarray:
-    """float32 ``[n]`` of a column of numbers, ``[n, D]`` of a column of vectors."""
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        return column.to_numpy(dtype=np.float32)
-    return np.stack(list(column)).astype(np.float32, copy=False)
-
-
-def _pairs(docnos: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Preferences ``[P, 3]`` among the documents of one list, those about others left out."""
-    place = {docno: n for n, docno in enumerate(docnos.tolist())}
-    found = [(n, place[j], p) for n, cell in enumerate(cells) for j, p in cell.items() if j in place]
-    return np.array(sorted(found), dtype=np.float32).reshape(-1, 3)  # whatever order the dicts were filled in
-
-
 def check_lists(lists: list[QueryList], loss: losses.Loss, total: int) -> None:
     """Check that there is something to learn.
 
@@ -177,19 +147,13 @@ def check_lists(lists: list[QueryList], loss: losses.Loss, total: int) -> None:
             f"{loss!r} compares the documents of a query, but no query of the training frame has more than {longest}:"
             " take more candidates (retriever % 100)."
         )
-    aside = {*loss.query_columns(), *loss.vector_columns(), *loss.logit_columns(), *loss.pair_columns()}
+    sizes = [len(one.docnos) for one in lists]
     for _, term in loss.terms():
-        for column in (c for c in term.columns() if c not in aside and term.min_documents > 1):
-            if all(np.ptp(one.labels[column]) == 0 for one in lists if len(one.docnos) > 1):
-                raise ValueError(
-                    f"{column!r} is the same for all documents of each query: {term!r} has nothing to learn from it."
-                )
-    for column in loss.pair_columns():
-        if not any(len(one.labels[column]) for one in lists):
-            raise ValueError(
-                f"no preference in {column!r} is about two documents of one list: train on the lists that the teacher"
-                " compared."
-            )
+        for column, kind in term.reads().items():
+            if term.min_documents < 2:
+                continue
+            if (why := kind.nothing_to_learn([one.labels[column] for one in lists], sizes)) is not None:
+                raise ValueError(f"{column!r} {why}: {term!r} has nothing to learn from it.")
 
 
 class Collator:
@@ -198,40 +162,21 @@ class Collator:
     def __init__(self, student: Any, loss: losses.Loss):
         self.student = student
         self.loss = loss
-        self.columns = loss.columns()
-        self.per_query = loss.query_columns()
-        self.ragged = loss.state_columns()
-        self.pairs = loss.pair_columns()
+        self.kinds = loss.reads()
 
     def __call__(self, lists: list[QueryList]) -> dict[str, Any]:
         import torch
 
         _, mask = frames.pad_lists([np.ones(max(1, len(one.docnos))) for one in lists])
-        labels = {column: self._tensor([one.labels[column] for one in lists], column) for column in self.columns}
+        labels = {column: kind.batch([one.labels[column] for one in lists]) for column, kind in self.kinds.items()}
         batch = self.student.collate(lists, self.loss.needs)
         if losses.BATCH_SCORES in self.loss.needs:
             labels.update(_contrasted(lists, mask.shape[1]))
-        for column in self.ragged:
-            _check_tokens(batch["queries"]["attention_mask"], lists, column)
+        for column, kind in self.kinds.items():
+            if isinstance(kind, States):
+                _check_tokens(batch["queries"]["attention_mask"], lists, column)
         told = {"batch": batch, "mask": mask.to(torch.bool), "labels": labels}
         return {**told, "guest": True} if lists[0].guest else told
-
-    def _tensor(self, cells: list[np.ndarray], column: str) -> Tensor:
-        import torch
-
-        if column in self.ragged:
-            return torch.from_numpy(np.concatenate(cells))
-        if column in self.pairs:
-            rows = np.repeat(np.arange(len(cells), dtype=np.float32), [len(cell) for cell in cells])
-            return torch.from_numpy(np.column_stack([rows, np.concatenate(cells)]))
-        if column in self.per_query:
-            return torch.from_numpy(np.stack(cells))
-        if cells[0].ndim == 1:
-            return frames.pad_lists(cells)[0]
-        padded = torch.zeros(len(cells), max(map(len, cells)), *cells[0].shape[1:])
-        for row, cell in enumerate(cells):
-            padded[row, : len(cell)] = torch.from_numpy(cell)
-        return padded
 
 
 def _contrasted(lists: list[QueryList], width: int) -> dict[str, Tensor]:

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
+from ..frames.texts import text_source
 from ..losses import Loss
 from ..losses import base as losses
 from ..samplers import ListSampler
-from ..texts import text_source
 from . import lists as training_lists
 from . import order
 
@@ -109,19 +109,8 @@ class Reader:
         texts = ["query"] if self.on_queries else ["query", self.text_field]
         frames.check_text(res, [column for column in texts if column in res.columns])
         queries = res.drop_duplicates("qid")
-        for column in loss.columns():
-            cells = queries if column in loss.query_columns() else res
-            if column in loss.state_columns():
-                frames.check_states(cells, column, loss.state_columns()[column])
-            elif column in loss.vector_columns():
-                frames.check_vectors(cells, column)
-            elif column in loss.pair_columns():
-                frames.check_preferences(cells, column)
-            elif column in loss.logit_columns():
-                if (width := frames.check_vectors(cells, column)) != 2:
-                    raise ValueError(f"the column {column!r} must hold two logits, [false, true], not {width}.")
-            else:
-                frames.check_numbers(cells, column)
+        for column, kind in loss.reads().items():
+            kind.check(queries if kind.per_query else res, column)
         if whole and frames.LABEL in loss.columns() and not (res[frames.LABEL] > 0).any():
             raise ValueError("no document of the training frame is relevant (label > 0): nothing to contrast.")
         judged = self.sampler is not None and self.sampler.reads_judgements

@@ -29,6 +29,7 @@ class TrainingModule(nn.Module):
         keep_what_trains(self)
         self.student = student
         self.loss = loss
+        self.counting = [column for column, kind in loss.reads().items() if kind.counts_lists]
         self.checkpointed: list[Any] = []
         self.last: tuple[dict[str, Any], Tensor] | None = None
 
@@ -55,7 +56,7 @@ class TrainingModule(nn.Module):
         with parallel.guest(guest):
             outputs = self.student.forward(batch, mask, self.loss.needs)
             if parallel.sharing():
-                outputs, labels = parallel.gather_batch(outputs, labels, self.loss.pair_columns())
+                outputs, labels = parallel.gather_batch(outputs, labels, self.counting)
         return {"loss": self.loss.total(outputs, labels)}
 
     def spread(self) -> float | None:

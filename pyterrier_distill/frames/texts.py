@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from . import frames, validate
+from . import validate
+from .checks import check_text
 
 
 def text_source(text: Any, field: str = "text") -> Any:
@@ -26,7 +27,7 @@ def text_source(text: Any, field: str = "text") -> Any:
     """
     if isinstance(text, pd.DataFrame):
         validate.columns(text, includes=["docno", field])
-        frames.check_text(text, [field])
+        check_text(text, [field])
         texts = text.assign(docno=text["docno"].astype(str)).drop_duplicates("docno").set_index("docno")[field]
 
         def add(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 
 
-def check_ids(
-    frame: pd.DataFrame, columns: Iterable[str], what: str = "the frame", *, spelt: bool = False
-) -> None:
+def check_ids(frame: pd.DataFrame, columns: Iterable[str], what: str = "the frame", *, spelt: bool = False) -> None:
     """Check that every id is text or a whole number.
 
     None is missing (a NaN would become a query of its own, or none), none a fraction (10.0 would be another id than 10
