@@ -9,6 +9,7 @@ from learning import fitted
 from pyterrier.measures import nDCG
 
 import pyterrier_distill as ptd
+from pyterrier_distill.students.late_interaction import training
 from pyterrier_distill.training.lists import Collator
 from pyterrier_distill.training.reading import Reader
 
@@ -74,8 +75,8 @@ def test_similarities_are_fp32_in_mixed_precision(student, ten, in_batch):
     batch = batch_of(student, ptd.RankNet(), ten)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         scores = student.forward(batch["batch"], batch["mask"], needs).scores
-        queries, _ = student.embed(batch["batch"]["queries"], "query")
-        documents, mask = student.embed(batch["batch"]["documents"], "document")
+        queries, _ = training.embed(student, batch["batch"]["queries"], "query")
+        documents, mask = training.embed(student, batch["batch"]["documents"], "document")
     for row, places in enumerate(batch["batch"]["index"]):
         for slot, place in enumerate(places):
             expected = (queries[row].float() @ documents[place][mask[place]].float().T).max(dim=1).values.sum()

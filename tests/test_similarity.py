@@ -11,7 +11,8 @@ import torch
 
 import pyterrier_distill as ptd
 from pyterrier_distill.losses import base as losses
-from pyterrier_distill.students.similarity import unit, unit_rows
+from pyterrier_distill.students.bi_encoder import states, training
+from pyterrier_distill.students.bi_encoder.similarity import unit, unit_rows
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 TEXTS = ["red dog", "a dog", "blue bird sings", "house", "the dog runs", "loud red house"]
@@ -124,11 +125,11 @@ def test_labels_are_the_vectors_that_training_compares(tiny, tmp_path):
     for name, cut in (("cosine", None), ("dot", None), ("cosine", 12)):
         student = ptd.BiEncoder(made(tmp_path, tiny, name=name, truncate_dim=cut), **FP32)
         vectors = np.stack(list(student.query_encoder()(TOPICS)["query_vec"]))
-        outputs = student.embed(student.tokenise(TOPICS["query"].tolist(), "query"), "query").detach().numpy()
+        outputs = training.embed(student, student.tokenise(TOPICS["query"].tolist(), "query"), "query").detach().numpy()
         np.testing.assert_allclose(outputs, vectors, atol=1e-6)
         with_states = student.query_encoder(states=[4])(TOPICS)
         np.testing.assert_allclose(np.stack(list(with_states["query_vec"])), vectors, atol=1e-6)
-        embedded, _ = student.embed_states(student.tokenise(TOPICS["query"].tolist(), "query"))
+        embedded, _ = states.embed(student, student.tokenise(TOPICS["query"].tolist(), "query"))
         np.testing.assert_allclose(embedded.detach().numpy(), vectors, atol=1e-6)
 
 

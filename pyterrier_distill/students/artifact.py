@@ -172,10 +172,6 @@ class StudentArtifact:
             "versions": checkpoints.versions(),
         }
 
-    def settle(self) -> None:
-        """What a Distiller calls at the end: rank again, and let all weights move that may."""
-        self.model.eval().requires_grad_(True)  # frozen modules may be another encoder's, too
-
     def mark_trained(self, manifest: dict[str, Any]) -> None:
         """Record that the weights are no longer the checkpoint's: repr, equality and the manifest change with them.
 

@@ -18,7 +18,8 @@ from ..locks import loading
 from ..losses import base as losses
 from ..teachers.base import check_length
 from . import lora as adapters
-from .artifact import StudentArtifact, Weights
+from .artifact import Weights
+from .base import Student
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,17 +29,12 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]
 
 
-class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
+class JointStudent(Student, pt.Transformer, pt.Artifact):
     """R → R: re-ranks by a model's score of each (query, document) pair.
 
     Subclasses build the model (:meth:`_build`), say how pairs are read (:meth:`features`), run it (:meth:`logits`), and
     turn logits into scores (:meth:`score`). With ``lora``, or loaded from an adapter, only adapter and head train.
     """
-
-    #: What a loss may ask of this student.
-    gives: frozenset[str] = frozenset({losses.SCORES})
-    #: On what scale its scores are; losses ask for it.
-    score_scale: str = losses.LOGIT
 
     def __init__(
         self,
@@ -137,10 +133,6 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
         """Scores ``[n]`` of logits ``[n, K]``."""
         return logits[:, 0]
 
-    def num_parameters(self) -> int:
-        """Number of weights, an adapter's among them."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
     def num_trainable_parameters(self) -> int:
         """Number of weights that training changes: all, or those of the adapter and the head."""
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
@@ -172,13 +164,6 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
 
     # -- what a Distiller calls ---------------------------------------------------------------------------------------
 
-    def training_columns(self, needs: frozenset[str]) -> tuple[str, ...]:
-        """The columns besides labels that a frame must have to train."""
-        return ("qid", "query", "docno", self.text_field)
-
-    def check_training(self, needs: frozenset[str], vectors: dict[str, int]) -> None:
-        """Nothing that training would trip over."""
-
     def trainable(self, needs: frozenset[str]) -> nn.Module:
         """What training shall change: all of it, or the adapter and the head."""
         model = self.model
@@ -204,13 +189,6 @@ class JointStudent(StudentArtifact, pt.Transformer, pt.Artifact):
 
     def _told(self) -> dict[str, Any]:
         return {"max_length": self._reading_length()}
-
-    def prepare_lists(self, lists: list[QueryList], needs: frozenset[str]) -> None:
-        """Nothing to prepare."""
-
-    def prepare_frame(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """A validation frame as it is."""
-        return frame
 
     def collate(self, lists: list[QueryList], needs: frozenset[str]) -> dict[str, Any]:
         """A batch: all pairs of all lists, one behind the other."""

@@ -10,25 +10,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyterrier as pt
 
-from .. import checkpoints, fitting, scoring
-from ..locks import loading
-from .artifact import StudentArtifact
-from .joint import JointStudent, Pair
-from .ustad_modes import CROSS, DUAL, LATE, check_mode, check_modes, check_scale
-from .ustad_training import USTADTraining
+from ... import checkpoints, fitting, scoring
+from ...locks import loading
+from ...losses import base as losses
+from ..joint import JointStudent, Pair
+from . import modes as scoring_modes
+from . import training
+from .modes import CROSS, DUAL, LATE, check_mode, check_modes, check_scale
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from .ustad_bi_encoder import USTADBiEncoder
-    from .ustad_reading import Reader
+    from ...training.lists import QueryList
+    from .bi_encoder import USTADBiEncoder
+    from .reader import Reader
 
 QUERY_LENGTH = 32
 #: Documents whose token vectors are held at once while ranking in the late mode.
 HELD = 256
 
 
-class USTAD(USTADTraining, JointStudent):
+class USTAD(JointStudent):
     """R → R: one encoder that re-ranks as a cross-encoder, as a dual encoder or by late interaction.
 
     Every mode is trained with the same weights, and may rank whether it was trained or not:
@@ -97,7 +99,7 @@ class USTAD(USTADTraining, JointStudent):
     ARTIFACT_FORMAT = "transformers"
     schematic = {"label": "USTAD"}
 
-    _RUNTIME = ("mode", "modes", *StudentArtifact._RUNTIME)
+    _RUNTIME = ("mode", "modes", *JointStudent._RUNTIME)
 
     def __init__(
         self,
@@ -130,23 +132,14 @@ class USTAD(USTADTraining, JointStudent):
         self.scale = check_scale(saved.get("scale", 1.0) if scale is None else scale)
         self.max_length = saved.get("max_length") if max_length is None else max_length
         checkpoints.check_layers(self.name_or_path, layers)
-        self._check_settings()
-
-    def _check_settings(self) -> None:
-        if self.pooling not in ("mean", "cls"):
-            raise ValueError(f"pooling must be 'mean' or 'cls', not {self.pooling!r}.")
-        length = self.query_length
-        if isinstance(length, bool) or not isinstance(length, int) or length < 3:
-            raise ValueError(f"query_length must be a whole number of at least 3 tokens, not {length!r}.")
-        if self.max_length is not None and self.max_length < length + 3:
-            raise ValueError(f"query_length={length} leaves no place for documents in max_length={self.max_length}.")
+        scoring_modes.check_settings(self.pooling, self.query_length, self.max_length)
 
     # -- the model ----------------------------------------------------------------------------------------------------
 
     def _build(self) -> nn.Module:
         from transformers import AutoConfig
 
-        from ..backends import checkpoint
+        from ...backends import checkpoint
 
         hub = {"trust_remote_code": self.trust_remote_code}
         name = self.name_or_path
@@ -163,7 +156,7 @@ class USTAD(USTADTraining, JointStudent):
         return loaded.model
 
     def _read_by(self, model: nn.Module, tokenizer: Any, length: int | None) -> Reader:
-        from .ustad_reading import Reader
+        from .reader import Reader
 
         return Reader.of(self.name_or_path, model, tokenizer, self.query_length, length, self.pooling)
 
@@ -173,7 +166,7 @@ class USTAD(USTADTraining, JointStudent):
         model = self.model
         with loading():
             if self._weights.reader is None:  # unpickled: the weights came along, what reads texts for them did not
-                from ..backends import checkpoint
+                from ...backends import checkpoint
 
                 tokenizer = checkpoint.load_tokenizer(self.name_or_path, {"trust_remote_code": self.trust_remote_code})
                 length = fitting.fit(self.name_or_path, tokenizer, model, self.max_length)
@@ -221,7 +214,7 @@ class USTAD(USTADTraining, JointStudent):
     def as_bi_encoder(self) -> USTADBiEncoder:
         """The dual mode as a ``pyterrier_dr.BiEncoder`` of the same weights: it indexes, retrieves, and writes
         ``query_vec`` and ``doc_vec`` for :class:`~pyterrier_distill.EmbeddingMatch`."""
-        from .ustad_bi_encoder import USTADBiEncoder
+        from .bi_encoder import USTADBiEncoder
 
         return USTADBiEncoder(self)
 
@@ -277,13 +270,13 @@ class USTAD(USTADTraining, JointStudent):
 
     def _encoded(self, texts: Sequence[str], side: str, *, pool: bool, batch_size: int | None = None) -> Any:
         """Vectors ``[n, D]``, or n arrays of token vectors ``[tokens, D]``."""
-        from . import ustad_scores
+        from . import scores
 
         prepare = self.reader.queries if side == "query" else self.reader.documents
 
         def forward(features: dict[str, Any]) -> Tensor:
             states, query, document = self.encode(dict(features))
-            return ustad_scores.pool(states, query | document, self.pooling) if pool else states
+            return scores.pool(states, query | document, self.pooling) if pool else states
 
         return scoring.run(
             texts,
@@ -297,3 +290,53 @@ class USTAD(USTADTraining, JointStudent):
             unit="q" if side == "query" else "d",
             each=None if pool else lambda rows: rows,
         )
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    @property
+    def score_scale(self) -> str:  # type: ignore[override]
+        """On what scale the scores of the trained modes are: inner products, which the late mode sums over tokens."""
+        return losses.MAX_SIM if LATE in self.modes else losses.DOT
+
+    @property
+    def gives(self) -> frozenset[str]:  # type: ignore[override]
+        """What a loss may ask of this student: scores; of several modes, these side by side; without the cross mode,
+        scores of a query against others' documents."""
+        several = {losses.MODES} if len(self.modes) > 1 else set()
+        apart = {losses.BATCH_SCORES} if CROSS not in self.modes else set()
+        return frozenset({losses.SCORES} | several | apart)
+
+    def check_training(self, needs: frozenset[str], vectors: dict[str, int]) -> None:
+        """Refuse in-batch negatives in several processes."""
+        training.check(needs)
+
+    def encode(self, features: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """The model's last states, with gradients.
+
+        Args:
+            features: as the reader gives them, ``[n, L]``, anywhere.
+
+        Returns:
+            float32 ``[n, L, D]``, and bool ``[n, L]`` twice: the query's tokens, the document's.
+        """
+        device = next(self.model.parameters()).device
+        features = {name: value.to(device) for name, value in features.items()}
+        document = features.pop("document")
+        states = self.model(**features).last_hidden_state.float()
+        return states, features["attention_mask"].bool() & ~document, document
+
+    def logits(self, features: dict[str, Any]) -> Tensor:
+        """Scores ``[n, 1]`` of pairs read together (Eq. 4), with gradients."""
+        from .scores import inner_products, pool
+
+        states, query, document = self.encode(features)
+        products = inner_products(pool(states, query, self.pooling), pool(states, document, self.pooling))
+        return self.scale_of(CROSS) * products.unsqueeze(-1)
+
+    def collate(self, lists: list[QueryList], needs: frozenset[str]) -> dict[str, Any]:
+        """A batch: all pairs of all lists; the distinct queries and documents, and which pair has which."""
+        return training.collate(self, lists)
+
+    def forward(self, batch: dict[str, Any], mask: Tensor, needs: frozenset[str]) -> losses.Outputs:
+        """One forward pass over a collated batch in all modes that are trained; see ``training.forward``."""
+        return training.forward(self, batch, mask, needs)

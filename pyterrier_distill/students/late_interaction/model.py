@@ -6,8 +6,8 @@ import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .. import checkpoints, fitting
-from ..files import read_object
+from ... import checkpoints, fitting
+from ...files import read_object
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import fitting
-from ..backends.tokens import disarmed
-from ..locks import using
+from ... import fitting
+from ...backends.tokens import disarmed
+from ...locks import using
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,4 +1,4 @@
-"""The transformers a BiEncoder gives: query encoder, document encoder, scorer."""
+"""The transformers that an encoder gives: query encoder, document encoder, scorer."""
 
 from __future__ import annotations
 
@@ -9,36 +9,12 @@ import pandas as pd
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
-from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC, check_text, validate
-from ..frames.ranking import rerank
+from ...frames import DOC_VEC, QUERY_STATES, QUERY_VEC, check_text, validate
+from ...frames.ranking import rerank
 from .similarity import unit_rows
 
 if TYPE_CHECKING:
-    from .bi_encoder import BiEncoder
-
-
-def mode_of(model: BiEncoder, inp: pd.DataFrame) -> str:
-    """What a bi-encoder shall do with a frame: ``"scorer"``, ``"query_encoder"`` or ``"doc_encoder"``.
-
-    Re-ranking takes each side as text or as a vector, and documents from the model's ``doc_index``; a column ``query``
-    or a text alone is encoded.
-
-    Raises:
-        pt.validate.InputValidationError: for a frame that is none of these.
-    """
-    with validate.any(inp, context=model) as v:
-        v.result_frame(["query", model.text_field], mode="scorer")
-        v.query_frame(["query"], mode="query_encoder")
-        v.document_frame([model.text_field], mode="doc_encoder")
-        for query in ("query", QUERY_VEC):
-            for document in (model.text_field, DOC_VEC):
-                v.result_frame([query, document], mode="scorer")
-        if model.doc_index is not None:
-            v.result_frame(["query"], mode="scorer")
-            v.result_frame([QUERY_VEC], mode="scorer")
-        v.columns(includes=["query"], excludes=[model.text_field, DOC_VEC, "docno"], mode="query_encoder")
-        v.columns(includes=[model.text_field], excludes=["query", QUERY_VEC, "qid"], mode="doc_encoder")
-    return v.mode
+    from .encoder import Encoder
 
 
 class QueryEncoder(pyterrier_dr.BiQueryEncoder):
@@ -46,7 +22,7 @@ class QueryEncoder(pyterrier_dr.BiQueryEncoder):
 
     schematic = {"label": "QueryEncoder"}
 
-    def __init__(self, bi_encoder_model: BiEncoder, verbose=None, batch_size=None, states=None):
+    def __init__(self, bi_encoder_model: Encoder, verbose=None, batch_size=None, states=None):
         super().__init__(bi_encoder_model, verbose=verbose, batch_size=batch_size)
         self.states = None if states is None else list(states)
 
@@ -122,7 +98,7 @@ class Scorer(pyterrier_dr.BiScorer):
 
     schematic = {"label": "BiEncoder scorer"}
 
-    def __init__(self, bi_encoder_model: BiEncoder, verbose=None, batch_size=None, text_field=None, sim_fn=None):
+    def __init__(self, bi_encoder_model: Encoder, verbose=None, batch_size=None, text_field=None, sim_fn=None):
         self.bi_encoder_model = bi_encoder_model
         self.verbose = bi_encoder_model.verbose if verbose is None else verbose
         self.batch_size = batch_size or bi_encoder_model.batch_size

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,27 +13,26 @@ import pyterrier as pt
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
-from .. import checkpoints, randomness, scoring
-from ..backends.tokens import disarmed
-from ..frames import DOC_VEC, QUERY_VEC
-from ..locks import loading, using
-from .artifact import Weights
-from .bi_encoder_artifact import BiEncoderArtifact
-from .bi_encoder_model import DOC_PROMPTS, build, check_prompts, dimension, prompts_for
-from .bi_encoder_states import BiEncoderStates
-from .bi_encoder_training import BiEncoderTraining
-from .bi_encoder_views import DocEncoder, QueryEncoder, Scorer, mode_of
-from .similarity import BiEncoderSimilarity
+from ... import checkpoints, scoring
+from ...backends.tokens import disarmed
+from ...frames import DOC_VEC
+from ...locks import loading, using
+from ...losses import base as losses
+from ..artifact import Weights
+from ..base import Student
+from . import model, similarity, states, training
+from .encoder import Encoder
+from .views import QueryEncoder
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
     from torch import Tensor, nn
 
+    from ...training.lists import QueryList
 
-class BiEncoder(
-    BiEncoderArtifact, BiEncoderTraining, BiEncoderStates, BiEncoderSimilarity, pyterrier_dr.BiEncoder, pt.Artifact
-):
+
+class BiEncoder(Student, Encoder, pt.Artifact):
     """A dense bi-encoder over a sentence-transformers model, as re-ranker (R → R) and as encoder (Q → Q, D → D).
 
     It is a ``pyterrier_dr.BiEncoder``: ``student.query_encoder() >> FlexIndex(...).retriever()`` retrieves,
@@ -85,6 +84,15 @@ class BiEncoder(
         pipeline = student.query_encoder() >> index.retriever()
     """
 
+    ARTIFACT_TYPE = "bi_encoder"
+    ARTIFACT_FORMAT = "sentence_transformers"
+    PIPELINE_TAG = "sentence-similarity"
+    LOADED_BY = "sentence_transformers.SentenceTransformer({name})"
+
+    gives = losses.QUERY_SIDE | {losses.SCORES, losses.DOC_VECTORS, losses.BATCH_SCORES}
+
+    _RUNTIME = ("doc_index", "precision", "batch_size", "text_field", "verbose")
+
     def __init__(
         self,
         name_or_path: str | os.PathLike | BiEncoder,
@@ -104,11 +112,7 @@ class BiEncoder(
         verbose: bool = False,
         trust_remote_code: bool = False,
     ):
-        if pooling not in (None, "mean", "cls"):
-            raise ValueError(f"pooling must be 'mean' or 'cls', not {pooling!r}.")
-        for name, value in (("batch_size", batch_size), ("max_length", max_length), ("projection", projection)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        model.check_settings(pooling, batch_size=batch_size, max_length=max_length, projection=projection)
         if doc_index is not None and not hasattr(doc_index, "payload"):
             raise ValueError(f"doc_index must be a FlexIndex, such as FlexIndex('docs.flex'), not {doc_index!r}.")
         scoring.check_precision(precision)
@@ -116,7 +120,7 @@ class BiEncoder(
             name_or_path if isinstance(name_or_path, BiEncoder) else checkpoints.check_name(os.fspath(name_or_path))
         )
         source = self.name_or_path
-        checkpoints.check_layers(source._told_layers() if isinstance(source, BiEncoder) else source, layers)
+        checkpoints.check_layers(model.told_layers(source) if isinstance(source, BiEncoder) else source, layers)
         self.layers = list(layers) if isinstance(layers, tuple) else layers
         self.pooling = pooling
         self.projection = projection
@@ -128,7 +132,7 @@ class BiEncoder(
         self._freeze_docs = freeze_docs
         self.doc_index = doc_index
         self.max_length = max_length
-        self.prompts = check_prompts(prompts)
+        self.prompts = model.check_prompts(prompts)
         self.precision = precision
         self.batch_size = batch_size
         self.text_field = text_field
@@ -163,10 +167,10 @@ class BiEncoder(
         return self._weights.model
 
     def _load(self) -> None:
-        from ..labels.identity import identity
+        from ...labels.identity import identity
 
         sources = {name: getattr(self, name) for name in self._copied()}
-        self._weights.hold(self._build(), files=self._files())
+        self._weights.hold(model.build_for(self), files=self._files())
         self._weights.sources = {name: (repr(one), identity(one)) for name, one in sources.items()}
 
     def _copied(self) -> list[str]:
@@ -174,51 +178,6 @@ class BiEncoder(
         shared = self._doc_encoder is None or self.freeze_docs
         copied = ["name_or_path"] if isinstance(self.name_or_path, BiEncoder) else []
         return copied if shared else [*copied, "_doc_encoder"]
-
-    def _build(self) -> SentenceTransformer:
-        import torch
-        from sentence_transformers.base.modules import Router
-
-        # Whoever asks first, these weights shall be trainable; what the checkpoint lacks is drawn, always the same.
-        with torch.inference_mode(False), randomness.seeded(0):
-            if isinstance(self.name_or_path, BiEncoder):
-                source = copy.deepcopy(self.name_or_path.model).float()
-            else:
-                source = checkpoints.load_sentence_transformer(
-                    self.name_or_path, device="cpu", trust_remote_code=self.trust_remote_code
-                )
-            model = build(
-                source,
-                name=self._checkpoint_name(),
-                layers=self.layers,
-                pooling=self.pooling,
-                projection=self.projection,
-                max_length=self.max_length,
-                teacher=None if self._doc_encoder is None else self._doc_encoder.model,
-                share_teacher=self.freeze_docs,
-            )
-            if self.freeze_docs and not isinstance(model[0], Router):
-                raise ValueError(
-                    "freeze_docs=True needs doc_encoder=: one encoder for both would leave nothing to train."
-                )
-            if self.prompts is not None:
-                model.prompts = prompts_for(model.prompts, self.prompts)
-            return model.to(scoring.infer_device(self.device)).eval()
-
-    def _checkpoint_name(self) -> str:
-        """The checkpoint that the model is made of, through however many BiEncoders."""
-        name = self.name_or_path
-        return name._checkpoint_name() if isinstance(name, BiEncoder) else name
-
-    def _told_layers(self) -> int | None:
-        """Layers that encode queries, if that is known without loading."""
-        if self._weights.model is not None:
-            config = getattr(next(iter(self.query_modules())), "config", None)
-            return getattr(config, "num_hidden_layers", None)
-        if self.layers is not None:
-            return self.layers if isinstance(self.layers, int) else len(self.layers)
-        name = self.name_or_path
-        return name._told_layers() if isinstance(name, BiEncoder) else checkpoints.told_layers(name)
 
     @property
     def asymmetric(self) -> bool:
@@ -237,7 +196,7 @@ class BiEncoder(
     @property
     def dimension(self) -> int:
         """Length of a vector."""
-        return dimension(list(self.query_modules()), self.model.truncate_dim)
+        return model.dimension(list(self.query_modules()), self.model.truncate_dim)
 
     def query_modules(self) -> nn.Module:
         """The modules that encode a query."""
@@ -247,46 +206,58 @@ class BiEncoder(
         """The modules that encode a document."""
         return self.model[0].sub_modules["document"] if self.asymmetric else self.model
 
-    def num_parameters(self, side: str = "query") -> int:
-        """Number of weights that encode a ``"query"`` or a ``"document"``."""
-        modules = {"query": self.query_modules, "document": self.doc_modules}[side]()
-        return sum(parameter.numel() for parameter in modules.parameters())
+    def _write(self, draft: Path) -> None:
+        self.model.save_pretrained(str(draft), create_model_card=False)
+
+    def _told(self) -> dict[str, Any]:
+        return {"freeze_docs": self.freeze_docs}
+
+    # -- how vectors are compared -------------------------------------------------------------------------------------
+
+    @property
+    def sim_fn(self) -> SimFn:
+        """``dot``, or ``cos`` where the checkpoint asks for cosine similarity without normalising its vectors.
+
+        Then :meth:`encode_queries`, :meth:`encode_docs` and all that is built on them normalise, so that a FlexIndex
+        of either similarity ranks as the student does.
+        """
+        sides = (self.query_modules(), self.doc_modules())
+        return SimFn.cos if any(similarity.normalised_behind(self.model, side) for side in sides) else SimFn.dot
+
+    @property
+    def scores_cosines(self) -> bool:
+        """Whether its scores are cosines, in [-1, 1], which losses over differences of scores divide by about 0.05."""
+        sides = (self.query_modules(), self.doc_modules())
+        return self.model.similarity_fn_name == "cosine" or all(similarity.unit_inside(self.model, m) for m in sides)
+
+    @property
+    def score_scale(self) -> str:  # type: ignore[override]
+        """On what scale its scores are; losses ask for it."""
+        return losses.COSINE if self.scores_cosines else losses.DOT
+
+    def known_scale(self) -> str | None:
+        """:attr:`score_scale`, if that takes no loading: of a model that is loaded, or as a directory's files say."""
+        if self._weights.model is not None:
+            return self.score_scale
+        source = self._doc_encoder or self.name_or_path
+        if isinstance(source, BiEncoder):
+            return source.known_scale()
+        return losses.COSINE if self._is_directory() and similarity.told_cosine(source) else None
 
     # -- encoding -----------------------------------------------------------------------------------------------------
 
-    def encode_queries(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
-        """Encode query texts.
-
-        Args:
-            texts: n queries.
-            batch_size: as in the constructor.
-
-        Returns:
-            float32 ``[n, dimension]``; ``[0, 0]`` for none, without loading the model.
-        """
-        return self._encode(texts, "query", batch_size)
-
-    def encode_docs(self, texts: Iterable[str], batch_size: int | None = None) -> np.ndarray:
-        """Encode document texts; as :meth:`encode_queries`."""
-        return self._encode(texts, "document", batch_size)
-
-    def _encode(self, texts: Iterable[str], task: str, batch_size: int | None) -> np.ndarray:
-        if isinstance(texts, str):
-            raise ValueError(f"texts must be a list of texts, not the text {texts!r}.")
-        # pyterrier_dr passes its own progress bar round the texts where verbose; ours counts distinct ones.
-        texts = list(getattr(texts, "iterable", texts))
-        if not texts:
-            return np.empty((0, 0), dtype=np.float32)
+    def encode_side(self, texts: list[str], side: str, batch_size: int) -> np.ndarray:
+        """Vectors float32 ``[n, dimension]`` of n ≥ 1 texts of the ``"query"`` or ``"document"`` side."""
         return scoring.run(
             texts,
-            prepare=lambda chunk: self.tokenise(chunk, task),
-            forward=lambda features: self.pooled(self.model(dict(features), task=task), task),
+            prepare=lambda chunk: self.tokenise(chunk, side),
+            forward=lambda features: self.pooled(self.model(dict(features), task=side), side),
             device=scoring.infer_device(self.device),
             precision=self.precision,
-            batch_size=batch_size or self.batch_size,
+            batch_size=batch_size,
             verbose=self.verbose,
-            desc="Encoding queries" if task == "query" else "Encoding documents",
-            unit="q" if task == "query" else "d",
+            desc="Encoding queries" if side == "query" else "Encoding documents",
+            unit="q" if side == "query" else "d",
         )
 
     def encode_queries_torch(self, texts: list[str], batch_size: int | None = None) -> torch.Tensor:
@@ -295,27 +266,28 @@ class BiEncoder(
             import torch
 
             return torch.empty((0, self.dimension), device=self.model.device)
-        return self.embed(self.tokenise(list(texts), "query"), "query", batch_size)
+        return training.embed(self, self.tokenise(list(texts), "query"), "query", batch_size)
+
+    def encode_query_states(self, texts: Sequence[str], layers: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Vectors of queries, and what some layers say of their tokens.
+
+        Args, returned values and errors as of ``states.encode``.
+        """
+        return states.encode(self, list(texts), layers)
 
     def tokenise(self, texts: list[str], task: str) -> dict[str, Any]:
         """Tokenised ``texts`` ``[n, L]`` for the ``"query"`` or ``"document"`` side, its prompt in front."""
-        names = ("query",) if task == "query" else DOC_PROMPTS
+        names = ("query",) if task == "query" else model.DOC_PROMPTS
         prompt = next((self.model.prompts[name] for name in names if self.model.prompts.get(name)), None)
         modules = self.query_modules() if task == "query" else self.doc_modules()
         tokenizer = getattr(next(iter(modules)), "tokenizer", None)
         with using(tokenizer):
             return self.model.preprocess(disarmed(tokenizer, texts), prompt=prompt, task=task)
 
-    def embed(self, features: dict[str, Any], task: str, batch_size: int | None = None) -> Tensor:
-        """Vectors ``[n, dimension]`` of tokenised texts, with gradients; short texts are not padded to long ones."""
-        from ..training import micro_batches
-
-        def forward(part: dict[str, Any]) -> Tensor:
-            return self.pooled(self.model(dict(part), task=task), task)
-
-        return micro_batches.run(features, forward, self.model.device, rows=batch_size)
-
-    # -- as transformers ----------------------------------------------------------------------------------------------
+    def pooled(self, out: dict[str, Any], task: str) -> Tensor:
+        """Vectors ``[n, dimension]`` of what the model gives for n texts: cut and normalised as the checkpoint asks."""
+        modules = self.query_modules() if task == "query" else self.doc_modules()
+        return similarity.pooled(self.model, modules, out)
 
     def query_encoder(
         self, verbose: bool | None = None, batch_size: int | None = None, *, states: Sequence[int] | None = None
@@ -330,28 +302,48 @@ class BiEncoder(
         """
         return QueryEncoder(self, verbose=verbose, batch_size=batch_size, states=states)
 
-    def doc_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> DocEncoder:
-        """D → D with ``doc_vec`` (float32[dimension]); also R → R. Looks up what ``doc_index`` holds."""
-        return DocEncoder(self, verbose=verbose, batch_size=batch_size)
+    # -- training -----------------------------------------------------------------------------------------------------
 
-    def text_scorer(
-        self, verbose: bool | None = None, batch_size: int | None = None, sim_fn: SimFn | None = None
-    ) -> Scorer:
-        """R → R: re-ranks by the product of vectors, reading ``query_vec`` and ``doc_vec`` where they are."""
-        return Scorer(self, verbose=verbose, batch_size=batch_size, sim_fn=sim_fn)
+    def training_columns(self, needs: frozenset[str]) -> tuple[str, ...]:
+        """The columns besides labels that a frame must have: without documents where the loss needs none."""
+        if not needs - losses.QUERY_SIDE:
+            return ("qid", "query")
+        looked_up = self.doc_index is not None and self.freeze_docs
+        return ("qid", "query", "docno") if looked_up else ("qid", "query", "docno", self.text_field)
 
-    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Encode queries (Q), encode documents (D), or re-rank (R), by the columns of ``inp``.
+    def documents_move(self, needs: frozenset[str]) -> bool:
+        """Whether a training with a loss that ``needs`` these outputs changes documents' vectors."""
+        return bool(needs - losses.QUERY_SIDE) and not (self.asymmetric and self.freeze_docs)
 
-        Re-ranking reads texts where there are any: ``query_vec`` and ``doc_vec`` beside them are a teacher's labels.
-        Only documents' vectors beside a frozen document encoder are its own. Without texts, vectors are read.
-        """
-        mode = mode_of(self, inp)
-        if mode != "scorer":
-            return getattr(self, mode)()(inp)
-        labels = [QUERY_VEC] if "query" in inp.columns else []
-        if self.text_field in inp.columns and not self.freeze_docs:
-            labels.append(DOC_VEC)
-        scored = self.text_scorer()(inp.drop(columns=labels, errors="ignore"))
-        out = inp.drop(columns=["score", "rank"], errors="ignore")
-        return out.assign(score=scored["score"].to_numpy(), rank=scored["rank"].to_numpy())
+    def check_training(self, needs: frozenset[str], vectors: dict[str, int]) -> None:
+        """Check that the teacher's vectors are of this dimension, and that no index goes stale."""
+        training.check(self, needs, vectors)
+
+    def trainable(self, needs: frozenset[str]) -> nn.Module:
+        """Freeze what training shall leave alone, and give what it shall change."""
+        self.model.requires_grad_(False)
+        whole = self.documents_move(needs) or not self.asymmetric
+        return (self.model if whole else self.query_modules()).requires_grad_(True)
+
+    def prepare_lists(self, lists: list[QueryList], needs: frozenset[str]) -> None:
+        """Give each list the vectors of its documents, once, where documents are frozen."""
+        if needs - losses.QUERY_SIDE and not self.documents_move(needs):
+            training.look_up(self, lists)
+
+    def prepare_frame(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A validation frame with the vectors of its documents, computed once, where documents are frozen."""
+        frozen = self.asymmetric and self.freeze_docs
+        return self.doc_encoder()(frame) if frozen and DOC_VEC not in frame.columns else frame
+
+    def collate(self, lists: list[QueryList], needs: frozenset[str]) -> dict[str, Any]:
+        """A batch: tokenised queries, the distinct documents of all lists (tokens or vectors), and who is where."""
+        return training.collate(self, lists, needs)
+
+    def forward(self, batch: dict[str, Any], mask: Tensor, needs: frozenset[str]) -> losses.Outputs:
+        """One forward pass over a collated batch; only what ``needs`` names is computed."""
+        return training.forward(self, batch, mask, needs)
+
+    def num_parameters(self, side: str = "query") -> int:
+        """Number of weights that encode a ``"query"`` or a ``"document"``."""
+        modules = {"query": self.query_modules, "document": self.doc_modules}[side]()
+        return sum(parameter.numel() for parameter in modules.parameters())

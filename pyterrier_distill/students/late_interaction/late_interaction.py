@@ -11,24 +11,28 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, randomness, scoring
-from ..backends.tokens import disarmed
-from ..frames import DOC_EMBS, QUERY_EMBS, validate
-from ..frames.ranking import rerank
-from ..locks import loading, using
-from .artifact import StudentArtifact, Weights
-from .late_interaction_model import build
-from .late_interaction_training import LateInteractionTraining
-from .late_interaction_views import MaxSimScorer, TokenDocEncoder, TokenQueryEncoder
+from ... import checkpoints, randomness, scoring
+from ...backends.tokens import disarmed
+from ...frames import DOC_EMBS, QUERY_EMBS, validate
+from ...frames.ranking import rerank
+from ...locks import loading, using
+from ...losses import base as losses
+from ..artifact import Weights
+from ..base import Student
+from . import training
+from .model import build
+from .views import MaxSimScorer, TokenDocEncoder, TokenQueryEncoder
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
     from torch import Tensor
 
+    from ...training.lists import QueryList
+
 _PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
-class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, pt.Artifact):
+class LateInteraction(Student, pt.Transformer, pt.Artifact):
     """A ColBERT over a sentence-transformers model, as re-ranker (R → R) and as encoder (Q → Q, D → D).
 
     ``student >> MultiVectorIndex(...)`` indexes, ``student.query_encoder() >> index.retriever()`` retrieves. The model
@@ -79,6 +83,9 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
     LOADED_BY = "sentence_transformers.MultiVectorEncoder({name})"
     ARTIFACT_FORMAT = "sentence_transformers"
     schematic = {"label": "LateInteraction"}
+
+    gives = frozenset({losses.SCORES, losses.BATCH_SCORES})
+    score_scale = losses.MAX_SIM
 
     def __init__(
         self,
@@ -143,10 +150,6 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
                     trust_remote_code=self.trust_remote_code,
                 )
                 self._weights.hold(model.to(scoring.infer_device(self.device)).eval(), files=self._files())
-
-    def num_parameters(self) -> int:
-        """Number of weights."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
 
     def _write(self, draft: Path) -> None:
         self.model.save_pretrained(str(draft), create_model_card=False)
@@ -216,6 +219,16 @@ class LateInteraction(StudentArtifact, LateInteractionTraining, pt.Transformer, 
         if task == "query" and self.model.similarity_fn_name == "meanmaxsim":
             vectors = vectors / counts.sum(dim=1)[:, None, None]
         return vectors, counts
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def collate(self, lists: list[QueryList], needs: frozenset[str]) -> dict[str, Any]:
+        """A batch: tokenised queries, the distinct documents of all lists, and who is where (int ``[B, N]``)."""
+        return training.collate(self, lists)
+
+    def forward(self, batch: dict[str, Any], mask: Tensor, needs: frozenset[str]) -> losses.Outputs:
+        """One forward pass over a collated batch; other lists' documents are scored only for losses that read them."""
+        return training.forward(self, batch, mask, needs)
 
     # -- as transformers ----------------------------------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import scoring
-from ..frames import DOC_EMBS, QUERY_EMBS, check_text, validate
-from ..frames.ranking import rerank
+from ... import scoring
+from ...frames import DOC_EMBS, QUERY_EMBS, check_text, validate
+from ...frames.ranking import rerank
 
 if TYPE_CHECKING:
     from .late_interaction import LateInteraction

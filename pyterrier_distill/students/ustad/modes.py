@@ -45,3 +45,17 @@ def check_scale(scale: float | Mapping[str, float]) -> float | dict[str, float]:
     if not each or not set(each) <= set(MODES) or not all(numbers) or not all(0 < v < math.inf for v in each.values()):
         raise ValueError(f"scale must be a positive number, or such as {{'late': 0.1}}, not {scale!r}.")
     return dict(scale) if isinstance(scale, Mapping) else scale
+
+
+def check_settings(pooling: str, query_length: int, max_length: int | None) -> None:
+    """Check how a USTAD reads texts.
+
+    Raises:
+        ValueError: for an unknown pooling, or lengths that leave no place for documents.
+    """
+    if pooling not in ("mean", "cls"):
+        raise ValueError(f"pooling must be 'mean' or 'cls', not {pooling!r}.")
+    if isinstance(query_length, bool) or not isinstance(query_length, int) or query_length < 3:
+        raise ValueError(f"query_length must be a whole number of at least 3 tokens, not {query_length!r}.")
+    if max_length is not None and max_length < query_length + 3:
+        raise ValueError(f"query_length={query_length} leaves no place for documents in max_length={max_length}.")

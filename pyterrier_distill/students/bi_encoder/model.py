@@ -6,15 +6,30 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .. import checkpoints, fitting, randomness
+from ... import checkpoints, fitting, randomness, scoring
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import nn
 
+    from .bi_encoder import BiEncoder
+
 
 #: Names under which checkpoints keep the prompt of documents.
 DOC_PROMPTS = ("document", "passage", "corpus")
+
+
+def check_settings(pooling: str | None, **numbers: int | None) -> None:
+    """Check a BiEncoder's pooling, and the settings that are numbers.
+
+    Raises:
+        ValueError: naming the first that cannot be.
+    """
+    if pooling not in (None, "mean", "cls"):
+        raise ValueError(f"pooling must be 'mean' or 'cls', not {pooling!r}.")
+    for name, value in numbers.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
 
 
 def check_prompts(prompts: Mapping[str, str] | None) -> dict[str, str] | None:
@@ -37,6 +52,57 @@ def prompts_for(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, s
     """A checkpoint's own prompts with those ``given`` in their place."""
     replaced = DOC_PROMPTS if "document" in given else ()
     return {**{name: text for name, text in own.items() if name not in replaced}, **given}
+
+
+def build_for(student: BiEncoder) -> SentenceTransformer:
+    """The model that a BiEncoder's settings ask for, with float32 weights, on its device.
+
+    Raises:
+        ValueError: if a setting does not fit the checkpoint.
+    """
+    import torch
+    from sentence_transformers.base.modules import Router
+
+    # Whoever asks first, these weights shall be trainable; what the checkpoint lacks is drawn, always the same.
+    with torch.inference_mode(False), randomness.seeded(0):
+        if isinstance(student.name_or_path, str):
+            source = checkpoints.load_sentence_transformer(
+                student.name_or_path, device="cpu", trust_remote_code=student.trust_remote_code
+            )
+        else:
+            source = copy.deepcopy(student.name_or_path.model).float()
+        model = build(
+            source,
+            name=_checkpoint_name(student),
+            layers=student.layers,
+            pooling=student.pooling,
+            projection=student.projection,
+            max_length=student.max_length,
+            teacher=None if student._doc_encoder is None else student._doc_encoder.model,
+            share_teacher=student.freeze_docs,
+        )
+        if student.freeze_docs and not isinstance(model[0], Router):
+            raise ValueError("freeze_docs=True needs doc_encoder=: one encoder for both would leave nothing to train.")
+        if student.prompts is not None:
+            model.prompts = prompts_for(model.prompts, student.prompts)
+        return model.to(scoring.infer_device(student.device)).eval()
+
+
+def _checkpoint_name(student: BiEncoder) -> str:
+    """The checkpoint that the model is made of, through however many BiEncoders."""
+    name = student.name_or_path
+    return name if isinstance(name, str) else _checkpoint_name(name)
+
+
+def told_layers(student: BiEncoder) -> int | None:
+    """Layers that encode queries, if that is known without loading."""
+    if student._weights.model is not None:
+        config = getattr(next(iter(student.query_modules())), "config", None)
+        return getattr(config, "num_hidden_layers", None)
+    if student.layers is not None:
+        return student.layers if isinstance(student.layers, int) else len(student.layers)
+    name = student.name_or_path
+    return checkpoints.told_layers(name) if isinstance(name, str) else told_layers(name)
 
 
 def build(
