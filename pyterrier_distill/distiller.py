@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyterrier as pt
 
-from . import frames, redaction
+from . import frames
 from .frames.texts import text_source
 from .losses import Loss
 from .losses.base import QUERY_SIDE, check_scale, lacking
@@ -18,7 +18,7 @@ from .samplers import ListSampler
 from .training import lists as training_lists
 from .training import order, process
 from .training.disagreeing import check_disagreement, ordering_column
-from .training.settings import check_settings
+from .training.settings import Settings
 
 if TYPE_CHECKING:
     from .labels.store import LabelStore
@@ -146,7 +146,6 @@ class Distiller(pt.Estimator):
                 f"{loss!r} reads no order of a teacher's: for {sampler!r} add a term that reads scores, ranks or"
                 " preferences, such as RankNet()."
             )
-        check_settings(locals())
         self.student = student
         self.loss = loss
         self.sampler = sampler
@@ -172,6 +171,7 @@ class Distiller(pt.Estimator):
         self.verbose = verbose
         self.args = args
         self.history: list[dict[str, float]] = []
+        Settings.of(self)  # refuses what cannot be meant
 
     # -- ranking ------------------------------------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ class Distiller(pt.Estimator):
             MissingLabelError: if a frame lacks a column, naming it and the teacher that writes it.
             ValueError: for an empty frame, one query, (qid, docno) twice, missing text or labels that are no numbers;
                 for teacher vectors of another dimension; for checkpoints of a different training.
-            FloatingPointError: if the loss is no number any more.
+            FloatingPointError: if the loss becomes NaN or infinite.
         """
         for name, given in (("res", res), ("res_va", res_va)):
             if not (
@@ -273,12 +273,15 @@ class Distiller(pt.Estimator):
 
         self.student.check_training(self.loss.needs, vectors)
         check_scale(self.loss, self.student, getattr(self.student, "score_scale", None))
-        data = BY_CONTENT + "+".join(contents.fingerprint(part, self) for part in given if part is not None)
+        reads = (self.loss, self.sampler, self.student.text_field)
+        data = BY_CONTENT + "+".join(contents.fingerprint(part, *reads) for part in given if part is not None)
         moving = self.student.trainable(self.loss.needs)
         before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
         recorded = self.student.recorded()
         try:
-            self.history = fitting.train(self, lists, validation, qrels_va, measure, data)
+            self.history = fitting.train(
+                self.student, self.loss, self.sampler, Settings.of(self), lists, validation, qrels_va, measure, data
+            )
         except BaseException:
             moving.load_state_dict(before)
             self.student.recall(recorded)
@@ -314,12 +317,5 @@ class Distiller(pt.Estimator):
 
         Which of these decide the outcome, so that a training does not go on with others, says ``training.deciding``.
         """
-        names = (
-            "sampler", "learning_rate", "warmup", "weight_decay", "max_grad_norm", "schedule", "epochs", "steps",
-            "queries_per_batch", "accumulation", "precision", "dropout", "seed", "metric", "eval_every",
-            "early_stopping", "args",
-        )  # fmt: skip
-        told = {name: getattr(self, name) for name in names}
-        if self.args is not None:  # what is written down must not let anybody in
-            told["args"] = redaction.redacted(dict(self.args))
-        return {"student": repr(self.student), "loss": repr(self.loss), **{n: repr(v) for n, v in told.items()}}
+        told = {"student": repr(self.student), "loss": repr(self.loss), "sampler": repr(self.sampler)}
+        return {**told, **Settings.of(self).told()}

@@ -12,6 +12,10 @@ FP32 = {"precision": "fp32", "device": "cpu"}
 SETTINGS = {"precision": "fp32", "verbose": False, "learning_rate": 1e-3, "epochs": 2, "queries_per_batch": 2}
 
 
+def fingerprint(part, distiller):
+    return contents.fingerprint(part, distiller.loss, distiller.sampler, distiller.student.text_field)
+
+
 def bits(student):
     return torch.cat([p.detach().flatten() for p in student.model.parameters()])
 
@@ -88,7 +92,7 @@ def orders_of(qrels):
 
 def test_other_rows_are_another_training(tiny, labelled, qrels):
     distiller = ptd.Distiller(ptd.CrossEncoder(tiny, **FP32), ptd.KLDivergence() + ptd.PairwiseKL(), **SETTINGS)
-    told = contents.fingerprint(labelled, distiller)
+    told = fingerprint(labelled, distiller)
     for other in (
         labelled.iloc[1:],
         labelled.assign(teacher_score=labelled["teacher_score"] + 1e-3),
@@ -97,13 +101,13 @@ def test_other_rows_are_another_training(tiny, labelled, qrels):
         labelled.assign(qid=labelled["qid"].to_numpy()[::-1], query=labelled["query"].to_numpy()[::-1]),
         labelled.assign(teacher_prefs=[{o: 1 - p for o, p in cell.items()} for cell in labelled["teacher_prefs"]]),
     ):
-        assert contents.fingerprint(other, distiller) != told
-    assert contents.fingerprint(labelled.assign(rank=0, score=0.0), distiller) == told  # nobody reads them here
-    assert contents.fingerprint(labelled.astype({"teacher_score": np.float32}), distiller) == told
+        assert fingerprint(other, distiller) != told
+    assert fingerprint(labelled.assign(rank=0, score=0.0), distiller) == told  # nobody reads them here
+    assert fingerprint(labelled.astype({"teacher_score": np.float32}), distiller) == told
     first = ptd.Distiller(ptd.CrossEncoder(tiny, **FP32), ptd.MarginMSE(), **SETTINGS)
     turned = labelled.assign(rank=-labelled["rank"])
-    assert contents.fingerprint(turned, first) != contents.fingerprint(labelled, first)
-    assert contents.fingerprint(labelled.assign(rank=labelled["rank"] + 1), first) == contents.fingerprint(
+    assert fingerprint(turned, first) != fingerprint(labelled, first)
+    assert fingerprint(labelled.assign(rank=labelled["rank"] + 1), first) == fingerprint(
         labelled, first
     )
 
@@ -200,11 +204,11 @@ def test_stores_of_the_same_labels_train_the_same_student(sampler, block, tiny, 
 def test_fingerprints_of_stores_know_what_is_in_and_not_where(tiny, labelled, tmp_path):
     distiller = ptd.Distiller(ptd.CrossEncoder(tiny, **FP32), ptd.KLDivergence(), **SETTINGS)
     made = stores(labelled, tmp_path)
-    assert len({contents.fingerprint(store, distiller) for store in made}) == 1
-    assert len({contents.fingerprint(store.text_loader(), distiller) for store in made}) == 1
+    assert len({fingerprint(store, distiller) for store in made}) == 1
+    assert len({fingerprint(store.text_loader(), distiller) for store in made}) == 1
     other = ptd.LabelStore.from_frame(tmp_path / "other", labelled.assign(teacher_score=0.5), with_text=True)
     texts = ptd.LabelStore.from_frame(tmp_path / "texts", labelled.assign(text=labelled["text"] + "."), with_text=True)
-    told = {contents.fingerprint(store, distiller) for store in (made[0], other, texts)}
+    told = {fingerprint(store, distiller) for store in (made[0], other, texts)}
     assert len(told) == 3
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-import shutil
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ import pandas as pd
 
 from .. import frames, scoring
 from ..training import process
+from ..training.settings import Settings
 
 if TYPE_CHECKING:
     from .pair_classifier import PairClassifier
@@ -62,6 +61,15 @@ class PairTraining:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)!r}.")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is a share of all steps, between 0 and 1, not {self.warmup!r}.")
+
+    def settings(self, precision: str, seed: int, verbose: bool) -> Settings:
+        """As the settings of a training; nothing is kept on disk, and the last weights are those that count."""
+        return Settings(
+            learning_rate=self.learning_rate, warmup=self.warmup, weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm, epochs=self.epochs, queries_per_batch=self.batch_size,
+            precision=precision, dropout=self.dropout, seed=seed, verbose=verbose,
+            args={"save_strategy": "no", "load_best_model_at_end": False},
+        )  # fmt: skip
 
 
 #: Query, document i, document j, and 1 if i is the more relevant.
@@ -112,13 +120,16 @@ def train(
     """
     import torch
     import torch.nn.functional as F
-    from transformers import TrainingArguments
 
-    from ..training import memory, trainer
+    from ..training.arguments import training_arguments
+    from ..training.resuming import open_directory
+    from ..training.run import run
 
     device = classifier.model.device
     precision = scoring.resolve_precision(classifier.precision, device)
     budget = 4 * scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])  # pairs are long
+    settings = training.settings(classifier.precision, seed, verbose)
+    metric = None if validation is None else "eval_loss"
 
     class Module(torch.nn.Module):
         """What the Trainer sees."""
@@ -142,32 +153,6 @@ def train(
         features = classifier.features([example[:3] for example in batch])
         return {"features": features, "labels": torch.tensor([example[3] for example in batch])}
 
-    module = Module()
-    steps = math.ceil(len(examples) / training.batch_size * training.epochs)
-    directory = tempfile.mkdtemp(prefix="pair-training-")
-    every = max(1, min(50, steps // 20))
-    arguments = TrainingArguments(
-        output_dir=directory,
-        learning_rate=training.learning_rate,
-        warmup_steps=int(training.warmup * steps),
-        num_train_epochs=training.epochs,
-        per_device_train_batch_size=training.batch_size,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        use_cpu=device.type == "cpu",
-        seed=seed,
-        eval_strategy="no" if validation is None else "steps",
-        eval_steps=max(1, steps // 5),
-        save_strategy="no",
-        logging_steps=every,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        remove_unused_columns=False,
-        dataloader_pin_memory=device.type == "cuda",
-    )
-
     def evaluate() -> dict[str, float]:
         with torch.inference_mode(), scoring.autocast(precision, device):
             parts = [validation[n : n + 64] for n in range(0, len(validation), 64)]
@@ -175,23 +160,23 @@ def train(
         return {"loss": sum(sums) / len(validation)}
 
     torch.manual_seed(seed)
+    module = Module()
     before = {name: tensor.detach().cpu().clone() for name, tensor in module.trained.state_dict().items()}
     try:
-        with memory.kept(device.type == "cpu"), trainer.dropout(module.trained, training.dropout):
-            run = trainer.Trainer(
-                model=module,
-                args=arguments,
-                train_dataset=examples,
-                data_collator=collate,
-                evaluation=None if validation is None else evaluate,
-                show=verbose,
-            )
-            run.train()
+        state = run(
+            module,
+            examples,
+            collate,
+            settings=settings,
+            arguments=training_arguments(settings, len(examples), precision, device, metric),
+            device=device,
+            directory=open_directory(None, {}),
+            evaluate=None if validation is None else evaluate,
+        )
     except BaseException:
         module.trained.load_state_dict(before)
         raise
     finally:
         module.trained.eval()
-        shutil.rmtree(directory, ignore_errors=True)
     classifier.mark_trained()
-    return list(run.state.log_history)
+    return list(state.log_history)

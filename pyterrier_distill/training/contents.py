@@ -12,17 +12,19 @@ from ..frames import LABEL
 from . import order
 
 if TYPE_CHECKING:
-    from ..distiller import Distiller
+    from ..losses import Loss
+    from ..samplers import ListSampler
 
 
-def fingerprint(part: Any, distiller: Distiller) -> str:
-    """Twelve hexadecimal digits of what ``distiller`` reads of a part of its data; rows may stand in any order.
+def fingerprint(part: Any, loss: Loss, sampler: ListSampler | None, text_field: str) -> str:
+    """Twelve hexadecimal digits of what a training reads of a part of its data; rows may stand in any order.
 
     Args:
         part: a frame (labels, judgements, texts), a LabelStore, or any other source of texts.
-        distiller: says which columns count.
+        loss: says, with the next two, which columns count.
+        sampler: draws documents of lists, or None.
+        text_field: the column of document text.
     """
-    loss, sampler, text_field = distiller.loss, distiller.sampler, distiller.student.text_field
     place = loss.reads_order or (sampler is not None and sampler.reads_ranking)
     read = tuple(dict.fromkeys(("qid", "docno", "query", text_field, *loss.columns(), LABEL)))
     of_queries = [column for column, kind in loss.reads().items() if kind.per_query]

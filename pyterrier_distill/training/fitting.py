@@ -1,33 +1,44 @@
-"""One training, from lists to a trained student."""
+"""One training of a student, from lists to a trained student."""
 
 from __future__ import annotations
 
 import functools
-import logging
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .. import checkpoints, scoring
-from . import arguments, evaluation, intact, memory, micro_batches, parallel, resuming, trainer
+from . import arguments, evaluation, parallel, resuming, trainer
 from . import lists as training_lists
+from .run import run
 from .sampled import SampledLists
 
 if TYPE_CHECKING:
-    from ..distiller import Distiller
-
-logger = logging.getLogger(__name__)
+    from ..losses import Loss
+    from ..samplers import ListSampler
+    from ..students.base import Student
+    from .settings import Settings
 
 
 def train(
-    distiller: Distiller, lists: Any, validation: Any, qrels_va: Any, measure: Any, data: str
+    student: Student,
+    loss: Loss,
+    sampler: ListSampler | None,
+    settings: Settings,
+    lists: Any,
+    validation: Any,
+    qrels_va: Any,
+    measure: Any,
+    data: str,
 ) -> list[dict[str, Any]]:
-    """Train the Distiller's student in place.
+    """Train a student in place.
 
     Args:
-        distiller: says how.
+        student: what is trained.
+        loss: what it minimises.
+        sampler: draws documents of the lists, or None.
+        settings: how the training goes.
         lists: what is learnt: a list of lists, or a dataset of them.
         validation: a checked R frame where there is a ``measure``; else lists, or None.
         qrels_va: judgements of the validation frame.
@@ -39,95 +50,69 @@ def train(
 
     Raises:
         ValueError: for settings that this machine cannot do, or checkpoints of another training.
-        FloatingPointError: if the loss is no number any more.
+        FloatingPointError: if the loss becomes NaN or infinite.
     """
     started = time.monotonic()
-    student, loss, needs = distiller.student, distiller.loss, distiller.loss.needs
     device = student.model.device
     parallel.start(device)
-    precision = scoring.resolve_precision(distiller.precision, device)
+    precision = scoring.resolve_precision(settings.precision, device)
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("training in fp16 needs a GPU: take precision='bf16' or 'fp32' on this CPU.")
-    settings = {
-        **distiller.settings(),
-        "processes": parallel.world(),
-        "data": data,
-        "weights": checkpoints.fingerprint(student.model),
-    }
+    told = {
+        "student": repr(student), "loss": repr(loss), "sampler": repr(sampler), **settings.told(),
+        "processes": parallel.world(), "data": data, "weights": checkpoints.fingerprint(student.model),
+    }  # fmt: skip
     from ..labels.identity import identity
 
-    record = {**settings, "described": identity(student), "computed": precision}
-    torch.manual_seed(distiller.seed)
+    record = {**told, "described": identity(student), "computed": precision}
+    torch.manual_seed(settings.seed)
     module = trainer.TrainingModule(student, loss)
     evaluate = None
     if measure is not None:
         evaluate = evaluation.by_measure(student, student.prepare_frame(validation), qrels_va, measure)
     elif validation is not None:
-        student.prepare_lists(validation, needs)
+        student.prepare_lists(validation, loss.needs)
         evaluate = evaluation.by_loss(
-            module, student, loss, validation, distiller.queries_per_batch * parallel.world(),
+            module, student, loss, validation, settings.queries_per_batch * parallel.world(),
             lambda: scoring.autocast(precision, device),
         )  # fmt: skip
     name = f"eval_{measure}" if measure is not None else "eval_loss"
-    told = arguments.training_arguments(distiller, len(lists), precision, name if evaluate else None)
-    directory = parallel.from_main(lambda: resuming.open_directory(distiller.checkpoints, record, evaluate is not None))
+    asked = arguments.training_arguments(settings, len(lists), precision, device, name if evaluate else None)
+    directory = parallel.from_main(lambda: resuming.open_directory(settings.checkpoints, record, evaluate is not None))
     finished = resuming.finished(directory, module)
     if finished is not None:
         student.mark_trained(finished["manifest"])
         return finished["history"]
-    resume = parallel.from_main(lambda: intact.newest_whole(directory))
-    told.output_dir = str(directory)
-    told.eval_on_start = evaluate is not None and resume is None  # what the training starts from
+    prepare = functools.partial(student.prepare_lists, needs=loss.needs)
     try:
-        prepare = functools.partial(student.prepare_lists, needs=needs)
-        if isinstance(lists, list):
-            prepare(lists)
-        else:
-            lists.prepare_with(prepare)
-        callbacks = []
-        if distiller.early_stopping is not None and evaluate is not None:
-            from transformers import EarlyStoppingCallback
-
-            callbacks.append(EarlyStoppingCallback(distiller.early_stopping))
-        cut = micro_batches.MicroBatches(distiller.micro_batch_tokens, distiller.gradient_cache)
-        with (
-            memory.kept(device.type == "cpu"),
-            micro_batches.cut(cut),
-            trainer.dropout(module.trained, distiller.dropout),
-            trainer.compiled(module.trained, distiller.args or {}),
-        ):
-            run = trainer.Trainer(
-                model=module,
-                args=told,
-                train_dataset=lists if distiller.sampler is None else SampledLists(lists, distiller.sampler, loss),
-                data_collator=training_lists.Collator(student, loss),
-                evaluation=evaluate,
-                callbacks=callbacks,
-                show=distiller.verbose,
-            )
-            if resume is not None:
-                logger.info("going on from %s", resume)
-            run.train(resume_from_checkpoint=None if resume is None else str(resume))
-            parallel.wait()
+        state = run(
+            module,
+            lists if sampler is None else SampledLists(lists, sampler, loss),
+            training_lists.Collator(student, loss),
+            settings=settings,
+            arguments=asked,
+            device=device,
+            directory=directory,
+            evaluate=evaluate,
+            prepare=lambda: prepare(lists) if isinstance(lists, list) else lists.prepare_with(prepare),
+        )
     finally:
         module.gradient_checkpointing_disable()
-        if distiller.checkpoints is None and parallel.rank() == 0:
-            shutil.rmtree(directory, ignore_errors=True)
-    history = list(run.state.log_history)
+    history = list(state.log_history)
     manifest = {
-        **settings,
+        **told,
         "precision": precision,
         "device": str(device),
         "queries": len(lists),
         "documents": sum(len(one.docnos) for one in lists) if isinstance(lists, list) else lists.documents,
-        "steps_taken": run.state.global_step,
-        "best": None if evaluate is None else {name.removeprefix("eval_"): run.state.best_metric},
+        "steps_taken": state.global_step,
+        "best": None if evaluate is None else {name.removeprefix("eval_"): state.best_metric},
         "columns": list(loss.columns()),
         "labels": None if isinstance(lists, list) else lists.store.manifest,
         "seconds": round(time.monotonic() - started, 1),
         "versions": checkpoints.versions(),
     }
-    if distiller.checkpoints is not None:
+    if settings.checkpoints is not None:
         parallel.from_main(lambda: resuming.finish(directory, module, {"manifest": manifest, "history": history}))
     student.mark_trained(manifest)
     return history
