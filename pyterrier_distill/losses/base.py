@@ -71,13 +71,13 @@ class Outputs:
     """
 
     mask: Tensor
-    scores: Tensor | None = None
-    query_vectors: Tensor | None = None
-    query_states: Tensor | None = None
-    doc_vectors: Tensor | None = None
-    logits: Tensor | None = None
-    batch_scores: Tensor | None = None
-    batch_index: Tensor | None = None
+    scores: Any = None
+    query_vectors: Any = None
+    query_states: Any = None
+    doc_vectors: Any = None
+    logits: Any = None
+    batch_scores: Any = None
+    batch_index: Any = None
     modes: dict[str, Outputs] | None = None
 
 

@@ -114,7 +114,7 @@ class ScoreMatch(base.Loss):
 
         if self.label is not None:
             return functional.score_match(outputs.scores, labels[self.label], outputs.mask)
-        pairs = itertools.combinations((mode.scores for mode in outputs.modes.values()), 2)
+        pairs = itertools.combinations((mode.scores for mode in (outputs.modes or {}).values()), 2)
         first, *others = (functional.score_match(a, b, outputs.mask) for a, b in pairs)
         return sum(others, start=first)
 

@@ -192,7 +192,7 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
 
     def collate(self, lists: list[QueryList], needs: frozenset[str]) -> dict[str, Any]:
         """A batch: all pairs of all lists, one behind the other."""
-        return {"features": self.features([(one.query, text) for one in lists for text in one.texts])}
+        return {"features": self.features([(one.query, text) for one in lists for text in one.texts or ()])}
 
     def forward(self, batch: dict[str, Any], mask: Tensor, needs: frozenset[str]) -> losses.Outputs:
         """One forward pass over a collated batch; short pairs are not padded to long ones."""

@@ -46,7 +46,8 @@ def embed(student: BiEncoder, features: dict[str, Any]) -> tuple[Tensor, Tensor]
         return student.pooled(out, "query").float(), layers
 
     device = student.model.device
-    vectors, states, order = [], {}, []
+    vectors, order = [], []
+    states: dict[int, Any] = {}
     for positions, part, (pooled, layers) in micro_batches.pieces(features, forward, device):
         vectors.append(pooled)
         states.update(

@@ -50,7 +50,7 @@ def look_up(student: BiEncoder, lists: list[QueryList]) -> None:
     place = {key: row for row, key in enumerate(frame[told].itertuples(index=False, name=None))}
     for one in lists:
         one.doc_matrix = matrix
-        keys = zip(one.docnos, one.texts, strict=True) if len(told) > 1 else ((docno,) for docno in one.docnos)
+        keys = zip(one.docnos, one.texts or (), strict=True) if len(told) > 1 else ((docno,) for docno in one.docnos)
         one.doc_rows = np.array([place[key] for key in keys])
 
 
@@ -66,12 +66,13 @@ def collate(student: BiEncoder, lists: list[QueryList], needs: frozenset[str]) -
     documents, index = distinct_documents(lists)
     batch["index"] = index
     batch["keys"] = torch.tensor([parallel.key(document) for document in documents])
-    if lists[0].doc_rows is None:
-        batch["documents"] = student.tokenise([text for _, text in documents], "document")
+    if lists[0].doc_matrix is None:
+        batch["documents"] = student.tokenise([text or "" for _, text in documents], "document")
         return batch
     vectors = np.empty((len(documents), lists[0].doc_matrix.shape[1]), dtype=lists[0].doc_matrix.dtype)
     for row, one in enumerate(lists):
-        vectors[index[row, : len(one.docnos)]] = one.doc_matrix[one.doc_rows]
+        if one.doc_matrix is not None:  # lists that were read apart have matrices of their own
+            vectors[index[row, : len(one.docnos)]] = one.doc_matrix[one.doc_rows]
     batch["documents"] = torch.from_numpy(vectors)
     return batch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -122,7 +122,7 @@ class Scorer(pyterrier_dr.BiScorer):
                 v.result_frame([QUERY_VEC])
         if len(inp) == 0:
             return rerank(inp, np.empty(0))
-        sides = {QUERY_VEC: self._queries, DOC_VEC: self._documents}
+        sides: dict[str, Any] = {QUERY_VEC: self._queries, DOC_VEC: self._documents}
         q, d = (
             np.stack(list((inp if column in inp.columns else encoder()(inp))[column]))
             for column, encoder in sides.items()

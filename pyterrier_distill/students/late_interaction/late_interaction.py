@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,8 +178,8 @@ class LateInteraction(Student, pt.Transformer, pt.Artifact):
         if task not in _PROMPTS:
             raise ValueError(f"task must be 'query' or 'document', not {task!r}.")
 
-        def forward(features: dict[str, Any]) -> Tensor:
-            vectors, counts = self.token_vectors(features, task)
+        def forward(features: Mapping[str, Any]) -> Tensor:
+            vectors, counts = self.token_vectors(dict(features), task)
             return torch.cat([vectors.float(), counts.unsqueeze(-1).float()], dim=-1)  # which of them count, last
 
         return scoring.run(

@@ -22,7 +22,7 @@ def collate(student: LateInteraction, lists: list[QueryList]) -> dict[str, Any]:
 
     column, index = distinct_documents(lists)
     queries = student.tokenise([one.query for one in lists], "query")
-    documents = student.tokenise([text for _, text in column], "document")
+    documents = student.tokenise([text or "" for _, text in column], "document")
     keys = torch.tensor([parallel.key(document) for document in column])
     return {"queries": queries, "documents": documents, "index": index, "keys": keys}
 

@@ -274,7 +274,7 @@ class USTAD(JointStudent):
 
         prepare = self.reader.queries if side == "query" else self.reader.documents
 
-        def forward(features: dict[str, Any]) -> Tensor:
+        def forward(features: Mapping[str, Any]) -> Tensor:
             states, query, document = self.encode(dict(features))
             return scores.pool(states, query | document, self.pooling) if pool else states
 
