@@ -10,6 +10,8 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("PT_TEST_TRANSFORMER_REPORTS", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # tiny models need one thread each, and workers would fight for the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 DATA = Path(os.environ.get("PTD_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")).resolve()
 if (DATA / "ir_datasets_home").is_dir():  # ir_datasets reads its home when imported, and writes beside the data
