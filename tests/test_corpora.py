@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
@@ -200,6 +201,16 @@ def test_bm25_finds_what_shares_rare_words(engine, tmp_path, documents):
     assert again(topics)["docno"].tolist() == ["zebra"]
     assert (again % 2)(pd.DataFrame([("1", "red")], columns=["qid", "query"]))["rank"].tolist() == [0, 1]
     assert len(again(topics.head(0))) == 0
+
+
+@pytest.mark.parametrize("engine", ["pisa", "bm25s"])
+def test_what_bm25_ranks_first_is_what_is_measured_first(engine, tmp_path):
+    pytest.importorskip({"pisa": "pyterrier_pisa", "bm25s": "bm25s"}[engine])
+    rows = [{"docno": docno, "text": "red cat"} for docno in ("d3", "d1", "d5", "d2", "d4")]
+    run = ptd.bm25(tmp_path / "index", rows, engine=engine)(pd.DataFrame([("1", "cat")], columns=["qid", "query"]))
+    assert run["rank"].tolist() == list(range(5)) and (np.diff(run["score"].astype(np.float32)) < 0).all()
+    qrels = pd.DataFrame([("1", run["docno"].iloc[0], 1)], columns=["qid", "docno", "label"])
+    assert pt.Evaluate(run, qrels, ["recip_rank"])["recip_rank"] == 1
 
 
 def test_bm25_on_real_queries_is_where_it_should_be(irds, tmp_path):
