@@ -12,6 +12,7 @@ import pandas as pd
 from .. import frames
 from ..losses import Loss
 from ..losses import base as losses
+from ..mining.copies import labelled_alike
 from ..samplers import ListSampler
 from ..texts import text_source
 from . import lists as training_lists
@@ -130,6 +131,8 @@ class Reader:
             *([frames.LABEL] * judged),
         ):
             frames.check_numbers(res, column)
+        if (judged or frames.LABEL in loss.columns()) and self.text_field in res.columns:
+            res = labelled_alike(res, self.text_field)
         lists = training_lists.read_lists(res, loss, self.text_field, judged=judged)
         if losses.BATCH_SCORES in loss.needs and frames.LABEL in loss.columns():
             for one in lists:
