@@ -133,7 +133,8 @@ class Reader:
             frames.check_numbers(res, column)
         if (judged or frames.LABEL in loss.columns()) and self.text_field in res.columns:
             res = labelled_alike(res, self.text_field)
-        lists = training_lists.read_lists(res, loss, self.text_field, judged=judged)
+        ranked = self.reads_order is not None
+        lists = training_lists.read_lists(res, loss, self.text_field, judged=judged, ranked=ranked)
         if losses.BATCH_SCORES in loss.needs and frames.LABEL in loss.columns():
             for one in lists:
                 one.known = self._relevant_to(one)
