@@ -89,6 +89,39 @@ def test_other_notations_are_read_and_counted_apart(answer):
     assert parse_permutation(answer, 3) == ([2, 0, 1], "other_notation")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    ["Passage 3 (0.9) > Passage 1 (0.5) > Passage 2 (0.1)", "Document 3 (9/10) > Document 1 (8/10) > Document 2 (1/10)",
+     "Passage 3 (score 2) > Passage 1 (score 1)", "Passage 3: 2 > Passage 1: 2 > Passage 2: 1",
+     "Passage 3 (2019) > Passage 1 (2020) > Passage 2 (2021)", "Passage [3] (0.9) > Passage [1] (0.5)",
+     "The order: **Passage 3** (2 > 1) > **Passage 1** (the 2nd of 2)"],
+)  # fmt: skip
+def test_what_stands_behind_an_identifier_is_none(answer):
+    order, outcome = parse_permutation(answer, 3)
+    assert order == [2, 0, 1] and outcome == ("wrong_format" if "[" in answer else "other_notation")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["Passage 3 > Passage 1. Passage 2 is irrelevant since 2 > 1.", "Passage 3 > 1 > 2", "3 → 1 → 2", "3 ≥ 1 ≥ 2",
+     "Passage 3 → Passage 1 → Passage 2", "Passage 3 -> Passage 1 -> Passage 2", "#3 > #1 > #2",
+     '{"ranking": [3, 1, 2], "scores": [2, 1, 3]}', '{"ids": [1, 2, 3], "ranking": [3, 1, 2]}',
+     "Most to least relevant: 3, 1, 2"],
+)  # fmt: skip
+def test_what_can_mean_one_ranking_only_is_read(answer):
+    assert parse_permutation(answer, 3) == ([2, 0, 1], "other_notation")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["Passage 3 - 2 > Passage 1 - 1", "Passage 3 score 2 > Passage 1 score 1", "3: 2 > 1: 1", '{"scores": [3, 1, 2]}',
+     '{"a": [3, 1, 2], "b": [2, 1, 3]}', "Passage 3: 1\nPassage 1: 2", "Rank: Passage 3 > Passage 1 > 0.5",
+     "Ranking from worst to best: 3, 1, 2", "it scores 0.3 > 0.2"],
+)  # fmt: skip
+def test_what_can_mean_several_rankings_is_not_read(answer):
+    assert parse_permutation(answer, 3) == ([0, 1, 2], "wrong_format")
+
+
 @pytest.mark.parametrize("answer", ["I considered 20 passages.", "3 passages are about it, 1 is not", "", "no idea"])
 def test_numbers_in_prose_are_no_ranking(answer):
     assert parse_permutation(answer, 3) == ([0, 1, 2], "wrong_format")
