@@ -69,6 +69,11 @@ def _sniff(path: Path) -> str:
     if len(fields) == 6 and _number(fields[3]) and _number(fields[4]):
         return "trec"
     if len(fields) == 5 and _number(fields[3]) and _number(fields[4]):
+        if fields[1].upper() == "Q0":
+            raise ValueError(
+                f"{path} looks like a TREC run without its sixth column, the run's tag (first line {first[:80]!r}):"
+                " add one to each line. If it holds pairs of documents, say format='pairdistill-pairs'."
+            )
         return "pairdistill-pairs"
     if len(fields) == 4:
         fraction = [bool(_FRACTION.fullmatch(field)) for field in fields]

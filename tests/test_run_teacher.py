@@ -134,6 +134,7 @@ def test_candidates_without_label(tmp_path):
         ("", "cannot tell the format"),
         ("hello\n", "cannot tell the format"),
         ("1 Q0 a 1 0.5 x\n1 Q0 a 2 0.4 x\n", r"labels \('1', 'a'\) more than once"),
+        ("1 Q0 a 1 5\n1 Q0 b 2 4\n", "TREC run without its sixth column"),
         ("1 Q0 a 1 0.5 x\n1 Q0 b\n", "line 2: expected qid q0 docno"),
         ("1 Q0 a 1 0.5 x\n1 Q0 b two 0.4 x\n", "line 2: run_rank must be a number, not 'two'"),
         ("1 Q0 a 1 0.5 x\n1 Q0 b 2 nan x\n", "line 2: run_score must be a number"),
