@@ -27,6 +27,8 @@ _OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 QUERY_IDS = frozenset({"qid", "id", "queryid", "query", "qno", "number", "num", "topic", "topicid", "topicnumber"})
 QUERY_TEXTS = frozenset({"query", "text", "querytext", "querystring", "rawquery", "title", "question", "topic",
                          "topictext", "utterance", "contents", "content"})  # fmt: skip
+#: Fields by which files name the text of a document, the customary one first.
+DOCUMENT_TEXTS = ("text", "contents", "content", "segment", "body", "passage")
 
 
 def check_path(path: str | os.PathLike, what: str = "the path") -> str:

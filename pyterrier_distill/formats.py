@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .files import fields, identifier, lines, parse_object
+from .files import DOCUMENT_TEXTS, fields, identifier, lines, parse_object
 from .frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
 
 #: A number that is no id: with a point, or so small or large that Python writes an exponent.
 _FRACTION = re.compile(r"[-+]?(\d+\.\d*|\d+(\.\d+)?e[-+]\d+)", re.IGNORECASE)
-_TEXTS = ("text", "contents", "content", "segment", "body", "passage")
 
 
 def read_labels(path: str | os.PathLike, format: str | None = None) -> pd.DataFrame:
@@ -293,7 +292,7 @@ def flag(path: Path) -> pd.DataFrame:
 def _text(document: Any) -> str | None:
     if isinstance(document, str) or not isinstance(document, dict):
         return document if isinstance(document, str) else None
-    return next((document[name] for name in _TEXTS if isinstance(document.get(name), str)), None)
+    return next((document[name] for name in DOCUMENT_TEXTS if isinstance(document.get(name), str)), None)
 
 
 def _known(frame: pd.DataFrame) -> pd.DataFrame:

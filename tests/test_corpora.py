@@ -118,6 +118,21 @@ def test_odd_but_meant_folders(tmp_path):
         list(pt.get_dataset(f"folder:{tmp_path}").get_corpus_iter(verbose=False))
 
 
+@pytest.mark.parametrize("name", ["text", "contents", "content", "segment", "body", "passage"])
+def test_texts_by_the_names_that_files_use(name, tmp_path):
+    rows = [{"_id": "1", name: "red cat"}, {"_id": "2", name: None}, {"_id": "3", "title": "t"},
+            {"_id": "4", "text": None, "title": "u", name: "blue"}]  # fmt: skip
+    jsonl(tmp_path / "corpus.jsonl", rows)
+    documents = list(pt.get_dataset(f"folder:{tmp_path}").get_corpus_iter(verbose=False))
+    assert documents == [
+        {"docno": "1", "text": "red cat"}, {"docno": "2", "text": ""}, {"docno": "3", "text": "", "title": "t"},
+        {"docno": "4", "text": "blue", "title": "u"},
+    ]  # fmt: skip
+    jsonl(tmp_path / "corpus.jsonl", [*rows, {"_id": "5", "abstract": "lost"}])
+    with pytest.raises(ValueError, match="line 5 of .*corpus.jsonl has none of .* text, .*it has _id, abstract"):
+        list(pt.get_dataset(f"folder:{tmp_path}").get_corpus_iter(verbose=False))
+
+
 def test_real_collections(collections):
     dataset = pt.get_dataset(f"folder:{collections}/dl19")
     assert len(dataset.get_topics()) == 43

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from ..files import QUERY_IDS, QUERY_TEXTS, fields, identifier, json_lines, lines, once, plain_name
+from ..files import DOCUMENT_TEXTS, QUERY_IDS, QUERY_TEXTS, fields, identifier, json_lines, lines, once, plain_name
 from ..formats import trec
 from ..ranking import agreed
 from .text_loader import InMemoryDataset
@@ -30,7 +30,8 @@ class FolderDataset(InMemoryDataset):
     BEIR layout: ``corpus.jsonl[.gz]`` (``_id``, ``title``, ``text``), ``queries.jsonl[.gz]`` (``_id``, ``text``) or
     ``queries.tsv``, ``qrels/<split>.tsv``, and ``runs/<name>.txt[.gz]`` (TREC runs). TIRA layout:
     ``documents.jsonl[.gz]`` or ``corpus.jsonl[.gz]`` (``docno``, ``text``), ``queries.jsonl`` (``qid``, ``query``),
-    ``qrels.txt``, ``rerank.jsonl[.gz]``. Any part may be missing; asking for it says so.
+    ``qrels.txt``, ``rerank.jsonl[.gz]``. Any part may be missing; asking for it says so. Where documents have no
+    ``text``, it is their ``contents``, ``content``, ``segment``, ``body`` or ``passage``.
 
     Args:
         path: the directory, or ``directory/split`` for one split of it, as ir_datasets names them.
@@ -91,13 +92,17 @@ class FolderDataset(InMemoryDataset):
         for number, row in pt.tqdm(rows, desc=f"{self.path.name} documents", unit="d") if verbose else rows:
             docno = _key(row, path, number, "_id", "docno", "docid")
             document = {"docno": identifier(docno, path, number, "id of a document")}
-            for field in ("text", "title"):
-                if field == "text" or field in row:
-                    document[field] = "" if row.get(field) is None else row[field]
-                    if not isinstance(document[field], str):
-                        raise ValueError(
-                            f"{path}, line {number}: the {field} of document {document['docno']!r} is no string."
-                        )
+            named = [name for name in DOCUMENT_TEXTS if row.get(name) is not None]
+            if not named and "title" not in row:
+                _key(row, path, number, *DOCUMENT_TEXTS)  # null is a text, no field is none
+            for field, name in (("text", named[0] if named else "text"), ("title", "title")):
+                if field == "title" and "title" not in row:
+                    continue
+                document[field] = "" if row.get(name) is None else row[name]
+                if not isinstance(document[field], str):
+                    raise ValueError(
+                        f"{path}, line {number}: the {field} of document {document['docno']!r} is no string."
+                    )
             yield document
 
     # -- topics and judgements ----------------------------------------------------------------------------------------
