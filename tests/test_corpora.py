@@ -12,6 +12,7 @@ import pytest
 import pyterrier_distill as ptd
 from pyterrier_distill.corpora import pydocs
 from pyterrier_distill.corpora.loading import load_collection
+from pyterrier_distill.texts import text_source
 
 
 def jsonl(path, rows):
@@ -252,6 +253,23 @@ def test_bm25_leaves_other_peoples_directories_alone(engine, tmp_path, documents
     with pytest.raises(ValueError, match="no text in the field 'text'"):
         ptd.bm25(tmp_path / "new", [{"docno": "1"}], engine=engine)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("engine", ["pisa", "bm25s"])
+def test_bm25_takes_each_document_once(engine, tmp_path):
+    pytest.importorskip({"pisa": "pyterrier_pisa", "bm25s": "bm25s"}[engine])
+    rows = [{"docno": docno, "text": "red cat"} for docno in ("d1", "d2", "d1")]
+    with pytest.raises(ValueError, match="docno 'd1' more than once"):
+        ptd.bm25(tmp_path / "index", rows, engine=engine)
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_frame_of_texts_gives_each_document_one():
+    frame = pd.DataFrame([("1", "red"), ("2", "blue"), ("1", "red")], columns=["docno", "text"])
+    wanted = pd.DataFrame([("q", "2"), ("q", "1")], columns=["qid", "docno"])
+    assert text_source(frame)(wanted)["text"].tolist() == ["blue", "red"]
+    with pytest.raises(ValueError, match="document '1' several texts"):
+        text_source(frame.assign(text=["red", "blue", "green"]))
 
 
 def test_bm25_mistakes(tmp_path):
