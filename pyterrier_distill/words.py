@@ -35,6 +35,10 @@ WORD = regex.compile(rf"(?V1)(?P<unit>{_UNIT})|{_RUN}")
 _UNSPACED = regex.compile(rf"(?V1){_LETTER}")
 _OPENING, _CLOSING = r"[\p{Ps}\p{Pi}]", r"[^\p{L}\p{N}\p{Ps}\p{Pi}]"
 _PIECE = regex.compile(rf"(?V1){_OPENING}*{_UNIT}{_CLOSING}*|.+?(?={_OPENING}*{_LETTER}|$)", regex.DOTALL)
+#: What shows nothing and says nothing of the word it stands in (soft hyphen, joiners, marks of direction); of these
+#: the zero-width space alone stands between words.
+_IGNORABLE = regex.compile(r"(?V1)[\p{Default_Ignorable_Code_Point}--\u200b]")
+_SYMBOL = regex.compile(r"\p{So}")
 _LETTERED = regex.compile(r"[\p{L}\p{N}]")
 
 
@@ -95,6 +99,17 @@ def _spans(text: str) -> Iterator[int]:
 def normalised(text: str) -> str:
     """``text`` as words are compared: compatibility forms (full width, ligatures) unified, case folded."""
     return unicodedata.normalize("NFKC", text).casefold()
+
+
+def unified(text: str) -> str:
+    """``text`` in the one form of all in which Unicode can write the same words; ASCII stays as it is.
+
+    That is NFKC (composed, full width and ligatures resolved), without what is not seen. Symbols stay words of their
+    own: ``Java™`` does not become ``JavaTM``.
+    """
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFKC", _SYMBOL.sub(r" \g<0> ", _IGNORABLE.sub("", text)))
 
 
 class Found(NamedTuple):
