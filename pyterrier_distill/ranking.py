@@ -194,6 +194,28 @@ def carried(qids: np.ndarray, scores: np.ndarray, before: np.ndarray) -> tuple[n
     return scores, ranks
 
 
+def rejoined(frame: pd.DataFrame, column: str = "score") -> np.ndarray:
+    """Scores ``[n]`` with the ties that :func:`carried` took apart: neighbours one step apart have the first's again.
+
+    Args:
+        frame: an R frame.
+        column: of the scores; finite.
+
+    Raises:
+        ValueError: if ``rank`` or ``score`` holds something else than numbers.
+    """
+    scores = frame[column].to_numpy(dtype=float)
+    if not len(scores):
+        return scores
+    queries = pd.factorize(frame["qid"].to_numpy())[0]
+    order = np.lexsort((incoming_order(frame), queries))
+    joins = (np.diff(_steps(scores[order])) == -1) & (np.diff(queries[order]) == 0)
+    first = np.maximum.accumulate(np.where(np.append(False, joins), 0, np.arange(len(order))))
+    out = np.empty(len(scores))
+    out[order] = scores[order][first]
+    return out
+
+
 def agreed(frame: pd.DataFrame) -> pd.DataFrame:
     """An R frame of others' making, such as a stored run, with ``rank`` from 0 and ``score`` that say the same.
 
