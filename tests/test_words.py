@@ -204,6 +204,24 @@ def test_english_is_cut_where_white_space_is(text):
     assert words.joined(parts) == " ".join(text.split()) and words.count(text) == len(text.split())
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [["བོད་", "ཡིག་", "ནི་", "ཡིན།"], ["བོད༌", "ཡིག།"], ["ሰላም፡", "ለዓለም፡", "ሁሉ።"], ["one\u200b", "two\u200b\u200b", "three"],
+     ["ab་", "信", "息，"]],
+)  # fmt: skip
+def test_words_end_where_a_sign_stands_for_the_space(parts):
+    text = "".join(parts)
+    assert [part.text for part in words.pieces(text)] == parts and words.joined(words.pieces(text)) == text
+    assert words.count(text) == len(parts) and words.count(f"{text} {text}") == 2 * len(parts)
+    assert [words.first(text, n) for n in range(len(parts) + 1)] == ["".join(parts[:n]) for n in range(len(parts) + 1)]
+
+
+def test_spans_of_tibetan_have_the_length_that_was_asked_for():
+    documents = pd.DataFrame([("d", "བོད་ཡིག་ནི་བོད་པའི་ཡི་གེ་ཡིན་" * 20)], columns=["docno", "text"])
+    spans = ptd.SpanQueries(n=20, lengths=Uniform(2, 5))(documents)["querygen"].iloc[0].split("\n")
+    assert {span.count("་") for span in spans} == {2, 3, 4, 5}
+
+
 def test_unspaced_text_is_put_together_as_it_was():
     for text in [*(text for text, _ in TEXTS.values()), "使用BM25（检索）模型 v2.0。", "- 检", "“检索”很好！"]:
         assert words.joined(words.pieces(text)) == " ".join(text.split())
