@@ -131,10 +131,9 @@ def check_text(frame: pd.DataFrame, columns: Iterable[str]) -> None:
     """
     for column in columns:
         cells = frame[column]
-        if pd.api.types.is_string_dtype(cells.dtype) and not pd.api.types.is_object_dtype(cells.dtype):
-            bad = cells.isna().to_numpy()
-        else:
-            bad = np.fromiter((not isinstance(cell, str) for cell in cells), dtype=bool, count=len(cells))
+        strings = isinstance(cells.dtype, pd.StringDtype)
+        told = (not isinstance(cell, str) for cell in cells)
+        bad = cells.isna().to_numpy() if strings else np.fromiter(told, dtype=bool, count=len(cells))
         if bad.any():
             row = frame.iloc[int(bad.argmax())]
             where = next((f"{key} {row[key]!r}" for key in ("docno", "qid") if key in frame.columns), "the first row")
@@ -177,7 +176,7 @@ def check_results(frame: pd.DataFrame, what: str = "the training frame") -> None
 
 
 def check_numbers(frame: pd.DataFrame, column: str) -> None:
-    """Check that no cell of ``column`` is missing or not finite. Vectors are checked by element.
+    """Check that no cell of ``column`` is missing or not finite; of ``label``, none text. Vectors by element.
 
     Raises:
         ValueError: naming the column and the first row at fault.
@@ -186,13 +185,15 @@ def check_numbers(frame: pd.DataFrame, column: str) -> None:
     if pd.api.types.is_numeric_dtype(cells.dtype):
         bad = ~np.isfinite(cells.to_numpy(dtype=float, na_value=np.nan))
     else:
-        bad = np.fromiter((not _finite(cell) for cell in cells), dtype=bool, count=len(cells))
+        text = str if column == LABEL else ()  # labels are compared as they are
+        bad = np.fromiter((isinstance(cell, text) or not _finite(cell) for cell in cells), dtype=bool, count=len(cells))
     if bad.any():
         row = frame.iloc[int(bad.argmax())]
         where = ", ".join(f"{key} {row[key]!r}" for key in ("qid", "docno") if key in frame.columns)
+        found = f"holds the text {row[column]!r}" if isinstance(row[column], str) else "does not"
         raise ValueError(
-            f"the column {column!r} must hold finite numbers, but does not at {where} ({int(bad.sum())} such rows):"
-            " drop those rows, or label them again."
+            f"the column {column!r} must hold finite numbers, but {found} at {where} ({int(bad.sum())} such rows):"
+            " drop those rows, turn text into numbers (pd.to_numeric), or label them again."
         )
 
 
