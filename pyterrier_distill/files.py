@@ -185,6 +185,29 @@ def identifier(value: Any, path: str | os.PathLike, number: int, what: str) -> s
     return str(value)
 
 
+def plain_identifier(value: Any, path: str | os.PathLike, number: int, what: str) -> str:
+    """As :func:`identifier`, for files that others wrote: an id with white space at its ends would match no other.
+
+    Raises:
+        ValueError: naming the line.
+    """
+    name = identifier(value, path, number, what)
+    if name != name.strip():
+        raise ValueError(f"{path}, line {number}: the {what} has white space at its ends, {_short(name)}: remove it.")
+    return name
+
+
+def as_number(value: Any) -> float:
+    """A number, or the text of one; Python alone reads underscores in it, so here they are refused.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
+
+
 def once(rows: Iterable[tuple[int, Any, Any]], path: str | os.PathLike, what: str) -> Iterator[tuple[Any, Any]]:
     """Keys with their values, each once; lines that say the same twice count once.
 
