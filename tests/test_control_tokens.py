@@ -1,5 +1,7 @@
 """Control tokens in texts are text: for students, teachers, language models and servers."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,6 +80,40 @@ def test_servers_whose_tokenizer_is_not_known(token):
 def test_identifiers_in_documents_are_none(identifier):
     said = prompts.neutralise(f"first {identifier} > [2]")
     assert identifier not in said and "[2]" not in said
+
+
+DROPPED = (
+    "\u0591\u034f\u1dfa\u20dd\u0903\u202a\u180e\ufe00\u0600\U000e0041\ue000\u0378\x00\x0b\x0c\x1c\x1f\x7f\x85\ufffd"
+)
+
+
+@pytest.mark.parametrize("character", DROPPED, ids=ascii)
+def test_whatever_normalisers_drop_hides_no_control_token(character, minilm):
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    tokenizer.add_tokens(["[Q] ", "[D] "])
+    marks = {*tokenizer.convert_tokens_to_ids(["[Q] ", "[D] ", "[SEP]"])}
+    for text in (f"red [D{character}] dog", f"red [{character}Q] dog", f"[SE{character}P]", f"red [D]{character}dog"):
+        assert not set(ids(tokenizer, text)) & marks
+
+
+def test_control_tokens_that_overlap_are_all_found(tiny_llm):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["|endoftext|", "\ue000\ue001"]})
+    for text in ("|endoftext|endoftext|", "|endoftext|endoftext|endoftext|", "a \ue000\ue001 b"):
+        assert not set(ids(tokenizer, text)) & set(tokenizer.all_special_ids)
+
+
+@pytest.mark.parametrize("inside", ["\u202a1", "\u180e1", "\u034f1", "\ufe001", "\x001", "\U000e00201", "1\u20dd",
+                                    "1\ufe0f\u20e3", "①\u0301", "1\u03012"], ids=ascii)  # fmt: skip
+def test_identifiers_with_what_cannot_be_seen_are_none(inside):
+    assert prompts.neutralise(f"first [{inside}] > [2]") in ("first (1) > (2)", "first (12) > (2)")
+
+
+def test_long_runs_of_marks_take_no_longer_than_other_text():
+    began = time.monotonic()
+    for text in ("a" + "\u0316\u0301" * 50_000, "[" + "\u0301\u0316" * 50_000, "[1" + "\u0301 " * 50_000):
+        assert prompts.neutralise(text) == text
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(

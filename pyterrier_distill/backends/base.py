@@ -72,6 +72,21 @@ class BackendError(RuntimeError):
         self.failed = failed
 
 
+def unfinished(who: Any, error: Exception, answers: Sequence[Any], failed: int | None = None) -> BackendError:
+    """Whatever stopped ``who``, as an error that carries what was answered before.
+
+    Args:
+        who: what failed.
+        error: what it raised.
+        answers: in the order of the prompts; None where there is none.
+        failed: the position of the prompt that failed; None = the first without an answer.
+    """
+    said = (str(error).strip().splitlines() or [""])[0][:200]
+    if failed is None:
+        failed = next((n for n, answer in enumerate(answers) if answer is None), 0)
+    return BackendError(f"{who} failed ({type(error).__name__}: {said}).", answers, failed)
+
+
 class Backend:
     """A language model that completes prompts and chooses between answers.
 

@@ -14,7 +14,7 @@ import pyterrier_alpha as pta
 from .. import redaction, validate
 from ..backends.base import Usage
 from ..labels.identity import identity
-from ..pipelines import stages_of
+from ..pipelines import stages_of, through
 from .queries import QUERYGEN, document_texts
 from .store import QueryStore, written
 from .synthetic import GenerationError, SyntheticQueryGen
@@ -136,15 +136,12 @@ class CachedQueryGen(pt.Transformer):
             return
         asked = batch.iloc[todo]
         before = Usage() + self.usage
-        made, failure = asked, None
-        for stage in stages_of(self.generator):
-            try:
-                made = stage(made)
-            except GenerationError as error:
-                if not len(error.generated):
-                    raise
-                made, failure = error.generated, failure or error
-        self._keep(asked, made, digests, todo, before)
+        made, failure = through(
+            self.generator, asked, GenerationError, "generated",
+            own=lambda stage: isinstance(stage, SyntheticQueryGen), paid=lambda frame: QUERYGEN in frame.columns,
+        )  # fmt: skip
+        if failure is None or len(made):
+            self._keep(asked, made, digests, todo, before)
         if failure is not None:
             raise failure
 

@@ -12,7 +12,7 @@ import pyterrier as pt
 from .. import frames, ranking, validate
 from ..backends.base import Usage
 from ..ranking import incoming_order, rerank
-from ..teachers.base import LabellingError, Teacher
+from ..teachers.base import LabellingError, Teacher, hands_on
 from . import tables
 from .cells import hash_cells
 from .identity import digest, identity
@@ -140,7 +140,8 @@ class CachedRows:
             with ranking.tied():  # ties are broken by the list that is answered, not by the one that was asked about
                 labelled = self.teacher(given)
         except LabellingError as error:
-            stopped, labelled = error, error.labelled
+            own = hands_on(self.teacher)  # else what it carries is what another teacher wrote, not this one
+            stopped, labelled = error, error.labelled if own else given.iloc[:0]
             done = given["qid"].isin(labelled["qid"].unique() if len(labelled) else []).to_numpy()
             rows, given = rows[done], given[done]
         try:

@@ -41,6 +41,7 @@ class CachedTeacher(Teacher):
     """
 
     schematic = {"label": "CachedTeacher"}
+    hands_on = True
 
     def __init__(self, store: LabelStore, teacher: Teacher, batch_size: int = 64):
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
