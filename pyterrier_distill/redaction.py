@@ -37,6 +37,9 @@ _SCHEME = re.compile(
     r"\b([Bb]earer)\s+[A-Za-z0-9+/=_.~-]{4,}|\b([Bb]asic)\s+(?=[A-Za-z+/]*[0-9=])[A-Za-z0-9+/=]{8,}|"
     r"(?<=[Aa]uthorization: )(\w+)\s+[^\s'\"]+"
 )
+#: Names that stand for a column or a word as often as for a secret, and how such a value looks.
+_PLAIN_NAMES = frozenset({"key", "token"})
+_PLAIN_WORD = re.compile(r"[a-z]{1,12}(_[a-z]{1,12}){0,2}|\[[A-Z]{1,8}\]|</?[a-z]{1,8}>")
 #: A digest of ours, in manifests of label stores.
 _DIGEST = re.compile(r"[0-9a-f]{4,16}")
 _VALUE = r"(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"|[^\s,'\"(){}\[\]]+)"
@@ -101,7 +104,7 @@ def text(value: str, mark: str = MARK) -> str:
             return match[0]
         if value.lower() in ("", "none", "null", "true", "false"):
             return match[0]
-        if match["name"] == "key" and _DIGEST.fullmatch(value):
+        if (match["name"] == "key" and _DIGEST.fullmatch(value)) or _is_word(match["name"], value):
             return match[0]
         return f"{match['name']}{match['between']}{mark}"
 
@@ -132,7 +135,14 @@ def without(value: Mapping[str, Any]) -> dict[str, Any]:
 def _hidden(name: Any, part: Any) -> bool:
     if part is None or isinstance(part, bool) or (isinstance(part, str) and not part) or not is_secret(name):
         return False
+    if (isinstance(part, str) and _is_word(name, part)) or (isinstance(part, (int, float)) and name in _PLAIN_NAMES):
+        return False
     return not (name == "key" and isinstance(part, str) and _DIGEST.fullmatch(part))
+
+
+def _is_word(name: Any, value: str) -> bool:
+    """Whether a setting called ``key`` or ``token`` is a column or a word of the vocabulary, no secret."""
+    return name in _PLAIN_NAMES and _PLAIN_WORD.fullmatch(value) is not None
 
 
 def hide(message: str, secrets: Any, mark: str = MARK) -> str:

@@ -13,7 +13,7 @@ import pyterrier_alpha as pta
 
 from .. import redaction, validate
 from ..backends.base import Usage
-from ..labels.identity import identity
+from ..labels.identity import check_told, identity
 from ..pipelines import stages_of
 from .queries import QUERYGEN, document_texts
 from .store import QueryStore, written
@@ -35,7 +35,8 @@ class CachedQueryGen(pt.Transformer):
         batch_size: documents of one commit.
 
     Raises:
-        ValueError: if the generator's queries of one document depend on the others that it is given.
+        ValueError: if the generator's queries of one document depend on the others that it is given, or it does not
+            say what decides them.
     """
 
     schematic = {"label": "CachedQueryGen"}
@@ -50,6 +51,7 @@ class CachedQueryGen(pt.Transformer):
                     " behind the cache (of adapt, into filters=), or give KeyphraseQueries the frequencies= of the"
                     " collection."
                 )
+        check_told(generator)
         self.store = store
         self.generator = generator
         self.batch_size = batch_size

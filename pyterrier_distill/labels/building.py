@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,10 +18,12 @@ from ..ids import check_ids
 from ..teachers.base import LabellingError
 from . import engines, tables
 from .directory import MANIFEST, META
-from .identity import difference, digest, identity, stable_repr
+from .identity import difference, digest, identity, silent, stable_repr
 
 if TYPE_CHECKING:
     from .store import LabelStore
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -128,6 +131,11 @@ class Building:
     def _agree(self, pipeline: pt.Transformer, topics: pd.DataFrame, overwrite: bool) -> None:
         """Create the store, or check that it was built from the same pipeline and queries."""
         described = identity(pipeline)
+        for name, kept_back in silent(pipeline).items():
+            logger.warning(
+                "%s does not keep %s of its constructor under the same name, nor has it a __repr__ or decided_by: this"
+                " store would go on being built by one with other settings.", name, kept_back
+            )  # fmt: skip
         manifest = self.manifest
         told = None if "pipeline" not in manifest else difference(manifest["pipeline"], described)
         if "cache of" in manifest:

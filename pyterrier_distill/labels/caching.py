@@ -15,7 +15,7 @@ from ..pipelines import stages_of
 from ..teachers.base import PromptTeacher, Teacher
 from .cached_questions import CachedQuestions
 from .cached_rows import CachedRows
-from .identity import identity
+from .identity import check_told, identity
 
 if TYPE_CHECKING:
     from .store import LabelStore
@@ -142,7 +142,9 @@ class Caching:
             A :class:`CachedTeacher`; of a pipeline, a pipeline.
 
         Raises:
-            ValueError: if this store was built from topics: labels of queries and answers of a teacher do not mix.
+            ValueError: if this store was built from topics: labels of queries and answers of a teacher do not mix;
+                or if the teacher does not say what decides its answers: by settings under the names of its
+                constructor's arguments, a ``__repr__``, or ``decided_by``.
         """
         if "pipeline" in self.manifest:
             raise ValueError(
@@ -155,5 +157,6 @@ class Caching:
             stages[-1] = PointwiseTeacher(stages[-1])
         for n, stage in enumerate(stages):
             if isinstance(stage, Teacher) and not isinstance(stage, CachedTeacher):
+                check_told(stage)
                 stages[n] = CachedTeacher(self, stage, batch_size)
         return stages[0] if len(stages) == 1 else pt.Compose(*stages)

@@ -44,6 +44,19 @@ class Told(dict):
         return type(self), (dict(self), self.said)
 
 
+class Retold(Told):
+    """A description that the version before gave in other words: the first of ``said``."""
+
+
+def as_before(value: Any) -> Any:
+    """A description in the words of the version before."""
+    if isinstance(value, Retold):
+        return value.said[0]
+    if isinstance(value, dict):
+        return {name: as_before(part) for name, part in value.items()}
+    return [as_before(part) for part in value] if isinstance(value, list) else value
+
+
 def class_name(kind: type) -> str:
     """A class by its name; one of this package by that alone, wherever in it the class lives."""
     return _OURS.sub("pyterrier_distill.", f"{kind.__module__}.{kind.__qualname__}")
