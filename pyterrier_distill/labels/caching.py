@@ -31,8 +31,12 @@ class CachedTeacher(Teacher):
 
     * a teacher that asks about documents or pairs one by one is answered question by question, so that a shorter
       list, or one with some new documents, costs nothing for what is known;
-    * a re-ranker, and a teacher whose lists may hold a document twice, document by document;
-    * any other teacher, and a re-ranker made of others (``0.5 * a + b``), list by list.
+    * a re-ranker that is known to judge each document by itself (a student, a bi-encoder, ``pt.apply.doc_score``,
+      monoT5), and a teacher whose lists may hold a document twice, document by document;
+    * any other teacher or re-ranker, and one made of others (``0.5 * a + b``), list by list.
+
+    What is not of this package may use any column that is there, so that its answers are kept by all columns but
+    labels; one that declares ``transform_inputs`` (or ``required_columns`` of ``pt.apply``) is given these alone.
 
     Args:
         store: a store of its own, not one that was built from topics.
@@ -133,9 +137,9 @@ class Caching:
         """``teacher``, answered from this store where it was asked before; what it gives is the same.
 
         Args:
-            teacher: a teacher; any re-ranker, which must judge each document by itself: its score is then the label
-                ``teacher_score``; or a pipeline. Of a pipeline each teacher is cached by itself, by what it reads, and
-                the other stages run as they are: wrap a costly re-ranker among them in a ``PointwiseTeacher``.
+            teacher: a teacher; any re-ranker: its score is then the label ``teacher_score``; or a pipeline. Of
+                a pipeline each teacher is cached by itself, by what it reads, and the other stages run as they are:
+                wrap a costly re-ranker among them in a ``PointwiseTeacher``.
             batch_size: queries of one commit: what is lost when a process is killed.
 
         Returns:
