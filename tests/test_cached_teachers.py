@@ -133,7 +133,7 @@ class Optional(pt.Transformer):
     def transform(self, inp):
         pt.validate.result_frame(inp, ["query", "text"])
         more = inp["title"].str.len() if "title" in inp.columns else 0
-        return pt.model.add_ranks(inp.assign(score=inp["docno"].str[-1].astype(float) / 100 + more))
+        return pt.model.add_ranks(inp.assign(score=inp["extra"] / 100 + more))
 
 
 class OptionalLister(Lister):
@@ -145,7 +145,7 @@ class OptionalLister(Lister):
 
 
 def boosted(row):
-    return float(row["docno"][-1]) / 100 + (row["boost"] if "boost" in row else 0.0)
+    return row["extra"] / 100 + (row["boost"] if "boost" in row else 0.0)
 
 
 @pytest.mark.parametrize(
