@@ -95,6 +95,7 @@ class Commits:
 
         Raises:
             OSError: before the first part, if the store cannot be written.
+            FileNotFoundError: after the last part, if somebody deleted or moved the store meanwhile.
         """
         if items:
             self.store._create({"cache of": identity(self.teacher)})
@@ -110,6 +111,8 @@ class Commits:
             queries.add(query)
         if batch:
             yield batch
+        if items:
+            self.store._check_there()
 
     @contextmanager
     def asking(self, key: str) -> Iterator[None]:
@@ -119,8 +122,13 @@ class Commits:
 
     @contextmanager
     def committing(self) -> Iterator[LabelStore]:
-        """The store, for one thread of one process."""
+        """The store, for one thread of one process.
+
+        Raises:
+            FileNotFoundError: if somebody deleted or moved it since it was made sure of.
+        """
         with self._lock, self.store.directory.claimed("commit", wait=True):
+            self.store._check_there()
             yield self.store
 
     def __getstate__(self) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _same_place(before: Any, now: Any) -> bool:
     """Whether two texts name one file or directory, or one address."""
     if not isinstance(before, str) or not isinstance(now, str):
         return False
-    if redaction.text(before).rstrip("/") == now.rstrip("/"):
+    if redaction.text(before).rstrip("/") in (now.rstrip("/"), redaction.text(now).rstrip("/")):
         return True
     before, now = (re.sub(r"^(?:Posix|Windows)Path\('(.*)'\)$", r"\1", one) for one in (before, now))
     return os.path.exists(before) and os.path.exists(now) and os.path.samefile(before, now)

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,12 @@ from ..files import check_path, naming
 CLAIMS = "claims"
 #: This machine, in names of drafts.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
+_PROCESS = re.compile(rf"{_HOST}-(\d+)(?:-\d+)?")
+
+
+def _process() -> str:
+    """Who writes a draft: this machine, process and thread."""
+    return f"{_HOST}-{os.getpid()}-{threading.get_ident()}"
 
 
 def is_remote(path: Any) -> bool:
@@ -36,6 +43,24 @@ def storage(path: str | os.PathLike) -> LocalFiles | RemoteFiles:
     if is_remote(path):
         return RemoteFiles(str(path))
     return LocalFiles(str(path).removeprefix("file://") if isinstance(path, str) else path)
+
+
+def check_writable(files: LocalFiles | RemoteFiles, folder: str) -> None:
+    """Check that there is room and leave to write into a folder, by a file of 64 KiB that goes again.
+
+    Raises:
+        OSError: if there is not.
+    """
+    probe = f"{folder}/.probe.{_process()}"
+    try:
+        files.write(probe, bytes(1 << 16))
+        files.remove(probe)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{files} cannot be written to ({error.strerror or error}), so nothing was asked; what was committed"
+            " before is intact: make room or allow writing",
+        ) from error
 
 
 class LocalFiles:
@@ -92,7 +117,7 @@ class LocalFiles:
         """
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.parent / f".{target.name}.{_HOST}-{os.getpid()}"
+        part = target.parent / f".{target.name}.{_process()}"
         try:
             with naming(target), open(part, "wb") as file:
                 file.write(content)
@@ -128,8 +153,8 @@ class LocalFiles:
     def sweep(self, folder: str) -> None:
         """Remove drafts of this machine's processes that are gone."""
         for draft in (self.root / folder).glob(".*"):
-            host, _, process = draft.suffix[1:].rpartition("-")
-            if host == _HOST and process.isdigit() and not _alive(int(process)):
+            made = _PROCESS.fullmatch(draft.suffix[1:])
+            if made is not None and not _alive(int(made[1])):
                 with suppress(OSError):  # it is in nobody's way; what cannot be written says so itself
                     draft.unlink(missing_ok=True)
 
