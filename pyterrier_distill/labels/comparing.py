@@ -132,8 +132,8 @@ def _present(value: Any) -> Any:
     """In the words of this version: classes by name, what stands for others left out, nothing secret."""
     if isinstance(value, str):
         return _OURS.sub("pyterrier_distill.", value)
-    if isinstance(value, tuple):
-        return list(value)
+    if isinstance(value, (list, tuple)):
+        return [part for part in value if not redaction.is_couple(part)]
     if not isinstance(value, dict):
         return value
     told = redaction.without(value)

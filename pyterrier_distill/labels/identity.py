@@ -197,7 +197,7 @@ def _value(value: Any, name: str, depth: int = 0) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, (list, tuple)):
-        return [deeper(part) for part in value]
+        return [deeper(part) for part in value if not redaction.is_couple(part)]
     if isinstance(value, (set, frozenset)):
         return sorted((deeper(part) for part in value), key=repr)
     if isinstance(value, Mapping):
