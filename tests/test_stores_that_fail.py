@@ -10,6 +10,7 @@ from generating import Telling, docs
 from labelling import Candidates, Lister, Scorer, topics
 
 import pyterrier_distill as ptd
+from pyterrier_distill.labels.identity import identity
 from pyterrier_distill.labels.storage import LocalFiles
 
 pytest.importorskip("pyarrow")
@@ -122,3 +123,21 @@ def test_a_generator_that_changes_is_noticed(path):
         cached(docs("red", "blue"))
     generator.n = ptd.SyntheticQueryGen(Telling()).n
     assert len(cached(docs("red", "blue"))) == 2
+
+
+def test_a_store_stays_where_it_was_made(path, tmp_path, monkeypatch, tiny_cross):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    shutil.copytree(tiny_cross, tmp_path / "here" / "model")
+    monkeypatch.chdir(tmp_path / "here")
+    teacher, frame = ptd.PointwiseTeacher("model", precision="fp32", device="cpu"), Candidates()(topics(2))
+    store, before = ptd.LabelStore("answers"), identity(teacher)
+    cached, queries = store.cache(teacher), ptd.QueryStore("queries").cache(ptd.SyntheticQueryGen(Telling()))
+    monkeypatch.chdir(tmp_path / "there")
+    expected = cached(frame)
+    queries(docs("red"))
+    assert identity(teacher) == before and not os.listdir(tmp_path / "there")
+    monkeypatch.chdir(tmp_path)
+    asked = teacher.usage.calls
+    pd.testing.assert_frame_equal(cached(frame), expected)
+    assert teacher.usage.calls == asked and len(ptd.QueryStore("here/queries")) == 1

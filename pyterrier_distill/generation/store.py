@@ -19,7 +19,7 @@ from ..backends.base import Usage
 from ..checkpoints import versions
 from ..files import parse_object
 from ..labels.identity import difference
-from ..labels.storage import CLAIMS, check_writable, is_remote, storage
+from ..labels.storage import CLAIMS, check_writable, is_remote, local, storage
 from ..pipelines import stages_of
 from .queries import QUERYGEN_SCORE, lines_of, with_queries
 
@@ -59,7 +59,7 @@ class QueryStore(pt.Artifact):
     ARTIFACT_PACKAGE_HINT = "pyterrier-distill"
 
     def __init__(self, path: str | os.PathLike):
-        super().__init__(pt.Artifact.NO_PATH if is_remote(path) else os.fspath(path))
+        super().__init__(pt.Artifact.NO_PATH if is_remote(path) else str(local(path)))
         self.files = storage(path)
         meta = self._json(META)
         ours = {META, MANIFEST, QUERIES, CLAIMS}

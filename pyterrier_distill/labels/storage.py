@@ -33,6 +33,11 @@ def is_remote(path: Any) -> bool:
     return "://" in text and not text.startswith("file://")
 
 
+def local(path: str | os.PathLike) -> Path:
+    """A directory of this machine, wherever the working directory is later."""
+    return Path(str(path).removeprefix("file://") if isinstance(path, str) else path).expanduser().absolute()
+
+
 def storage(path: str | os.PathLike) -> LocalFiles | RemoteFiles:
     """The files at ``path``, a directory or an address.
 
@@ -67,14 +72,15 @@ class LocalFiles:
     """Files of a directory. Names are relative, with ``/``."""
 
     def __init__(self, root: str | os.PathLike):
-        self.root = Path(root).expanduser()
+        self._given = Path(root).expanduser()
+        self.root = local(root)
 
     def __str__(self) -> str:
-        return str(self.root)
+        return str(self._given)
 
     def where(self, name: str) -> str:
         """The full name of a file, for messages."""
-        return str(self.root / name)
+        return str(self._given / name)
 
     def entries(self) -> list[str]:
         """Names of what is in the directory; the directory's own where it is a file."""

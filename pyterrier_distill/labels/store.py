@@ -21,7 +21,7 @@ from .converting import Converting
 from .describing import Describing
 from .identity import digest
 from .reading import Reading
-from .storage import CLAIMS, is_remote
+from .storage import CLAIMS, is_remote, local
 from .texts import StoredText, Texts, check_one_text
 from .upkeep import Upkeep
 
@@ -54,7 +54,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
 
     def __init__(self, path: str | os.PathLike):
         shards.arrow()
-        super().__init__(pt.Artifact.NO_PATH if is_remote(path) else os.fspath(path))
+        super().__init__(pt.Artifact.NO_PATH if is_remote(path) else str(local(path)))
         self.directory = files.Directory(path)
         if self.directory.is_foreign():
             raise ValueError(f"{self.directory} exists and is no label store: choose another path.")
