@@ -279,7 +279,8 @@ class Wrapped(Backend):
             outputs = list(self.inner.generate([p if messages else flatten(p) for p in prompts]))
         except Exception as error:
             said = f"{self!r} failed ({type(error).__name__}: {error})."
-            told = redaction.text(said)
+            held = getattr(self.inner, "__dict__", {})
+            told = redaction.hide(said, [value for name, value in held.items() if redaction.is_secret(name)])
             # A cause is shown, too, with all that it says.
             raise BackendError(told) from (error if told == said else None)
         texts = [getattr(output, "text", output) for output in outputs]
