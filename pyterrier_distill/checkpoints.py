@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def check_name(name: str) -> str:
-    """``name`` with ``~`` expanded, if it can be a checkpoint.
+    """``name`` with ``~`` expanded, if it can be a checkpoint; a directory that is here by its absolute path.
+
+    Whoever changes the working directory later still means the same one.
 
     Raises:
         FileNotFoundError: if it is written as a path (``/…``, ``./…``, ``~…``) and is no directory.
@@ -32,7 +34,7 @@ def check_name(name: str) -> str:
         raise FileNotFoundError(
             f"no model at {path!r}: give a directory with a checkpoint, or the name of one on the hub."
         )
-    return path
+    return os.path.abspath(path) if os.path.isdir(path) else path
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
+import regex
+
 #: What common language models take for control tokens, whatever the tokenizer at hand: turns, tools, thoughts, images.
 COMMON = re.compile(
     r"<\|[^<>|\n]{1,60}\|>|<\|[\w/]{1,40}>|<[\w/]{1,40}\|>"
@@ -30,18 +32,19 @@ COMMON = re.compile(
 
 #: Text that every normaliser leaves alone, but for its case.
 _UNPLAIN = re.compile(r"[^\t\n\r -~]")
-#: What normalisers drop: accents, control characters that are no space, and what cannot be seen.
-_DROPPED = re.compile("[\u0000-\u0008\u000e-\u001b\u007f-\u0084\u0086-\u009f\u00ad\u0300-\u036f\u0483-\u0489"
-                      "\u061c\u180e\u1ab0-\u1aff\u1dc0-\u1dff\u200b-\u200f\u202a-\u202e\u2060-\u206f\u20d0-\u20ff\ufe00-\ufe0f"
-                      "\ufe20-\ufe2f\ufeff\ufff9-\ufffb\U000e0000-\U000e01ef]")  # fmt: skip
+#: What normalisers drop, by its category: marks, control characters, what cannot be seen, is private or not assigned.
+_DROPS = r"(?:[\p{M}\p{C}\ufffd](?<![\t\n\r]))"
+_DROPPED = regex.compile(f"{_DROPS}+")
+#: Control characters that some normalisers drop and others take for a space.
+_SPACES = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
 
 #: Brackets that stand for square ones, the opening ones and, in the same order, the closing ones.
 SQUARE = ("[⁅⟦⦋⦍⦏⹕⹗【〔〖〘〚「『︗︹︻﹁﹃﹇﹝［｢❲⟬⦗", "]⁆⟧⦌⦎⦐⹖⹘】〕〗〙〛」』︘︺︼﹂﹄﹈﹞］｣❳⟭⦘")
 #: Digits besides those of positional systems: raised, lowered, in circles or brackets, with a full stop.
 NUMBER_SIGNS = "²³¹⁰⁴-⁹₀-₉①-⒛⓪-⓿❶-➓㉈-㉏㉑-㉟㊱-㊿🄀-🄌"
-_INVISIBLE = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*"
-_IDENTIFIER = re.compile(
-    f"[{re.escape(SQUARE[0])}]{_INVISIBLE}([\\d{NUMBER_SIGNS}]+){_INVISIBLE}[{re.escape(SQUARE[1])}]"
+_INVISIBLE = rf"(?:\s|{_DROPS})*+"
+_IDENTIFIER = regex.compile(
+    f"[{re.escape(SQUARE[0])}]{_INVISIBLE}((?:[\\d{NUMBER_SIGNS}]{_DROPS}*+)++){_INVISIBLE}[{re.escape(SQUARE[1])}]"
 )
 
 
@@ -51,7 +54,15 @@ class AnyCase(str):
 
 def fold(text: str) -> str:
     """``text`` without what normalisers take away: compatibility forms, accents, invisible characters."""
-    return _DROPPED.sub("", unicodedata.normalize("NFKD", text)) if _UNPLAIN.search(text) else text
+    if not _UNPLAIN.search(text):
+        return text
+    text = _DROPPED.sub("", text)  # before, too: to normalise sorts runs of marks, one by one
+    return _DROPPED.sub("", unicodedata.normalize("NFKD", text))
+
+
+def _fold_spaces(text: str) -> str:
+    """:func:`fold`, for normalisers that take control characters for spaces."""
+    return fold(_SPACES.sub(" ", text))
 
 
 class Guard:
@@ -67,6 +78,8 @@ class Guard:
         self.lowered = {fold(token).strip().lower() for token in tokens if isinstance(token, AnyCase)}
         #: Control tokens of one character, such as CANINE's from the private use area; ASCII ones stay readable.
         self.single = str.maketrans({token: " " for token in tokens if len(token) == 1 and not token.isascii()})
+        #: Those that are written with what is dropped elsewhere; they are looked for in the text as it is.
+        self.written = [core for token in tokens if len(core := token.strip()) > 1 and _DROPPED.search(core)]
         self.patterns: list[tuple[re.Pattern[str], Callable[[str], bool]]] = []
         self._add(self.exact, self.exact.__contains__, 0)
         self._add(self.lowered, lambda found: found.lower() in self.lowered, re.IGNORECASE)
@@ -94,14 +107,23 @@ class Guard:
     def _starts(self, folded: str) -> Iterator[int]:
         """Where control tokens begin."""
         for pattern, known in self.patterns:
-            for match in pattern.finditer(folded):
+            match = pattern.search(folded)
+            while match is not None:  # the next one may begin within this one
                 if known(match.group(0)):
                     yield match.start()
+                match = pattern.search(folded, match.start() + 1)
 
     def __call__(self, text: str) -> str:
         """``text`` with a space behind the first character of each control token."""
         if self.single and not text.isascii():
             text = text.translate(self.single)
+        for core in self.written:
+            text = text.replace(core, f"{core[0]} {core[1:]}")
+        text = self._split(text, fold)
+        return self._split(text, _fold_spaces) if _SPACES.search(text) else text
+
+    def _split(self, text: str, fold: Callable[[str], str]) -> str:
+        """``text`` with a space behind the first character of each control token that is in what ``fold`` leaves."""
         starts = sorted(set(self._starts(fold(text))))
         if not starts:
             return text
@@ -151,7 +173,7 @@ def neutralise(text: str, specials: Sequence[str] = ()) -> str:
 
     ``[12]`` becomes ``(12)``, whatever the script of its digits and the shape of its square brackets.
     """
-    return disarm(_IDENTIFIER.sub(lambda match: f"({digits(match.group(1))})", text), specials)
+    return disarm(_IDENTIFIER.sub(lambda match: f"({digits(_DROPPED.sub('', match.group(1)))})", text), specials)
 
 
 def digits(text: str) -> str:

@@ -206,6 +206,8 @@ class Distiller(pt.Estimator):
                 alone (EmbeddingMatch) read ``qid``, ``query`` and ``query_vec`` only; a Q frame will do. Or a
                 :class:`~pyterrier_distill.LabelStore`, which is streamed: memory does not grow with it.
             qrels: judgements, joined as the column ``label``; None where the loss reads none or the frame has it.
+                Where a loss or a sampler reads them, a copy of a relevant document of the same query's list (the same
+                text, white space at its ends aside) is as relevant: all copies get their highest label.
             res_va: validation frame: candidates with text where ``qrels_va`` is given; else labelled like ``res``.
             qrels_va: judgements of the validation queries.
             text: where the documents' texts are, if the labels come without: a dataset, a frame with ``docno`` and

@@ -27,6 +27,8 @@ _OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 QUERY_IDS = frozenset({"qid", "id", "queryid", "query", "qno", "number", "num", "topic", "topicid", "topicnumber"})
 QUERY_TEXTS = frozenset({"query", "text", "querytext", "querystring", "rawquery", "title", "question", "topic",
                          "topictext", "utterance", "contents", "content"})  # fmt: skip
+#: Fields by which files name the text of a document, the customary one first.
+DOCUMENT_TEXTS = ("text", "contents", "content", "segment", "body", "passage")
 
 
 def check_path(path: str | os.PathLike, what: str = "the path") -> str:
@@ -181,6 +183,29 @@ def identifier(value: Any, path: str | os.PathLike, number: int, what: str) -> s
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
         raise ValueError(f"{path}, line {number}: the {what} must be text or a whole number, not {_short(value)}.")
     return str(value)
+
+
+def plain_identifier(value: Any, path: str | os.PathLike, number: int, what: str) -> str:
+    """As :func:`identifier`, for files that others wrote: an id with white space at its ends would match no other.
+
+    Raises:
+        ValueError: naming the line.
+    """
+    name = identifier(value, path, number, what)
+    if name != name.strip():
+        raise ValueError(f"{path}, line {number}: the {what} has white space at its ends, {_short(name)}: remove it.")
+    return name
+
+
+def as_number(value: Any) -> float:
+    """A number, or the text of one; Python alone reads underscores in it, so here they are refused.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
 
 
 def once(rows: Iterable[tuple[int, Any, Any]], path: str | os.PathLike, what: str) -> Iterator[tuple[Any, Any]]:

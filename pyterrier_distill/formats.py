@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .files import fields, identifier, lines, parse_object
+from .files import DOCUMENT_TEXTS, as_number, fields, lines, parse_object, plain_identifier
 from .frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
 
 #: A number that is no id: with a point, or so small or large that Python writes an exponent.
 _FRACTION = re.compile(r"[-+]?(\d+\.\d*|\d+(\.\d+)?e[-+]\d+)", re.IGNORECASE)
-_TEXTS = ("text", "contents", "content", "segment", "body", "passage")
 
 
 def read_labels(path: str | os.PathLike, format: str | None = None) -> pd.DataFrame:
@@ -69,6 +68,11 @@ def _sniff(path: Path) -> str:
     if len(fields) == 6 and _number(fields[3]) and _number(fields[4]):
         return "trec"
     if len(fields) == 5 and _number(fields[3]) and _number(fields[4]):
+        if fields[1].upper() == "Q0":
+            raise ValueError(
+                f"{path} looks like a TREC run without its sixth column, the run's tag (first line {first[:80]!r}):"
+                " add one to each line. If it holds pairs of documents, say format='pairdistill-pairs'."
+            )
         return "pairdistill-pairs"
     if len(fields) == 4:
         fraction = [bool(_FRACTION.fullmatch(field)) for field in fields]
@@ -83,7 +87,7 @@ def _sniff(path: Path) -> str:
 
 def _number(text: str) -> bool:
     try:
-        return bool(np.isfinite(float(text)))
+        return bool(np.isfinite(as_number(text)))
     except ValueError:
         return False
 
@@ -95,7 +99,7 @@ def _table(path: Path, names: list[str], numeric: set[str]) -> pd.DataFrame:
         for name, field in zip(names, row, strict=True):
             if name in numeric and not _number(field):
                 raise ValueError(f"{path}, line {number}: {name} must be a number, not {field!r}.")
-        rows.append([float(field) if name in numeric else field for name, field in zip(names, row, strict=True)])
+        rows.append([as_number(field) if name in numeric else field for name, field in zip(names, row, strict=True)])
     return pd.DataFrame(rows, columns=names)
 
 
@@ -129,7 +133,7 @@ def _wrong(path: Path, number: int, error: Exception) -> ValueError:
 
 
 def _finite(value: Any) -> float:
-    number = float(value)
+    number = as_number(value)
     if not np.isfinite(number):
         raise ValueError(f"{value!r} is no finite number")
     return number
@@ -203,7 +207,7 @@ def colbert(path: Path) -> pd.DataFrame:
             qid, *documents = json.loads(line)
             names = [str(docno) for docno, *_ in documents]
             for docno, (_, score, *pairs) in zip(names, documents, strict=True):
-                if scores.setdefault((str(qid), docno), float(score)) != float(score):
+                if scores.setdefault((str(qid), docno), as_number(score)) != as_number(score):
                     raise ValueError(f"another score of document {docno!r} than before")
                 told = prefs.setdefault((str(qid), docno), {})
                 for j, logarithm in pairs[0] if pairs else ():
@@ -246,9 +250,9 @@ def rank_llm(path: Path) -> pd.DataFrame:
     rows = []
     for number, entry in _entries(path):
         try:
-            qid, query = identifier(entry["query"]["qid"], path, number, "qid"), entry["query"].get("text")
+            qid, query = plain_identifier(entry["query"]["qid"], path, number, "qid"), entry["query"].get("text")
             for rank, candidate in enumerate(entry["candidates"]):
-                docno = identifier(candidate["docid"], path, number, "docid")
+                docno = plain_identifier(candidate["docid"], path, number, "docid")
                 rows.append((qid, query, docno, _text(candidate.get("doc")), rank))
         except (KeyError, TypeError, AttributeError) as error:
             raise _wrong(path, number, error) from error
@@ -261,7 +265,7 @@ def rankgpt(path: Path) -> pd.DataFrame:
     for number, entry in _entries(path):
         try:
             for rank, hit in enumerate(entry["hits"]):
-                qid, docno = (identifier(hit[key], path, number, key) for key in ("qid", "docid"))
+                qid, docno = (plain_identifier(hit[key], path, number, key) for key in ("qid", "docid"))
                 rows.append((qid, entry["query"], docno, _text(hit), rank))
         except (KeyError, TypeError, AttributeError) as error:
             raise _wrong(path, number, error) from error
@@ -288,7 +292,7 @@ def flag(path: Path) -> pd.DataFrame:
 def _text(document: Any) -> str | None:
     if isinstance(document, str) or not isinstance(document, dict):
         return document if isinstance(document, str) else None
-    return next((document[name] for name in _TEXTS if isinstance(document.get(name), str)), None)
+    return next((document[name] for name in DOCUMENT_TEXTS if isinstance(document.get(name), str)), None)
 
 
 def _known(frame: pd.DataFrame) -> pd.DataFrame:

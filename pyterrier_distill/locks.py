@@ -16,8 +16,53 @@ from weakref import WeakKeyDictionary
 
 from . import randomness
 
-_loading = threading.RLock()
+
+class Turns:
+    """A re-entrant lock whose holder can let those in who wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._way = threading.Condition(self._lock)
+        self._counting = threading.Lock()
+        self._waiting = 0
+
+    def __enter__(self) -> Turns:
+        if not self._lock.acquire(blocking=False):
+            with self._counting:
+                self._waiting += 1
+            try:
+                self._lock.acquire()
+            finally:
+                with self._counting:
+                    self._waiting -= 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def make_way(self) -> None:
+        """Called by the holder: if another thread waits, it gets the lock now, and this one has it back afterwards."""
+        if self._waiting:
+            self._way.wait(0.02)  # lets go, at whatever depth; has to have the lock again before it returns
+
+
+_loading = Turns()
 _depth = 0
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Within, no other thread loads: what it puts back at its end would rewind what is drawn meanwhile.
+
+    Whoever draws for long calls :func:`make_way` where nothing is half drawn.
+    """
+    with _loading:
+        yield
+
+
+def make_way() -> None:
+    """Let threads load that wait for the end of this one's :func:`drawing`; go on when one has."""
+    _loading.make_way()
 
 
 @contextmanager
@@ -48,7 +93,7 @@ class once(cached_property):
             return super().__get__(instance, owner)
 
 
-def made_once() -> threading.RLock:
+def made_once() -> Turns:
     """The lock under which whatever is made when it is first needed is made."""
     return _loading
 
@@ -95,7 +140,7 @@ def hidden_states(config: Any) -> Iterator[None]:
 def _after_fork() -> None:
     """A child process has none of the threads that held locks."""
     global _loading, _others, _registry, _depth
-    _loading, _others, _registry, _depth = threading.RLock(), threading.RLock(), threading.Lock(), 0
+    _loading, _others, _registry, _depth = Turns(), threading.RLock(), threading.Lock(), 0
     _of_tokenizers.clear()
 
 

@@ -28,21 +28,36 @@ _HARMLESS = frozenset(
 #: Parameters of an address that say which answers come, and let nobody in.
 _PARAMETERS = frozenset({"api-version", "api_version", "version", "model", "deployment", "region"})
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"`<>|\\,;)\]}]+")
+#: An address; a password may hold what would end it elsewhere.
+_URL = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s'\"`<>/@:]*:(?!\d*/)[^\s'\"`<>@]*@)?[^\s'\"`<>|\\,;)\]}]+"
+)
+#: An address without a scheme: user:password@host:port.
+_USER = re.compile(r"(?<![\w/:.@-])[\w.+-]+:[^\s'\"`<>@/]+@(?=[\w.-]+:\d{2,5}\b)")
 _SHAPES = re.compile(
-    r"\b(?:hf_|sk-|sk_|pk_|ghp_|gho_|ghs_|github_pat_|glpat-|xox[abprs]-)[A-Za-z0-9_-]{12,}\b"
+    r"\b(?:hf_|sk-|sk_|pk_|ghp_|gho_|ghs_|github_pat_|glpat-|xox[abprs]-|gsk_|npm_|r8_|AIza)[A-Za-z0-9_-]{12,}\b"
     r"|\bAKIA[0-9A-Z]{16}\b|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
 )
 _SCHEME = re.compile(
     r"\b([Bb]earer)\s+[A-Za-z0-9+/=_.~-]{4,}|\b([Bb]asic)\s+(?=[A-Za-z+/]*[0-9=])[A-Za-z0-9+/=]{8,}|"
     r"(?<=[Aa]uthorization: )(\w+)\s+[^\s'\"]+"
 )
+#: Names that stand for a column or a word as often as for a secret, and how such a value looks.
+_PLAIN_NAMES = frozenset({"key", "token"})
+_PLAIN_WORD = re.compile(r"[a-z]{1,12}(_[a-z]{1,12}){0,2}|\[[A-Z]{1,8}\]|</?[a-z]{1,8}>")
 #: A digest of ours, in manifests of label stores.
 _DIGEST = re.compile(r"[0-9a-f]{4,16}")
 _VALUE = r"(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"|[^\s,'\"(){}\[\]]+)"
 #: ``name=value``, ``'name': value``, ``"name": "value"``; what follows in brackets is looked at by itself.
 _NAME = r"\b[\w-]{0,60}?(?:key|token|secret|pass|pwd|auth|bearer|credential|cookie|sig|sas)[\w-]{0,60}"
 _PAIR = re.compile(rf"(?P<name>{_NAME})(?P<between>['\"]?\s*[:=]\s*(?:b(?=['\"]))?)(?P<value>{_VALUE})", re.IGNORECASE)
+#: ``('name', 'value')``, and a name before a list, a dict or a call.
+_COUPLE = re.compile(
+    rf"(?P<before>[(\[]\s*(?P<quote>['\"])(?P<name>{_NAME})(?P=quote)\s*,\s*)(?P<value>{_VALUE})(?=\s*,?\s*[)\]])",
+    re.IGNORECASE,
+)
+_OPENING = re.compile(rf"(?P<name>{_NAME})['\"]?\s*[:=]\s*(?:[A-Za-z_][\w.]*)?(?=[(\[{{])", re.IGNORECASE)
+_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 
 
 def is_secret(name: Any) -> bool:
@@ -66,6 +81,10 @@ def address(url: str, mark: str = MARK) -> str:
         url: an address, or any other text, which stays as it is.
         mark: what stands in place of a parameter's value; ``""`` = the parameter is left out.
     """
+    scheme, _, rest = url.partition("://")
+    first = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in rest and "@" not in first and re.search(r":\D", first) and not first.startswith("["):
+        url = f"{scheme}://{rest.rpartition('@')[2]}"  # a password with a slash
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -101,13 +120,65 @@ def text(value: str, mark: str = MARK) -> str:
             return match[0]
         if value.lower() in ("", "none", "null", "true", "false"):
             return match[0]
-        if match["name"] == "key" and _DIGEST.fullmatch(value):
+        if (match["name"] == "key" and _DIGEST.fullmatch(value)) or _is_word(match["name"], value):
             return match[0]
         return f"{match['name']}{match['between']}{mark}"
 
+    def coupled(match: re.Match[str]) -> str:
+        hidden = is_couple([match["name"], match["value"].strip("'\"")])
+        return f"{match['before']}{mark}" if hidden else match[0]
+
     value = _URL.sub(lambda match: address(match[0], mark), value)
+    value = _USER.sub(f"{mark}@", value)
+    value = _COUPLE.sub(coupled, _without_contents(value, mark))
     value = _SCHEME.sub(lambda match: f"{match[1] or match[2] or match[3]} {mark}", value)
     return _SHAPES.sub(mark, _PAIR.sub(paired, value))
+
+
+def _without_contents(value: str, mark: str) -> str:
+    """A text without what stands in brackets behind the name of a secret."""
+    done, at = [], 0
+    for match in _OPENING.finditer(value):
+        if match.start() < at or not is_secret(match["name"]):
+            continue
+        end = _closing(value, match.end())
+        inside = value[match.end() : end]
+        words = [one or other for one, other in _QUOTED.findall(inside)]
+        if not words or all(_is_word(match["name"], word) or word.startswith(mark) for word in words):
+            continue
+        done += [value[at : match.end()], mark]
+        at = end
+    return "".join([*done, value[at:]])
+
+
+def _closing(value: str, start: int) -> int:
+    """Where the bracket that opens at ``start`` is closed; the end of the text if it is not."""
+    depth, quote, n = 0, "", start
+    while n < len(value):
+        letter = value[n]
+        if quote:
+            n += letter == "\\"
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in "([{":
+            depth += 1
+        elif letter in ")]}":
+            depth -= 1
+            if depth == 0:
+                return n + 1
+        n += 1
+    return len(value)
+
+
+def is_couple(value: Any) -> bool:
+    """Whether something is the name of a secret and its value, as headers are given: ``("X-Api-Key", "...")``."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not isinstance(value[0], str):
+        return False
+    name, part = value
+    if not isinstance(part, (str, bytes)) or not part or not is_secret(name):
+        return False
+    return isinstance(part, bytes) or _PLAIN_WORD.fullmatch(part) is None
 
 
 def redacted(value: Any, mark: str = MARK) -> Any:
@@ -117,6 +188,8 @@ def redacted(value: Any, mark: str = MARK) -> Any:
     """
     if isinstance(value, Mapping):
         return {name: mark if _hidden(name, part) else redacted(part, mark) for name, part in value.items()}
+    if is_couple(value):
+        return [value[0], mark]
     if isinstance(value, (list, tuple)):
         return [redacted(part, mark) for part in value]
     if isinstance(value, bytes):
@@ -132,7 +205,14 @@ def without(value: Mapping[str, Any]) -> dict[str, Any]:
 def _hidden(name: Any, part: Any) -> bool:
     if part is None or isinstance(part, bool) or (isinstance(part, str) and not part) or not is_secret(name):
         return False
+    if (isinstance(part, str) and _is_word(name, part)) or (isinstance(part, (int, float)) and name in _PLAIN_NAMES):
+        return False
     return not (name == "key" and isinstance(part, str) and _DIGEST.fullmatch(part))
+
+
+def _is_word(name: Any, value: str) -> bool:
+    """Whether a setting called ``key`` or ``token`` is a column or a word of the vocabulary, no secret."""
+    return name in _PLAIN_NAMES and _PLAIN_WORD.fullmatch(value) is not None
 
 
 def hide(message: str, secrets: Any, mark: str = MARK) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -149,6 +151,28 @@ def weighted_order(weights: Sequence[float], rng: random.Random) -> list[int]:
     return sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
 
 
+class _Pairs:
+    """The pairs (i, j), i < j < i + reach, of a list, row by row; then, if ``turned``, the same as (j, i). None is made
+    before it is asked for.
+    """
+
+    def __init__(self, depth: int, reach: int, turned: bool):
+        lengths = (max(0, min(depth - 1 - i, reach - 1)) for i in range(depth))
+        self._starts = list(itertools.accumulate(lengths, initial=0))  # of each row, and where the last one ends
+        self._turned = turned
+
+    def __len__(self) -> int:
+        return self._starts[-1] * (2 if self._turned else 1)
+
+    def __getitem__(self, n: int) -> tuple[int, int]:
+        if not 0 <= n < len(self):
+            raise IndexError(n)
+        turned, place = divmod(n, self._starts[-1])
+        i = bisect.bisect_right(self._starts, place) - 1
+        j = i + 1 + place - self._starts[i]
+        return (j, i) if turned else (i, j)
+
+
 @dataclass(frozen=True)
 class PairSampler:
     """Pairs drawn without repetition from {(i, j): i ≠ j, |i − j| < delta} (PairDistill §4.2, D_pair).
@@ -191,14 +215,11 @@ class PairSampler:
         Raises:
             ValueError: if the strategy needs weights and has none, or of another shape; if one is negative or NaN.
         """
-        reach = depth if self.delta is None else self.delta
-        pairs = [(i, j) for i in range(depth) for j in range(i + 1, min(depth, i + reach))]
-        if not self.both_orders:
-            pairs += [(j, i) for i, j in pairs]
+        pairs = _Pairs(depth, depth if self.delta is None else self.delta, not self.both_orders)
         rng = random.Random(hashlib.sha256(f"{self.seed}\0{qid}".encode()).digest())
         most = len(pairs) if self.n is None else min(self.n, len(pairs))
         if self.strategy == "random":
-            drawn = rng.sample(pairs, most)
+            drawn = [pairs[n] for n in rng.sample(range(len(pairs)), most)]
         else:
             if weights is None or len(weights) != depth or any(len(row) != depth for row in weights):
                 raise ValueError(

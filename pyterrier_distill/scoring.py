@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +198,9 @@ def run(
         each: for a ``forward`` that gives ``[m, L, ...]``, a row a token: called with the float32 ``[tokens, ...]`` of
             each input, padding cut; the result is then a list of the n things that it returns.
 
+    Raises:
+        Exception: what the model raised; :func:`before` tells what was scored by then.
+
     Returns:
         float32 ``[n, ...]`` in the order of ``inputs``; ``[0]`` for none, without ``prepare`` or ``forward`` called.
     """
@@ -213,7 +216,9 @@ def run(
 
     out: np.ndarray | None = None
     parts: list[Any] = [None] * len(distinct)
+    done = np.zeros(len(distinct), dtype=bool)
     with (
+        _telling(lambda: [None if out is None or not done[slot] else out[slot] for slot in inverse]),
         torch.inference_mode(),
         autocast(precision, device),
         pt.tqdm(total=len(distinct), desc=desc, unit=unit, disable=not verbose) as bar,
@@ -233,11 +238,28 @@ def run(
                 if out is None:
                     out = np.empty((len(distinct), *rows.shape[1:]), dtype=np.float32)
                 out[slots[positions.numpy()]] = rows
+                done[slots[positions.numpy()]] = True
                 bar.update(len(rows))
     if each is not None:
         return [parts[slot] for slot in inverse]
     assert out is not None
     return out[inverse]
+
+
+@contextmanager
+def _telling(scored: Callable[[], list[Any]]) -> Iterator[None]:
+    """Whatever is raised within takes along what was scored."""
+    try:
+        yield
+    except Exception as error:
+        error._scored_before = scored()  # type: ignore[attr-defined]
+        raise
+
+
+def before(error: Exception) -> list[Any] | None:
+    """What :func:`run` had scored before ``error``: ``[...]`` an input, None where nothing was; None if nothing was."""
+    scored = getattr(error, "_scored_before", [])
+    return scored if any(row is not None for row in scored) else None
 
 
 def _characters(item: Hashable) -> int:

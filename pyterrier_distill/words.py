@@ -5,7 +5,8 @@ without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, …)
 Unicode's default word boundaries (UAX #29) have it for ideographs.
 
 Where text is cut rather than searched, punctuation stays with the word that it stands at (:func:`pieces`): in scripts
-with spaces these are what white space separates.
+with spaces these are what white space separates, or what stands for it (Tibetan's tsheg, Ethiopic's word space, the
+zero-width space).
 """
 
 from __future__ import annotations
@@ -32,9 +33,16 @@ _UNIT = rf"(?:{_BEFORE}*{_LETTER}(?:{_BEHIND}|{_STACKED}{_LETTER})*)"
 _RUN = rf"(?:(?!{_LETTER})[\p{{L}}\p{{M}}\p{{N}}_\u200c\u200d])+"
 #: One word. Its group ``unit`` tells a letter of a script without spaces.
 WORD = regex.compile(rf"(?V1)(?P<unit>{_UNIT})|{_RUN}")
-_UNSPACED = regex.compile(rf"(?V1){_LETTER}")
+#: What stands between words instead of a space: of Tibetan, of Ethiopic scripts, and what is not seen.
+_BETWEEN = r"[\u0f0b\u0f0c\u1361\u200b]"
+_UNSPACED = regex.compile(rf"(?V1){_LETTER}|{_BETWEEN}")
 _OPENING, _CLOSING = r"[\p{Ps}\p{Pi}]", r"[^\p{L}\p{N}\p{Ps}\p{Pi}]"
-_PIECE = regex.compile(rf"(?V1){_OPENING}*{_UNIT}{_CLOSING}*|.+?(?={_OPENING}*{_LETTER}|$)", regex.DOTALL)
+_OTHERS = rf".+?(?:{_BETWEEN}+|(?={_OPENING}*{_LETTER}|$))"
+_PIECE = regex.compile(rf"(?V1){_OPENING}*{_UNIT}{_CLOSING}*|{_OTHERS}", regex.DOTALL)
+#: What shows nothing and says nothing of the word it stands in (soft hyphen, joiners, marks of direction); of these
+#: the zero-width space alone stands between words.
+_IGNORABLE = regex.compile(r"(?V1)[\p{Default_Ignorable_Code_Point}--\u200b]")
+_SYMBOL = regex.compile(r"\p{So}")
 _LETTERED = regex.compile(r"[\p{L}\p{N}]")
 
 
@@ -56,7 +64,7 @@ def has_words(text: str) -> bool:
 
 
 def pieces(text: str) -> list[Piece]:
-    """The words of ``text``, each with the punctuation at it; without such scripts what white space separates."""
+    """The words of ``text``, each with the punctuation at it; in other scripts what white space separates."""
     if text.isascii() or not _UNSPACED.search(text):
         return [Piece(part, True) for part in text.split()]
     return [Piece(match.group(0), match.start() == 0) for part in text.split() for match in _PIECE.finditer(part)]
@@ -95,6 +103,17 @@ def _spans(text: str) -> Iterator[int]:
 def normalised(text: str) -> str:
     """``text`` as words are compared: compatibility forms (full width, ligatures) unified, case folded."""
     return unicodedata.normalize("NFKC", text).casefold()
+
+
+def unified(text: str) -> str:
+    """``text`` in the one form of all in which Unicode can write the same words; ASCII stays as it is.
+
+    That is NFKC (composed, full width and ligatures resolved), without what is not seen. Symbols stay words of their
+    own: ``Java™`` does not become ``JavaTM``.
+    """
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFKC", _SYMBOL.sub(r" \g<0> ", _IGNORABLE.sub("", text)))
 
 
 class Found(NamedTuple):

@@ -127,6 +127,101 @@ def test_pairs_of_disagreement_follow_the_student(models, frame, path):
     assert_as_uncached(teacher, ptd.LabelStore(path).cache(teacher), frames)
 
 
+class Optional(pt.Transformer):
+    """A re-ranker that uses a column where it is there."""
+
+    def transform(self, inp):
+        pt.validate.result_frame(inp, ["query", "text"])
+        more = inp["title"].str.len() if "title" in inp.columns else 0
+        return pt.model.add_ranks(inp.assign(score=inp["extra"] / 100 + more))
+
+
+class OptionalLister(Lister):
+    """A teacher of lists that uses the incoming scores where they are there."""
+
+    def transform(self, inp):
+        scores = inp["score"].to_numpy() * 2 if "score" in inp.columns else 0.0
+        return super().transform(inp).assign(teacher_score=scores)
+
+
+def boosted(row):
+    return row["extra"] / 100 + (row["boost"] if "boost" in row else 0.0)
+
+
+@pytest.mark.parametrize(
+    "teacher", [ptd.PointwiseTeacher(Optional()), OptionalLister(), ptd.PointwiseTeacher(pt.apply.doc_score(boosted))]
+)
+def test_columns_that_are_used_where_they_are_there_are_given(teacher, frame, path):
+    more = frame.assign(title=["t" * n for n in range(len(frame))], boost=np.arange(len(frame)) * 5.0)
+    other = more.assign(title=more["title"] + "t", boost=-more["boost"], score=-more["score"])
+    frames = [frame, more, other, other[list(other.columns)[::-1]]]
+    assert_as_uncached(teacher, ptd.LabelStore(path).cache(teacher), frames)
+
+
+def by_place(rows):
+    return rows.assign(score=np.arange(len(rows))[::-1] * 1.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: pt.apply.by_query(by_place),
+        lambda m: pt.apply.generic(by_place),
+        lambda m: Foreign(),
+        lambda m: ptd.RunTeacher(m["results"][["qid", "docno", "teacher_score"]]),
+        lambda m: ptd.PairwiseTeacher(m["tiny_t5"], n_pairs=None, **FP32),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_to_judge_documents_is_kept_by_lists(make, models, frame, path):
+    teacher, cached = ptd.PointwiseTeacher(make(models)), ptd.LabelStore(path).cache(ptd.PointwiseTeacher(make(models)))
+    listed = frame[frame["qid"] == "q0"]
+    assert_as_uncached(teacher, cached, [listed[listed["docno"].isin(listed["docno"].iloc[:2])], listed])
+
+
+class Foreign(pt.Transformer):
+    """A re-ranker that normalises its scores over the list."""
+
+    def transform(self, inp):
+        pt.validate.result_frame(inp, ["query", "text"])
+        scores = inp["text"].str.len() + inp["docno"].str[-1].astype(int)
+        return pt.model.add_ranks(inp.assign(score=scores / scores.groupby(inp["qid"]).transform("sum")))
+
+
+class Stumbling(Scorer):
+    """A teacher whose server answers amiss once: the error is about no column."""
+
+    stumbles = ()
+
+    def transform(self, inp):
+        if len(inp) and self.stumbles:
+            raise self.stumbles.pop()
+        return super().transform(inp)
+
+
+def test_an_error_about_no_column_asks_nothing_again(frame, path):
+    teacher = Stumbling()
+    store = ptd.LabelStore(path)
+    cached = store.cache(teacher)
+    first, rest = frame[frame["qid"] == "q0"], frame
+    cached(first)
+    teacher.stumbles = [AttributeError("'Answer' object has no attribute 'extra'"), KeyError("choices")]
+    for error in (KeyError, AttributeError):
+        with pytest.raises(error):
+            cached(rest)
+    cached(rest)
+    assert teacher.usage.calls == len(frame)
+
+
+def test_columns_that_a_declaring_teacher_looks_for_are_learnt(frame, path):
+    def looking(row):
+        return row["first_score"] + row.extra
+
+    ranker = pt.apply.doc_score(looking, required_columns=["text"])
+    several = pt.apply.doc_score(lambda row: row[["first_score", "extra"]].sum(), required_columns=["text"])
+    for teacher in map(ptd.PointwiseTeacher, (ranker, several)):
+        assert_as_uncached(teacher, ptd.LabelStore(path).cache(teacher), [frame, frame.assign(extra=1)])
+
+
 class Dying(Scorer):
     """A teacher whose process ends at its third batch."""
 

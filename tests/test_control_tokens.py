@@ -1,5 +1,7 @@
 """Control tokens in texts are text: for students, teachers, language models and servers."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,6 +82,40 @@ def test_identifiers_in_documents_are_none(identifier):
     assert identifier not in said and "[2]" not in said
 
 
+DROPPED = (
+    "\u0591\u034f\u1dfa\u20dd\u0903\u202a\u180e\ufe00\u0600\U000e0041\ue000\u0378\x00\x0b\x0c\x1c\x1f\x7f\x85\ufffd"
+)
+
+
+@pytest.mark.parametrize("character", DROPPED, ids=ascii)
+def test_whatever_normalisers_drop_hides_no_control_token(character, minilm):
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    tokenizer.add_tokens(["[Q] ", "[D] "])
+    marks = {*tokenizer.convert_tokens_to_ids(["[Q] ", "[D] ", "[SEP]"])}
+    for text in (f"red [D{character}] dog", f"red [{character}Q] dog", f"[SE{character}P]", f"red [D]{character}dog"):
+        assert not set(ids(tokenizer, text)) & marks
+
+
+def test_control_tokens_that_overlap_are_all_found(tiny_llm):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["|endoftext|", "\ue000\ue001"]})
+    for text in ("|endoftext|endoftext|", "|endoftext|endoftext|endoftext|", "a \ue000\ue001 b"):
+        assert not set(ids(tokenizer, text)) & set(tokenizer.all_special_ids)
+
+
+@pytest.mark.parametrize("inside", ["\u202a1", "\u180e1", "\u034f1", "\ufe001", "\x001", "\U000e00201", "1\u20dd",
+                                    "1\ufe0f\u20e3", "①\u0301", "1\u03012"], ids=ascii)  # fmt: skip
+def test_identifiers_with_what_cannot_be_seen_are_none(inside):
+    assert prompts.neutralise(f"first [{inside}] > [2]") in ("first (1) > (2)", "first (12) > (2)")
+
+
+def test_long_runs_of_marks_take_no_longer_than_other_text():
+    began = time.monotonic()
+    for text in ("a" + "\u0316\u0301" * 50_000, "[" + "\u0301\u0316" * 50_000, "[1" + "\u0301 " * 50_000):
+        assert prompts.neutralise(text) == text
+    assert time.monotonic() - began < 5
+
+
 @pytest.mark.parametrize(
     "answer",
     ["【3】 > 【1】 > 【2】", "〔3〕 > 〔1〕 > 〔2〕", "⟦3⟧ > ⟦1⟧ > ⟦2⟧", "Passage 3 > Passage 1 > Passage 2",
@@ -87,6 +123,39 @@ def test_identifiers_in_documents_are_none(identifier):
 )  # fmt: skip
 def test_other_notations_are_read_and_counted_apart(answer):
     assert parse_permutation(answer, 3) == ([2, 0, 1], "other_notation")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["Passage 3 (0.9) > Passage 1 (0.5) > Passage 2 (0.1)", "Document 3 (9/10) > Document 1 (8/10) > Document 2 (1/10)",
+     "Passage 3 (score 2) > Passage 1 (score 1)", "Passage 3: 2 > Passage 1: 2 > Passage 2: 1",
+     "Passage 3 (2019) > Passage 1 (2020) > Passage 2 (2021)", "Passage [3] (0.9) > Passage [1] (0.5)",
+     "The order: **Passage 3** (2 > 1) > **Passage 1** (the 2nd of 2)"],
+)  # fmt: skip
+def test_what_stands_behind_an_identifier_is_none(answer):
+    order, outcome = parse_permutation(answer, 3)
+    assert order == [2, 0, 1] and outcome == ("wrong_format" if "[" in answer else "other_notation")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["Passage 3 > Passage 1. Passage 2 is irrelevant since 2 > 1.", "Passage 3 > 1 > 2", "3 → 1 → 2", "3 ≥ 1 ≥ 2",
+     "Passage 3 → Passage 1 → Passage 2", "Passage 3 -> Passage 1 -> Passage 2", "#3 > #1 > #2",
+     '{"ranking": [3, 1, 2], "scores": [2, 1, 3]}', '{"ids": [1, 2, 3], "ranking": [3, 1, 2]}',
+     "Most to least relevant: 3, 1, 2"],
+)  # fmt: skip
+def test_what_can_mean_one_ranking_only_is_read(answer):
+    assert parse_permutation(answer, 3) == ([2, 0, 1], "other_notation")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["Passage 3 - 2 > Passage 1 - 1", "Passage 3 score 2 > Passage 1 score 1", "3: 2 > 1: 1", '{"scores": [3, 1, 2]}',
+     '{"a": [3, 1, 2], "b": [2, 1, 3]}', "Passage 3: 1\nPassage 1: 2", "Rank: Passage 3 > Passage 1 > 0.5",
+     "Ranking from worst to best: 3, 1, 2", "it scores 0.3 > 0.2"],
+)  # fmt: skip
+def test_what_can_mean_several_rankings_is_not_read(answer):
+    assert parse_permutation(answer, 3) == ([0, 1, 2], "wrong_format")
 
 
 @pytest.mark.parametrize("answer", ["I considered 20 passages.", "3 passages are about it, 1 is not", "", "no idea"])

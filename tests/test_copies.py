@@ -5,8 +5,10 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 import torch
+from learning import fitted
 
 import pyterrier_distill as ptd
+from pyterrier_distill.teachers.pair_training import read_pairs
 from pyterrier_distill.training.lists import Collator
 from pyterrier_distill.training.reading import Reader
 
@@ -94,4 +96,51 @@ def test_judgements_in_the_frame_tell_as_well(tiny):
     frame = pd.DataFrame(ROWS, columns=["qid", "query", "docno", "text"]).assign(label=[1, 0, 0, 1, 0, 0])
     loss = ptd.InfoNCE(temperature=0.05)
     lists = Reader(student, loss, None, None, student).read(frame)
-    assert all(len(one.known) == 2 for one in lists)  # the docno and the text of the one relevant document
+    # The docnos and the one text of the relevant document and its copy; q2's relevant document has no copy.
+    assert [len(set(one.known.tolist())) for one in lists] == [3, 2]
+
+
+COPIED = pd.DataFrame(
+    [("q1", "a", "p", "red dog"), ("q1", "a", "copy", "red dog "), ("q1", "a", "n", "cat"),
+     ("q2", "b", "p2", "tree"), ("q2", "b", "n2", "house"), ("q2", "b", "p", "red dog")],
+    columns=["qid", "query", "docno", "text"],
+)  # fmt: skip
+JUDGED = pd.DataFrame([("q1", "p", 1), ("q2", "p2", 2)], columns=["qid", "docno", "label"])
+
+
+def test_list_losses_do_not_train_copies_of_the_positive_as_negatives(tiny_cross):
+    student = ptd.CrossEncoder(tiny_cross, precision="fp32", device="cpu")
+    fitted(student, ptd.BinaryCrossEntropy(), COPIED, JUDGED, epochs=40, learning_rate=3e-3)
+    scores = student(COPIED[COPIED["qid"] == "q1"]).set_index("docno")["score"]
+    assert scores[["p", "copy"]].min() > scores["n"] + 2
+
+
+@pytest.mark.parametrize("loss", [ptd.LocalizedContrastive(), ptd.LambdaLoss(), ptd.ApproxNDCG(), ptd.RankNet()])
+def test_copies_count_as_the_relevant_document_does(loss, tiny_cross):
+    student = ptd.CrossEncoder(tiny_cross, precision="fp32", device="cpu")
+    sampler = ptd.ListSampler(2, strategy="with_positive")  # reads judgements for the loss that does not
+    frame = COPIED.assign(teacher_rank=[0, 1, 2] * 2)
+    lists = Reader(student, loss, JUDGED, None, student, sampler).read(frame, by_content=True)
+    relevant = {one.qid: {d for d, yes in zip(one.docnos, one.relevant) if yes} for one in lists}
+    assert relevant == {"q1": {"p", "copy"}, "q2": {"p2"}}
+    if "label" in loss.columns():
+        assert [dict(zip(one.docnos, one.labels["label"])) for one in lists] == [
+            {"copy": 1, "n": 0, "p": 1}, {"n2": 0, "p": 0, "p2": 2}
+        ]  # fmt: skip
+
+
+def test_copies_get_the_highest_label_of_their_text(tiny_cross):
+    student = ptd.CrossEncoder(tiny_cross, precision="fp32", device="cpu")
+    frame = COPIED.assign(label=[1, 3, 0, 0, -1, 0], text=[*COPIED["text"][:3], "tree", "\ttree\n", "red dog"])
+    lists = Reader(student, ptd.LambdaLoss(), None, None, student).read(frame.assign(label=frame["label"] + 0.0))
+    assert [one.labels["label"].tolist() for one in lists] == [[3, 3, 0], [0, -1, 0]]
+
+
+def test_pairs_of_one_text_are_no_examples(tiny_cross):
+    teacher = ptd.PairwiseTeacher(tiny_cross, kind="classifier", precision="fp32", device="cpu")
+    examples = read_pairs(COPIED, JUDGED, teacher, ptd.PairTraining(pairs_per_query=20))
+    assert len(examples) == 4 and all(a.strip() != b.strip() for _, a, b, _ in examples)
+    assert all({a.strip(), b.strip()} == {"red dog", "cat"} for query, a, b, _ in examples if query == "a")
+    judged = pd.DataFrame([("q1", "copy", -1), ("q2", "p2", 1)], columns=["qid", "docno", "label"])
+    examples = read_pairs(COPIED, judged, teacher, ptd.PairTraining(pairs_per_query=20))
+    assert all(a.strip() != b.strip() for _, a, b, _ in examples)

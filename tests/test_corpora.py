@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import pyterrier_distill as ptd
 from pyterrier_distill.corpora import pydocs
 from pyterrier_distill.corpora.loading import load_collection
+from pyterrier_distill.frames.texts import text_source
 
 
 def jsonl(path, rows):
@@ -117,6 +119,21 @@ def test_odd_but_meant_folders(tmp_path):
         list(pt.get_dataset(f"folder:{tmp_path}").get_corpus_iter(verbose=False))
 
 
+@pytest.mark.parametrize("name", ["text", "contents", "content", "segment", "body", "passage"])
+def test_texts_by_the_names_that_files_use(name, tmp_path):
+    rows = [{"_id": "1", name: "red cat"}, {"_id": "2", name: None}, {"_id": "3", "title": "t"},
+            {"_id": "4", "text": None, "title": "u", name: "blue"}]  # fmt: skip
+    jsonl(tmp_path / "corpus.jsonl", rows)
+    documents = list(pt.get_dataset(f"folder:{tmp_path}").get_corpus_iter(verbose=False))
+    assert documents == [
+        {"docno": "1", "text": "red cat"}, {"docno": "2", "text": ""}, {"docno": "3", "text": "", "title": "t"},
+        {"docno": "4", "text": "blue", "title": "u"},
+    ]  # fmt: skip
+    jsonl(tmp_path / "corpus.jsonl", [*rows, {"_id": "5", "abstract": "lost"}])
+    with pytest.raises(ValueError, match="line 5 of .*corpus.jsonl has none of .* text, .*it has _id, abstract"):
+        list(pt.get_dataset(f"folder:{tmp_path}").get_corpus_iter(verbose=False))
+
+
 def test_real_collections(collections):
     dataset = pt.get_dataset(f"folder:{collections}/dl19")
     assert len(dataset.get_topics()) == 43
@@ -202,6 +219,16 @@ def test_bm25_finds_what_shares_rare_words(engine, tmp_path, documents):
     assert len(again(topics.head(0))) == 0
 
 
+@pytest.mark.parametrize("engine", ["pisa", "bm25s"])
+def test_what_bm25_ranks_first_is_what_is_measured_first(engine, tmp_path):
+    pytest.importorskip({"pisa": "pyterrier_pisa", "bm25s": "bm25s"}[engine])
+    rows = [{"docno": docno, "text": "red cat"} for docno in ("d3", "d1", "d5", "d2", "d4")]
+    run = ptd.bm25(tmp_path / "index", rows, engine=engine)(pd.DataFrame([("1", "cat")], columns=["qid", "query"]))
+    assert run["rank"].tolist() == list(range(5)) and (np.diff(run["score"].astype(np.float32)) < 0).all()
+    qrels = pd.DataFrame([("1", run["docno"].iloc[0], 1)], columns=["qid", "docno", "label"])
+    assert pt.Evaluate(run, qrels, ["recip_rank"])["recip_rank"] == 1
+
+
 def test_bm25_on_real_queries_is_where_it_should_be(irds, tmp_path):
     """The figures of two other implementations (Anserini-like settings): 0.445."""
     collection = load_collection("irds:vaswani")
@@ -226,6 +253,23 @@ def test_bm25_leaves_other_peoples_directories_alone(engine, tmp_path, documents
     with pytest.raises(ValueError, match="no text in the field 'text'"):
         ptd.bm25(tmp_path / "new", [{"docno": "1"}], engine=engine)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("engine", ["pisa", "bm25s"])
+def test_bm25_takes_each_document_once(engine, tmp_path):
+    pytest.importorskip({"pisa": "pyterrier_pisa", "bm25s": "bm25s"}[engine])
+    rows = [{"docno": docno, "text": "red cat"} for docno in ("d1", "d2", "d1")]
+    with pytest.raises(ValueError, match="docno 'd1' more than once"):
+        ptd.bm25(tmp_path / "index", rows, engine=engine)
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_frame_of_texts_gives_each_document_one():
+    frame = pd.DataFrame([("1", "red"), ("2", "blue"), ("1", "red")], columns=["docno", "text"])
+    wanted = pd.DataFrame([("q", "2"), ("q", "1")], columns=["qid", "docno"])
+    assert text_source(frame)(wanted)["text"].tolist() == ["blue", "red"]
+    with pytest.raises(ValueError, match="document '1' several texts"):
+        text_source(frame.assign(text=["red", "blue", "green"]))
 
 
 def test_bm25_mistakes(tmp_path):

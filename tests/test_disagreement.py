@@ -10,6 +10,7 @@ import pytest
 
 import pyterrier_distill as ptd
 from pyterrier_distill.frames import MissingLabelError
+from pyterrier_distill.frames.ranking import rerank
 from pyterrier_distill.samplers import PairSampler
 
 
@@ -39,6 +40,21 @@ def test_ties_are_averaged_and_ranks_count_from_the_best():
     np.testing.assert_array_equal(ptd.disagreement(ranked, teacher="teacher_rank"), [2, 1, 1])
     np.testing.assert_array_equal(ptd.disagreement(frame([1.0], [2.0])), [0])
     assert len(ptd.disagreement(frame([], []))) == 0
+
+
+@pytest.mark.parametrize("score", [0.0, 0.37, -12.5])
+def test_how_a_ranking_breaks_ties_is_no_disagreement(score):
+    tied = frame([score] * 4, [1.0] * 4).assign(rank=range(4)).drop(columns="score")
+    broken = rerank(tied, np.full(4, score))
+    assert broken["score"].is_unique
+    for column in ("score", "score_student"):
+        shuffled = broken.rename(columns={"score": column}).iloc[[2, 0, 3, 1]]
+        np.testing.assert_array_equal(ptd.disagreement(shuffled, column), np.zeros(4))
+        for how in ("inversion", "preference"):
+            assert not ptd.pair_disagreement(shuffled, column, how=how)["q"].any()
+    # student's ranks 3 3 1 3, teacher's 2.5 throughout
+    other = rerank(tied, np.array([score, score, 1.0 + score, score]))
+    np.testing.assert_array_equal(ptd.disagreement(other.sort_values("docno")), [0.5, 0.5, 1.5, 0.5])
 
 
 def test_the_scale_of_scores_does_not_matter():

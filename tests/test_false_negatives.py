@@ -63,6 +63,14 @@ def test_queries_are_judged_by_themselves_and_rows_keep_their_places():
     assert out["rank"].tolist() == [0, 0, 1] and out["score"].tolist() == [1.0, 1.0, 0.0]
 
 
+def test_ranks_of_what_stays_say_what_the_ranking_said():
+    inp = frame(a={"c": (0, 0.1), "d": (0, 0.2), "p": (1, 0.8), "e": (0, 0.3), "f": (0, 0.9)})
+    inp = inp.assign(score=[1.0, 9.0, 5.0, 2.0, 8.0])
+    for rank in (0, [3, 0, 1, 2, 0], [3, 0, 1, 2, float("nan")]):  # f goes
+        out = ptd.FalseNegativeFilter(margin=0.0)(inp.assign(rank=rank))
+        assert out["rank"].tolist() == [3, 0, 1, 2]
+
+
 @pytest.mark.parametrize("positive", [0.0, -2.0])
 def test_ratios_of_negative_scores_are_refused(positive):
     """0.95 times −2 is −1.9: a ratio would let through what scores above the positive."""

@@ -147,6 +147,18 @@ def test_consistent_queries_find_their_document(vaswani):
     assert len(consistent(strangers)) < 0.1 * len(generated)
 
 
+def test_consistency_is_by_the_rankings_own_order():
+    generated = queries(("red dog", "a", 0.0), ("blue bird", "c", 0.0)).assign(qid=["a-1", "c-1"])
+    rows = [(qid, docno, score) for qid in "01" for docno, score in (("c", 1.0), ("a", 3.0), ("b", 2.0))]
+    found = pd.DataFrame(rows, columns=["qid", "docno", "score"])
+    for results in (found, found.assign(rank=0), found.assign(rank=1), found.assign(rank=[2, 0, 1] * 2)):
+        retriever = pt.Transformer.from_df(results)
+        for k, kept in ((1, ["a"]), (2, ["a"]), (3, ["a", "c"])):
+            assert ptd.ConsistencyFilter(retriever, k)(generated)["docno"].tolist() == kept
+    with pytest.raises(ValueError, match="no rank and no score"):
+        ptd.ConsistencyFilter(pt.Transformer.from_df(found[["qid", "docno"]]))(generated)
+
+
 def test_a_chain_of_filters_on_real_documents(vaswani):
     documents, bm25 = vaswani
     some = documents.sample(100, random_state=1)

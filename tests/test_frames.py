@@ -6,6 +6,7 @@ import pyterrier as pt
 import pytest
 import torch
 
+import pyterrier_distill as ptd
 from pyterrier_distill import LABEL_COLUMNS, MissingLabelError, frames
 
 
@@ -102,3 +103,17 @@ def test_pad_lists():
     assert mask.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
     assert values.dtype == torch.float32 and mask.dtype == torch.bool
     assert frames.pad_lists([])[0].shape == (0, 0)
+
+
+def test_labels_as_text_are_refused_by_name(tiny_cross):
+    frame = pd.DataFrame({"qid": ["1", "1", "2", "2"], "query": "q", "docno": list("abab"), "text": list("abcd")})
+    frame = frame.assign(label=["1", "0", "1", "0"], teacher_score=[1.0, 0.0] * 2)
+    student = ptd.CrossEncoder(tiny_cross, precision="fp32", device="cpu")
+    nothing = pt.Transformer.from_df(frame[["qid", "docno"]].assign(score=1.0))
+    for read in (
+        ptd.Distiller(student, ptd.BinaryCrossEntropy()).fit,
+        ptd.mine_negatives(nothing, text=frame.drop_duplicates("docno")),
+        ptd.FalseNegativeFilter(margin=0.0),
+    ):
+        with pytest.raises(ValueError, match="'label' must hold finite numbers, but holds the text '1' at qid '1'"):
+            read(frame)

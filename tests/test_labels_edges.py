@@ -1,6 +1,7 @@
 """LabelStore at its edges: failing teachers, odd columns, odd cells, stores in the making."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from labelling import Candidates, Lister, Scorer, Shared, hash_of, pipeline, top
 import pyterrier_distill as ptd
 from pyterrier_distill.labels import shards
 from pyterrier_distill.labels.identity import difference, identity
+from pyterrier_distill.teachers.base import Teacher
 
 pytest.importorskip("pyarrow")
 
@@ -292,3 +294,105 @@ def test_small_comforts(path, tmp_path, monkeypatch):
         len(ptd.LabelStore(tmp_path / "link").build(pipeline(Scorer(2.0)), topics(1), overwrite=True, verbose=False))
         == 1
     )
+
+
+class Gone:
+    """A language model that reverses each list, and is gone after some."""
+
+    batch_size = 2
+
+    def __init__(self, answers=99):
+        self.answers = answers
+
+    def generate(self, prompts):
+        self.answers -= len(prompts)
+        if self.answers < 0:
+            raise ConnectionError("gone")
+        return [SimpleNamespace(text=" > ".join(f"[{i}]" for i in range(6, 0, -1))) for _ in prompts]
+
+    def __repr__(self):
+        return "LLM()"
+
+
+def reversing(answers=99):
+    return ptd.ListwiseLLMTeacher(Gone(answers))
+
+
+class Numbers(pt.Transformer):
+    """Scores documents by their numbers."""
+
+    def transform(self, inp):
+        return pt.model.add_ranks(inp.assign(score=10.0 * inp["docno"].str[1:].astype(float)).drop(columns="rank"))
+
+    def __repr__(self):
+        return "Numbers()"
+
+
+class Mine(pt.Transformer):
+    """Somebody's transformer that makes another label of a teacher's."""
+
+    def __init__(self, teacher):
+        self.teacher = teacher
+
+    def transform(self, inp):
+        out = self.teacher(inp)
+        return out.assign(teacher_score=1 / (1 + out["teacher_rank"])).drop(columns="teacher_rank")
+
+    def __repr__(self):
+        return "Mine()"
+
+
+class MineAsTeacher(Mine, Teacher):
+    """The same, as a teacher."""
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        lambda teacher: teacher + Numbers(),
+        lambda teacher: 0.5 * teacher,
+        lambda teacher: Numbers() + 2 * teacher,
+        Mine,
+        MineAsTeacher,
+        ptd.PointwiseTeacher,
+    ],
+)
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_a_teacher_had_finished_is_not_taken_for_the_result_of_what_it_is_in(stage, cached, tmp_path):
+    def built(teacher, where):
+        labels = stage(teacher)
+        if cached:
+            labels = ptd.LabelStore(tmp_path / f"{where}.cache").cache(labels)
+        store = ptd.LabelStore(tmp_path / where).build(Candidates() >> labels, topics(6), verbose=False)
+        return store.frame().sort_values(["qid", "docno"], ignore_index=True)
+
+    with pytest.raises(ptd.LabellingError, match="gone"):
+        built(reversing(4), "stopped")
+    whole = built(reversing(), "whole")
+    pd.testing.assert_frame_equal(built(reversing(), "stopped"), whole, check_like=True)
+
+
+def bug(inp):
+    raise ZeroDivisionError("a bug of mine")
+
+
+def test_an_error_behind_a_teacher_loses_no_label(path):
+    with pytest.raises(ptd.LabellingError, match="ZeroDivisionError: a bug of mine.*not stored") as caught:
+        ptd.LabelStore(path).build(Candidates() >> reversing() >> pt.apply.generic(bug), topics(6), verbose=False)
+    labelled = (Candidates() >> reversing())(topics(6))
+    pd.testing.assert_frame_equal(caught.value.labelled, labelled)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError) and len(ptd.LabelStore(path)) == 0
+
+
+def test_an_error_behind_a_teacher_that_stopped_does_not_hide_it(path):
+    with pytest.raises(ptd.LabellingError, match="(?s)gone.*ZeroDivisionError: a bug of mine") as caught:
+        ptd.LabelStore(path).build(Candidates() >> reversing(4) >> pt.apply.generic(bug), topics(6), verbose=False)
+    assert caught.value.labelled["qid"].nunique() == 4 and len(ptd.LabelStore(path)) == 0
+    with pytest.raises(ptd.LabellingError, match="gone") as caught:  # nothing was finished: no stage is asked
+        ptd.LabelStore(path).build(Candidates() >> reversing(0) >> pt.apply.generic(bug), topics(6), verbose=False)
+    assert "ZeroDivisionError" not in str(caught.value) and len(caught.value.labelled) == 0
+
+
+def test_an_error_before_any_label_stays_what_it_is(path):
+    with pytest.raises(ZeroDivisionError):
+        ptd.LabelStore(path).build(Candidates() >> pt.apply.generic(bug) >> reversing(), topics(6), verbose=False)

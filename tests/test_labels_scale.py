@@ -34,6 +34,24 @@ def test_texts_are_stored_once_each(path):
         ptd.LabelStore(path.parent / "x").add(store.frame(), with_text=True)
 
 
+def test_a_text_that_depends_on_the_query_is_refused_whenever_it_comes(path):
+    from labelling import Candidates
+
+    passages = Candidates() >> Scorer()
+    for size in (1, 3):
+        with pytest.raises(ptd.LabellingError, match="'d0' has two texts.*with_text=False"):
+            ptd.LabelStore(path / str(size)).build(passages, topics(3), batch_size=size, with_text=True, verbose=False)
+    assert ptd.LabelStore(path / "1").frame(with_text=True)["qid"].unique().tolist() == ["q0"]
+    store = ptd.LabelStore(path / "added").add(passages(topics(1)), with_text=True)
+    other = passages(topics(1)).assign(qid="z", text="another")
+    for again in (store, ptd.LabelStore(path / "added")):  # of this process, and of an earlier one
+        with pytest.raises(ValueError, match="'d0' has two texts"):
+            again.add(other, with_text=True)
+        with pytest.raises(ValueError, match="'d1' has two texts"):
+            again.add_texts(pd.DataFrame({"docno": ["d1", "d1"], "text": ["changed"] * 2}))
+    assert store.qids() == ["q0"] and store.add_texts(passages(topics(1))) == 0
+
+
 def test_damaged_texts_are_set_aside_and_added_again(path):
     store = ptd.LabelStore(path).build((Shared() >> Scorer()), topics(12), with_text=True, verbose=False)
     victim = next((path / "texts").iterdir())

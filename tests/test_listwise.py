@@ -119,6 +119,12 @@ def test_same_windows_of_many_queries_go_together():
         ("In 2020, 3 of 5 experts preferred it", [0, 1, 2], "wrong_format"),
         ("[0] > [-1] > [99]", [0, 1, 2], "wrong_format"),
         ("[" + "9" * 5000 + "] > [2]", [1, 0, 2], "wrong_format"),
+        ("1. 3\n2. 1\n3. 2", [2, 0, 1], "wrong_format"),
+        ("0.9 > 0.5 > 0.1", [0, 1, 2], "wrong_format"),
+        ("3 - 2 > 1 - 1", [0, 1, 2], "wrong_format"),
+        ("1 > 3, 2 > 1, 3 > 2", [0, 1, 2], "wrong_format"),
+        ("3 (2) > 1 (9) > 2 (1)", [2, 0, 1], "wrong_format"),
+        ("Sure: 3 (2) > 1 (1), that is all", [2, 0, 1], "wrong_format"),
     ],
 )  # fmt: skip
 def test_parsing(text, order, outcome):

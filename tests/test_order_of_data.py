@@ -142,6 +142,30 @@ def test_documents_stand_by_rank_or_score_where_somebody_reads_it_and_by_docno_e
         assert [one.docnos for one in lists_of(student, ptd.KLDivergence(), frame)] == named
 
 
+def first_two(student, frame):
+    """qid → what stands first for a loss, and what a sampler draws from the top."""
+    lists = lists_of(student, ptd.MarginMSE(), frame)
+    sampler = ptd.ListSampler(2, strategy="top")
+    drawn = lists_of(student, ptd.KLDivergence(), frame, sampler)
+    top = {one.qid: [one.docnos[n] for n in sampler.draw(one.query, one.ranking)] for one in drawn}
+    assert top == {one.qid: list(one.docnos[:2]) for one in lists}
+    return top
+
+
+def test_each_query_is_ranked_by_what_tells_its_order(tiny):
+    """One rule everywhere: rank, then score, then docno; query by query, and numbers may be text."""
+    student = ptd.CrossEncoder(tiny, **FP32)
+    frame = pd.DataFrame({"qid": ["q1"] * 3 + ["q2"] * 3, "docno": list("abcabc"), "score": [1.0, 2.0, 3.0] * 2})
+    frame = frame.assign(query=frame["qid"], text="t", teacher_score=[1.0, 2.0, 3.0] * 2)
+    assert first_two(student, frame.assign(rank=[1, 1, 1, 0, 1, 2])) == {"q1": ["c", "b"], "q2": ["a", "b"]}
+    assert first_two(student, frame.assign(rank=[1, 0, 1, 0, 0, 2])) == {"q1": ["b", "c"], "q2": ["b", "a"]}
+    silent = frame.assign(rank=[1, 1, 1, 2, 1, 0], score=0.0)
+    assert first_two(student, silent.iloc[::-1]) == {"q1": ["a", "b"], "q2": ["c", "b"]}
+    places = [7, 8, 9, 11, 10, 9]
+    as_text = frame.assign(rank=[str(place) for place in places])
+    assert first_two(student, as_text) == first_two(student, frame.assign(rank=places))
+
+
 @pytest.mark.parametrize(
     "reader",
     [

@@ -1,5 +1,9 @@
 """Pairwise teachers: references one pair at a time, sampling, both orders, and a classifier that is trained."""
 
+import hashlib
+import random
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pyterrier as pt
@@ -130,6 +134,26 @@ def test_pairs_are_uniform_over_their_set():
     expected = draws * n / len(every)
     chi = sum((counts[pair] - expected) ** 2 / expected for pair in every) / (1 - n / len(every))
     assert abs(chi - (len(every) - 1)) < 3 * np.sqrt(2 * (len(every) - 1))
+
+
+@pytest.mark.parametrize("both_orders", [False, True])
+@pytest.mark.parametrize("delta", [None, 2, 4])
+def test_pairs_are_those_drawn_from_a_list_of_all(delta, both_orders):
+    for depth in range(9):
+        pairs = [(i, j) for i in range(depth) for j in range(i + 1, min(depth, i + (delta or depth)))]
+        pairs += [] if both_orders else [(j, i) for i, j in pairs]
+        for n in (1, 4, None):
+            rng = random.Random(hashlib.sha256(b"7\0q").digest())
+            drawn = rng.sample(pairs, len(pairs) if n is None else min(n, len(pairs)))
+            expected = [pair for i, j in drawn for pair in ((i, j), (j, i))] if both_orders else drawn
+            assert PairSampler(n, delta, both_orders, seed=7).draw("q", depth) == expected
+
+
+def test_few_pairs_of_a_long_list_do_not_need_all_of_them():
+    tracemalloc.start()
+    assert len(PairSampler(50).draw("q", 10_000)) == 50
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
 
 
 def test_pairs_follow_the_incoming_ranking_not_the_rows():

@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import transformers
 
 import pyterrier_distill as ptd
 from pyterrier_distill.backends.base import Sampling
+from pyterrier_distill.locks import loading
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 SETTINGS = {"precision": "fp32", "verbose": False, "learning_rate": 1e-3}
@@ -183,6 +185,42 @@ def test_two_distillers_in_two_threads_train_as_they_would_alone(tiny, results):
     for n in alone:
         np.testing.assert_array_equal(alone[n], together[n])
     assert not np.array_equal(alone[1], alone[2])
+
+
+def test_models_that_are_loaded_beside_a_training_change_nothing_of_it(tiny, results):
+    def trained(at_step=None):
+        student = ptd.CrossEncoder(tiny, **FP32)
+        forward = student.forward
+
+        def stepping(*given):
+            if at_step is not None:
+                at_step()
+            return forward(*given)
+
+        student.forward = stepping
+        distiller(student, epochs=10, queries_per_batch=2, dropout=0.3).fit(results)
+        return student(results)["score"].to_numpy()
+
+    alone, over, begun, during = trained(), threading.Event(), threading.Event(), []
+
+    def load():
+        while not over.is_set():
+            with loading():
+                torch.rand(3)
+                time.sleep(0.02)
+            ptd.BiEncoder(tiny, **FP32).model  # noqa: B018
+            if begun.is_set() and not over.is_set():
+                during.append(1)
+
+    beside = threading.Thread(target=load)
+    beside.start()
+    try:
+        scores = trained(begun.set)
+    finally:
+        over.set()
+        beside.join()
+    np.testing.assert_array_equal(scores, alone)
+    assert len(during) > 1  # and they did not have to wait for its end
 
 
 def test_only_one_training_runs_at_a_time(tiny, results):

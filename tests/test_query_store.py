@@ -119,6 +119,39 @@ def test_a_cached_pipeline_writes_what_the_pipeline_writes(tmp_path):
     assert told(failing.frame()) == expected[:4]  # through the filters, too
 
 
+def test_an_error_behind_a_writer_loses_no_query(tmp_path):
+    def bug(inp):
+        raise ZeroDivisionError("a bug of mine")
+
+    store = ptd.QueryStore(tmp_path / "q")
+    pipeline = ptd.SyntheticQueryGen(Breaking()) >> pt.apply.generic(bug)
+    with pytest.raises(ptd.GenerationError, match="ZeroDivisionError: a bug of mine.*not stored") as caught:
+        store.cache(pipeline)(docs("red", "blue"))
+    assert caught.value.generated["querygen"].tolist() == ["about red", "about blue"] and len(store) == 0
+    with pytest.raises(ptd.GenerationError, match="(?s)gone.*ZeroDivisionError: a bug of mine") as caught:
+        store.cache(pipeline)(docs("red", "stop", "blue"))
+    assert caught.value.generated["querygen"].tolist() == ["about red"] and len(store) == 0
+    with pytest.raises(ptd.GenerationError, match="gone") as caught:
+        store.cache(pipeline)(docs("stop", "blue"))
+    assert "ZeroDivisionError" not in str(caught.value) and len(store) == 0
+
+
+def test_what_a_writer_had_finished_is_not_taken_for_the_result_of_what_it_is_in(tmp_path):
+    class Louder(pt.Transformer):
+        """Somebody's transformer that changes what a generator writes."""
+
+        def __init__(self, generator):
+            self.generator = generator
+
+        def transform(self, inp):
+            return self.generator(inp).assign(querygen="LOUD")
+
+    store = ptd.QueryStore(tmp_path / "q")
+    with pytest.raises(ptd.GenerationError, match="gone"):
+        store.cache(Louder(ptd.SyntheticQueryGen(Breaking())))(docs("red", "stop"))
+    assert len(store) == 0
+
+
 def test_a_model_that_counts_stays_itself(tmp_path):
     class Counting:
         def __init__(self):

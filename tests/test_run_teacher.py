@@ -120,6 +120,16 @@ def test_a_file_that_changes_is_another_teacher(tmp_path):
     assert before != repr(after) and len(after(pd.DataFrame({"qid": ["1"], "query": ["q"]}))) == 2
 
 
+def test_a_run_decides_its_own_ties(tmp_path):
+    run, topics = tmp_path / "run", pd.DataFrame({"qid": ["1"], "query": ["q"]})
+    run.write_text("1 Q0 a 2 5 t\n1 Q0 b 1 5 t\n1 Q0 c 3 4 t\n")
+    out = ptd.RunTeacher(run, by="score")(topics)
+    assert out["docno"].tolist() == ["b", "a", "c"] and out["teacher_rank"].tolist() == [0, 0, 2]
+    run.write_text("1 Q0 a 1 4 t\n1 Q0 b 1 5 t\n1 Q0 c 0 1 t\n")
+    out = ptd.RunTeacher(run)(topics)
+    assert out["docno"].tolist() == ["c", "b", "a"] and out["teacher_rank"].tolist() == [0, 1, 1]
+
+
 def test_candidates_without_label(tmp_path):
     teacher = ptd.RunTeacher(CANDIDATES[1:].assign(score=0.0))
     with pytest.raises(ValueError, match=r"1 of 3 candidates .*\('1', 'a'\): pass missing='drop'"):
@@ -134,6 +144,7 @@ def test_candidates_without_label(tmp_path):
         ("", "cannot tell the format"),
         ("hello\n", "cannot tell the format"),
         ("1 Q0 a 1 0.5 x\n1 Q0 a 2 0.4 x\n", r"labels \('1', 'a'\) more than once"),
+        ("1 Q0 a 1 5\n1 Q0 b 2 4\n", "TREC run without its sixth column"),
         ("1 Q0 a 1 0.5 x\n1 Q0 b\n", "line 2: expected qid q0 docno"),
         ("1 Q0 a 1 0.5 x\n1 Q0 b two 0.4 x\n", "line 2: run_rank must be a number, not 'two'"),
         ("1 Q0 a 1 0.5 x\n1 Q0 b 2 nan x\n", "line 2: run_score must be a number"),

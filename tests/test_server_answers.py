@@ -3,14 +3,18 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import pyterrier_distill as ptd
+from pyterrier_distill.backends import exchange
 from pyterrier_distill.backends.base import Backend, BackendError
 
 pytest.importorskip("openai")
@@ -117,6 +121,90 @@ def test_a_log_probability_that_is_no_number(serve):
     with pytest.raises(BackendError, match="no number"):
         asked(server).choose(["?"], ["no", "yes"])
     assert asked(server).complete(["?"], max_new_tokens=3)[0].text == "yes"
+
+
+@pytest.mark.parametrize("told", [float("inf"), float("nan"), 1e308, 5.0, 10**400, True, "much", None])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_log_probability_that_is_none_loses_no_finished_answer(told, which, serve):
+    def act(handler, n):
+        top = [{"token": "yes", "logprob": -0.5, "bytes": None}, {"token": "no", "logprob": -1.0, "bytes": None}]
+        if n == 2:
+            top[which]["logprob"] = told
+        send(handler, said("yes", {"content": [{**top[0], "top_logprobs": top}]}))
+
+    with pytest.raises(BackendError, match="log-probability that is no number of at most 0") as caught:
+        asked(serve(act), concurrency=1).choose(["a", "b", "c"], ["no", "yes"])
+    assert [answer is None for answer in caught.value.answers] == [False, True, True] and caught.value.failed == 1
+
+
+def test_a_certain_no_is_a_log_probability(serve):
+    def probabilities(*logprobs):
+        top = [{"token": t, "logprob": p, "bytes": None} for t, p in zip(("yes", "no"), logprobs, strict=True)]
+        told = said("yes", {"content": [{**top[0], "top_logprobs": top}]})
+        return np.exp(asked(serve(lambda handler, n: send(handler, told))).choose(["?"], ["no", "yes"])[0]).tolist()
+
+    assert probabilities(1e-7, -float("inf")) == [0, 1]
+    assert probabilities(0, -9999.0) == [0, 1]
+    with pytest.raises(BackendError, match="none of"):
+        probabilities(-float("inf"), -float("inf"))
+
+
+@pytest.mark.parametrize("told", [float("nan"), float("inf"), 10**400, -3, 2.5, "many", None])
+def test_a_usage_that_is_no_number_of_tokens_is_not_counted(told, serve):
+    content = json.loads(said("[1]"))
+    content["usage"] = {"prompt_tokens": told, "completion_tokens": 3, "total_tokens": 3}
+    backend = asked(serve(lambda handler, n: send(handler, json.dumps(content))))
+    backend.generate(["?"], max_new_tokens=3)
+    assert (backend.usage.calls, backend.usage.prompt_tokens, backend.usage.output_tokens) == (1, 0, 3)
+
+
+def test_a_slow_head_is_bounded_by_the_timeout(serve):
+    def trickle(handler, n):
+        handler.send_response(200)
+        try:
+            for n in range(40):
+                handler.wfile.write(f"X-{n}: slow\r\n".encode())
+                handler.wfile.flush()
+                time.sleep(0.1)
+        except OSError:
+            pass
+
+    server, began = serve(trickle), time.monotonic()
+    with pytest.raises(BackendError, match="not complete within 0.5 seconds"):
+        asked(server, timeout=0.5).generate(["a"], max_new_tokens=3)
+    assert time.monotonic() - began < 2
+
+
+def test_long_answers_are_read_at_once_and_endless_ones_refused(serve, monkeypatch):
+    answer = said("x" * 8_000_000)
+    server = serve(lambda handler, n: send(handler, answer))
+    assert len(asked(server).generate(["a"], max_new_tokens=3)[0]) == 8_000_000
+    monkeypatch.setattr(exchange, "_LONGEST_ANSWER", 1 << 20)
+    with pytest.raises(BackendError, match="longer than 1 MiB"):
+        asked(server).generate(["b"], max_new_tokens=3)
+
+
+def test_a_process_that_is_interrupted_ends_though_the_server_hangs(serve):
+    begun = threading.Event()
+
+    def hang(handler, n):
+        begun.set()
+        time.sleep(30)
+
+    server = serve(hang)
+    code = (
+        "import pyterrier_distill as ptd\n"
+        f"llm = ptd.OpenAI('m', base_url={asked(server).base_url!r}, timeout=60)\n"
+        "llm.generate(['a', 'b'], max_new_tokens=3)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    try:
+        assert begun.wait(120)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in process.communicate(timeout=15)[1]
+    finally:
+        process.kill()
 
 
 def test_a_slow_trickle_is_bounded_by_the_timeout(serve):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
+import unicodedata
 
 import pandas as pd
 import pytest
 
 import pyterrier_distill as ptd
 from pyterrier_distill import prompts, words
+from pyterrier_distill.corpora import engine_words
 from pyterrier_distill.generation.answers import key_of
 from pyterrier_distill.generation.spans import Uniform
 
@@ -77,6 +79,40 @@ def test_case_and_full_width_do_not_matter(engine, tmp_path):
     first = ptd.bm25(tmp_path / "index", documents, engine=engine)
     for query in ("ПОИСК", "поиск", "検査"):
         assert _found(first, query)["docno"].tolist() == ["d1"], query
+
+
+PLAIN = "we met in the old {} near the river bank on sunday"
+VIETNAMESE, KOREAN = TEXTS["Vietnamese"][0], TEXTS["Hangul"][0]
+
+
+def decomposed(text):
+    return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_forms_of_one_word_are_one(engine, tmp_path):
+    """Composed or not, full width, ligatures, soft hyphens, joiners, case: in English documents and in others."""
+    cases = [
+        (PLAIN.format("café"), decomposed("café")), (decomposed(PLAIN.format("café")), "café"),
+        (PLAIN.format("ＣＡＦＥ"), "cafe"), (PLAIN.format("cafe"), "ＣＡＦＥ"), (PLAIN.format("ﬁnally"), "finally"),
+        ("café crème", decomposed("café")), (decomposed("café crème"), "café"), ("ﬁne ﬂow", "fine"),
+        ("straße", "STRASSE"), ("m²", "m2"), (KOREAN, decomposed("검색")),
+        (decomposed(VIETNAMESE), "kiếm"), (VIETNAMESE, decomposed("kiếm")),
+        (PLAIN.format("infor\u00admation"), "information"), (PLAIN.format("information"), "infor\u00admation"),
+        ("ශ්\u200dරී ලංකා", "ශ්රී"), ("می\u200cخواهم بروم", "میخواهم"), (PLAIN.format("Java™"), "java"),
+        (PLAIN.format("cafe\u200bbar"), "bar"),
+    ]  # fmt: skip
+    documents = [dict(docno=str(n), text=text) for n, (text, _) in enumerate(cases)]
+    other = dict(docno="other", text="other words in another plain document")
+    for n, (document, (_, query)) in enumerate(zip(documents, cases, strict=True)):
+        first = ptd.bm25(tmp_path / str(n), [other, document], engine=engine)
+        assert _found(first, query)["docno"].tolist() == [str(n)], query
+
+
+def test_ascii_is_indexed_as_it_stands():
+    text = "The red dog's kennel -- 3.14 (foo_bar) ~ A^2"
+    for read in (engine_words.for_bm25s, engine_words.for_pisa_index, engine_words.for_pisa_search):
+        assert read(text) is text
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -166,6 +202,24 @@ def test_english_is_cut_where_white_space_is(text):
     parts = words.pieces(text)
     assert [part.text for part in parts] == text.split()
     assert words.joined(parts) == " ".join(text.split()) and words.count(text) == len(text.split())
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [["བོད་", "ཡིག་", "ནི་", "ཡིན།"], ["བོད༌", "ཡིག།"], ["ሰላም፡", "ለዓለም፡", "ሁሉ።"], ["one\u200b", "two\u200b\u200b", "three"],
+     ["ab་", "信", "息，"]],
+)  # fmt: skip
+def test_words_end_where_a_sign_stands_for_the_space(parts):
+    text = "".join(parts)
+    assert [part.text for part in words.pieces(text)] == parts and words.joined(words.pieces(text)) == text
+    assert words.count(text) == len(parts) and words.count(f"{text} {text}") == 2 * len(parts)
+    assert [words.first(text, n) for n in range(len(parts) + 1)] == ["".join(parts[:n]) for n in range(len(parts) + 1)]
+
+
+def test_spans_of_tibetan_have_the_length_that_was_asked_for():
+    documents = pd.DataFrame([("d", "བོད་ཡིག་ནི་བོད་པའི་ཡི་གེ་ཡིན་" * 20)], columns=["docno", "text"])
+    spans = ptd.SpanQueries(n=20, lengths=Uniform(2, 5))(documents)["querygen"].iloc[0].split("\n")
+    assert {span.count("་") for span in spans} == {2, 3, 4, 5}
 
 
 def test_unspaced_text_is_put_together_as_it_was():

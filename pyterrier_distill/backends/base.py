@@ -72,6 +72,21 @@ class BackendError(RuntimeError):
         self.failed = failed
 
 
+def unfinished(who: Any, error: Exception, answers: Sequence[Any], failed: int | None = None) -> BackendError:
+    """Whatever stopped ``who``, as an error that carries what was answered before.
+
+    Args:
+        who: what failed.
+        error: what it raised.
+        answers: in the order of the prompts; None where there is none.
+        failed: the position of the prompt that failed; None = the first without an answer.
+    """
+    said = (str(error).strip().splitlines() or [""])[0][:200]
+    if failed is None:
+        failed = next((n for n, answer in enumerate(answers) if answer is None), 0)
+    return BackendError(f"{who} failed ({type(error).__name__}: {said}).", answers, failed)
+
+
 class Backend:
     """A language model that completes prompts and chooses between answers.
 
@@ -264,7 +279,8 @@ class Wrapped(Backend):
             outputs = list(self.inner.generate([p if messages else flatten(p) for p in prompts]))
         except Exception as error:
             said = f"{self!r} failed ({type(error).__name__}: {error})."
-            told = redaction.text(said)
+            held = getattr(self.inner, "__dict__", {})
+            told = redaction.hide(said, [value for name, value in held.items() if redaction.is_secret(name)])
             # A cause is shown, too, with all that it says.
             raise BackendError(told) from (error if told == said else None)
         texts = [getattr(output, "text", output) for output in outputs]

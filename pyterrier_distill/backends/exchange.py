@@ -10,6 +10,10 @@ from typing import Any
 
 #: Seconds of the longest pause between two tries.
 _LONGEST_PAUSE = 8.0
+#: Bytes of the longest answer that is read: a hundred times what one with all its log-probabilities has.
+_LONGEST_ANSWER = 64 << 20
+#: Seconds after which it is noticed at the latest that nobody waits any more.
+_NOTICED = 0.1
 
 
 class Elsewhere(ValueError):
@@ -45,7 +49,7 @@ def ask(client: Any, fields: Mapping[str, Any], *, retries: int, timeout: float,
         fields: of the request, as the package openai takes them.
         retries: further tries after a 408, 409, 429 or 5xx, a time-out or a lost connection, with growing pauses.
         timeout: seconds of one try, from the request to the last byte of the answer.
-        stop: when it is set, nothing further is sent.
+        stop: when it is set, nothing further is sent, and what is under way is not waited for.
 
     Raises:
         GivenUp: if ``stop`` was set.
@@ -55,7 +59,7 @@ def ask(client: Any, fields: Mapping[str, Any], *, retries: int, timeout: float,
         if stop.is_set():
             raise GivenUp("no further request is sent")
         try:
-            return _once(client, fields, timeout)
+            return completion(_once(client, fields, timeout, stop))
         except Exception as error:
             if attempt == retries or not _passing(error):
                 raise
@@ -63,15 +67,50 @@ def ask(client: Any, fields: Mapping[str, Any], *, retries: int, timeout: float,
     raise AssertionError("unreachable")
 
 
-def _once(client: Any, fields: Mapping[str, Any], timeout: float) -> Any:
+def _once(client: Any, fields: Mapping[str, Any], timeout: float, stop: threading.Event) -> bytes:
+    """The bytes of an answer.
+
+    A server may send a byte of its head now and then, and none of the limits that a client knows counts that. So the
+    request has a thread of its own, which is not waited for when its time is over, nor when the process ends.
+    """
     ends = time.monotonic() + timeout
-    content = b""
-    with client.chat.completions.with_streaming_response.create(**fields) as response:
-        for part in response.iter_bytes():  # a server may send a byte now and then, for ever
-            content += part
-            if time.monotonic() > ends:
+    told: list[bytes | BaseException] = []
+    over, given_up = threading.Event(), threading.Event()
+
+    def request() -> None:
+        try:
+            told.append(_read(client, fields, given_up))
+        except BaseException as error:
+            told.append(error)
+        finally:
+            over.set()
+
+    threading.Thread(target=request, name="request", daemon=True).start()
+    try:
+        while not over.wait(max(0.0, min(_NOTICED, ends - time.monotonic()))):
+            if stop.is_set():
+                raise GivenUp("the answer is not waited for")
+            if time.monotonic() >= ends:
                 raise TimeoutError(f"the answer was not complete within {timeout:g} seconds")
-    return completion(content)
+    finally:
+        given_up.set()
+    if isinstance(told[0], BaseException):
+        raise told[0]
+    return told[0]
+
+
+def _read(client: Any, fields: Mapping[str, Any], given_up: threading.Event) -> bytes:
+    """Send a request and read the answer, as long as somebody waits for it."""
+    parts, size = [], 0
+    with client.chat.completions.with_streaming_response.create(**fields) as response:
+        for part in response.iter_bytes():
+            parts.append(part)
+            size += len(part)
+            if size > _LONGEST_ANSWER:
+                raise ValueError(f"the server's answer is longer than {_LONGEST_ANSWER >> 20} MiB: it is no completion")
+            if given_up.is_set():
+                break
+    return b"".join(parts)
 
 
 def completion(content: bytes) -> Any:
@@ -83,7 +122,7 @@ def completion(content: bytes) -> Any:
     from openai.types.chat import ChatCompletion
 
     try:
-        told = json.loads(content)
+        told = json.loads(content, parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
     except ValueError:
         raise ValueError(f"the server sent no JSON, but {content[:60].decode(errors='replace')!r}") from None
     choices = told.get("choices") if isinstance(told, dict) else None

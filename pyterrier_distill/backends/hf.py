@@ -15,7 +15,7 @@ from ..locks import once, using
 from ..model_state import Loaded, shown
 from ..prompts import Prompt, flatten
 from . import permutation
-from .base import Backend, BackendError, log_softmax
+from .base import Backend, BackendError, log_softmax, unfinished
 from .completions import Completion, Sampling
 from .inputs import decoder_start, frozen, in_halves, keyed, last_only, thawed
 from .tokens import chat_text, control_tokens, one_token_each
@@ -242,7 +242,11 @@ class HF(Backend):
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Log-probabilities ``[n, m]`` of ``options``, normalised over them."""
-        return log_softmax(self.option_logits(prompts, options, spaced=spaced)).astype(np.float32)
+        try:
+            return log_softmax(self.option_logits(prompts, options, spaced=spaced)).astype(np.float32)
+        except BackendError as error:
+            error.answers = [None if row is None else log_softmax(row).astype(np.float32) for row in error.answers]
+            raise
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, permutations: Sequence[int] | None = None
@@ -278,8 +282,7 @@ class HF(Backend):
                     )
                 except Exception as error:
                     got = [texts.get(key) for key in keys]
-                    reason = f"{self.name_or_path} failed ({type(error).__name__}: {str(error).splitlines()[0][:200]})."
-                    raise BackendError(reason, got, keys.index(asked[0])) from error
+                    raise unfinished(self.name_or_path, error, got, keys.index(asked[0])) from error
                 texts.update(zip(asked, (text for text, _ in said), strict=True))
                 self.usage.add(len(asked), int(batch["attention_mask"].sum()), sum(spoken for _, spoken in said))
                 bar.update(len(asked))
@@ -339,9 +342,14 @@ class HF(Backend):
             return features
 
         started = time.monotonic()
-        result = run(count)
-        self.usage.add(seen[0], seen[1], output * seen[0], time.monotonic() - started)
-        return result
+        try:
+            return run(count)
+        except Exception as error:
+            if (answers := scoring.before(error)) is None:
+                raise
+            raise unfinished(self.name_or_path, error, answers) from error
+        finally:
+            self.usage.add(seen[0], seen[1], output * seen[0], time.monotonic() - started)
 
     def model_changes(self) -> dict[str, str]:
         """How the loaded model is not its checkpoint's: ``trained`` (other weights), ``reset`` (other settings)."""

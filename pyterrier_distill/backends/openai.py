@@ -228,7 +228,7 @@ class OpenAI(Backend):
                 direct["extra_body"] = {**direct.get("extra_body", {}), **other}
             response = exchange.ask(client, direct, retries=self.retries, timeout=self.timeout, stop=stop)
             spent = response.usage
-            self.usage.add(1, getattr(spent, "prompt_tokens", 0) or 0, getattr(spent, "completion_tokens", 0) or 0)
+            self.usage.add(1, *(_count(getattr(spent, name, 0)) for name in ("prompt_tokens", "completion_tokens")))
             answer = read(response.choices[0])
             if remember:  # only what could be read
                 self._remembered[key] = response.choices[0]
@@ -293,11 +293,26 @@ def _completion(choice: Any) -> Completion:
                 break
         else:
             lost = True
-        if not isinstance(token.logprob, (int, float)) or math.isnan(token.logprob):
-            return Completion(text)  # what is no number says nothing of the answer
+        logprob = _logprob(token.logprob)
+        if logprob is None or math.isinf(logprob):
+            return Completion(text)  # what is no log-probability says nothing of the answer
         ends.append(max(end, 1))
-        logprobs.append(token.logprob)
+        logprobs.append(logprob)
     return Completion(text, tuple(ends), tuple(logprobs))
+
+
+def _logprob(told: Any) -> float | None:
+    """A log-probability that a server tells, a little rounding above 0 included; None if it is none."""
+    if isinstance(told, bool) or not isinstance(told, (int, float)) or not told <= 1e-3:
+        return None
+    return float(told) if told > -1e300 else -math.inf
+
+
+def _count(told: Any) -> int:
+    """A number of tokens that a server tells; 0 if it is none."""
+    if isinstance(told, bool) or not isinstance(told, (int, float)) or not 0 <= told < 2**53 or told % 1:
+        return 0
+    return int(told)
 
 
 def _option_logprobs(choice: Any, options: Sequence[str], model: str) -> np.ndarray:
@@ -309,15 +324,18 @@ def _option_logprobs(choice: Any, options: Sequence[str], model: str) -> np.ndar
             f"the server told no log-probabilities of {model}: ask one that does, or pass logprobs=False to count its"
             " answers as certain"
         )
-    if not all(isinstance(t.logprob, (int, float)) and t.logprob == t.logprob for t in top):
-        raise ValueError("the server told a log-probability that is no number")
-    found = {option: [t.logprob for t in top if t.token.strip() == option] for option in options}
-    if not any(found.values()):
+    logprobs = [_logprob(t.logprob) for t in top]
+    if None in logprobs:
+        wrong = top[logprobs.index(None)].logprob
+        raise ValueError(f"the server told a log-probability that is no number of at most 0: {str(wrong)[:40]}")
+    known = list(zip((t.token.strip() for t in top), logprobs, strict=True))
+    found = {option: [logprob for token, logprob in known if token == option] for option in options}
+    if not any(math.isfinite(logprob) for told in found.values() for logprob in told):
         tokens = ", ".join(repr(t.token) for t in top[:5])
         raise ValueError(f"none of {list(options)} is among the {len(top)} likeliest answers ({tokens}, ...)")
     # What is not told is at most as likely as the last one told, and as all that the told ones leave.
-    left = max(1e-7, 1 - sum(np.exp(t.logprob) for t in top))
-    floor = min(min(t.logprob for t in top), np.log(left))
+    left = max(1e-7, 1 - sum(map(np.exp, logprobs)))
+    floor = min(*logprobs, np.log(left))
     told = np.array([np.logaddexp.reduce(found[option]) if found[option] else floor for option in options])
     return (told - np.logaddexp.reduce(told)).astype(np.float32)
 

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor, StoppingCriteria
 
 from .. import scoring
 from ..prompts import Prompt
-from .base import BackendError
+from .base import unfinished
 from .completions import Completion, Sampling, completion
 from .inputs import decoder_start, in_halves, keyed, thawed
 
@@ -161,8 +161,8 @@ def complete(
                         lambda part, numbers: _said(llm, part, max_new_tokens, sampling, numbers, until),
                     )
                 except Exception as error:
-                    reason = f"{llm.name_or_path} failed ({type(error).__name__}: {str(error).splitlines()[0][:200]})."
-                    raise BackendError(reason, [answers.get(key) for key in keys], keys.index(asked[0])) from error
+                    got = [answers.get(key) for key in keys]
+                    raise unfinished(llm.name_or_path, error, got, keys.index(asked[0])) from error
                 answers.update(zip(asked, said, strict=True))
                 llm.usage.add(len(asked), int(batch["attention_mask"].sum()), sum(len(a.logprobs) for a in said))
                 bar.update(len(asked))

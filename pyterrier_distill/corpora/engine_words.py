@@ -2,7 +2,8 @@
 
 PISA reads ASCII letters and digits and takes everything else for a space: of Russian or Chinese documents nothing is
 left, and a collection of them ends the process. bm25s breaks words at marks (Hindi) and takes a Chinese sentence for
-one word. Such words are indexed and searched under names of ASCII letters.
+one word. Such words are indexed and searched under names of ASCII letters. Before that all texts and queries are put
+into one of the forms that Unicode has for the same words (:func:`~pyterrier_distill.words.unified`).
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def _not_letters(word: words.Found) -> bool:
 
 def for_pisa_index(text: str) -> str:
     """A document as PISA indexes it: as it stands, unless it is in another language than English."""
+    text = words.unified(text)
     if text.isascii():
         return text
     kept, names, share = _named(text, _not_ascii)
@@ -81,6 +83,7 @@ def for_pisa_index(text: str) -> str:
 
 def for_pisa_search(query: str) -> str:
     """A query as PISA searches it: as it stands, and the words that English documents lack."""
+    query = words.unified(query)
     return query if query.isascii() else " ".join([query, *_named(query, _not_ascii)[1]])
 
 
@@ -88,6 +91,7 @@ def for_bm25s(text: str) -> str:
     """A text as bm25s takes it apart, which breaks words at their marks, and Chinese not at all."""
     if text.isascii():
         return text
+    text = words.unified(words.unified(text).casefold())
     kept, names, _ = _named(text, _not_letters)
     return " ".join([kept, *names]) if names else text
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ def bm25(
         ModuleNotFoundError: if neither engine is installed, saying how to install one.
         FileNotFoundError: if there is no index and no ``documents``.
         FileExistsError: if something else stands at ``path``.
-        ValueError: if no document has any words, one has no text, or PISA meets a docno with white space.
+        ValueError: if no document has any words, one has no text, a docno comes twice, or PISA meets one with white
+            space.
     """
     engine = _engine(engine)
     path = Path(check_path(path))
@@ -65,7 +66,7 @@ def bm25(
     if not built:
         if documents is None:
             raise FileNotFoundError(f"no BM25 index at {path}: pass the documents to build it from.")
-        documents = _with_words(documents, text_field)
+        documents = _with_words(_once(documents), text_field)
     if engine == "bm25s":
         if not built:
             Bm25s.build(path, documents, text_field)
@@ -85,6 +86,21 @@ def bm25(
         retriever = AnyScript.of(index.bm25(k1=k1, b=b, num_results=num_results))
         retriever.search("x")  # the scores of this k1 and b are prepared when they are first used, and that is loud too
     return retriever
+
+
+def _once(documents: Iterable[dict[str, str]]) -> Iterator[dict[str, str]]:
+    """The same documents; an engine would keep both of two with one docno, and find either.
+
+    Raises:
+        ValueError: if a docno comes twice.
+    """
+    seen: set[str] = set()
+    for document in documents:
+        docno = str(document["docno"])
+        if docno in seen:
+            raise ValueError(f"the documents hold docno {docno!r} more than once: give each its own, or leave one out.")
+        seen.add(docno)
+        yield document
 
 
 def _with_words(documents: Iterable[dict[str, str]], text_field: str) -> Iterable[dict[str, str]]:

@@ -13,7 +13,18 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from ..files import QUERY_IDS, QUERY_TEXTS, fields, identifier, json_lines, lines, once, plain_name
+from ..files import (
+    DOCUMENT_TEXTS,
+    QUERY_IDS,
+    QUERY_TEXTS,
+    as_number,
+    fields,
+    json_lines,
+    lines,
+    once,
+    plain_identifier,
+    plain_name,
+)
 from ..formats import trec
 from ..frames.ranking import agreed
 from .text_loader import InMemoryDataset
@@ -30,7 +41,8 @@ class FolderDataset(InMemoryDataset):
     BEIR layout: ``corpus.jsonl[.gz]`` (``_id``, ``title``, ``text``), ``queries.jsonl[.gz]`` (``_id``, ``text``) or
     ``queries.tsv``, ``qrels/<split>.tsv``, and ``runs/<name>.txt[.gz]`` (TREC runs). TIRA layout:
     ``documents.jsonl[.gz]`` or ``corpus.jsonl[.gz]`` (``docno``, ``text``), ``queries.jsonl`` (``qid``, ``query``),
-    ``qrels.txt``, ``rerank.jsonl[.gz]``. Any part may be missing; asking for it says so.
+    ``qrels.txt``, ``rerank.jsonl[.gz]``. Any part may be missing; asking for it says so. Where documents have no
+    ``text``, it is their ``contents``, ``content``, ``segment``, ``body`` or ``passage``.
 
     Args:
         path: the directory, or ``directory/split`` for one split of it, as ir_datasets names them.
@@ -90,14 +102,18 @@ class FolderDataset(InMemoryDataset):
         rows = json_lines(path)
         for number, row in pt.tqdm(rows, desc=f"{self.path.name} documents", unit="d") if verbose else rows:
             docno = _key(row, path, number, "_id", "docno", "docid")
-            document = {"docno": identifier(docno, path, number, "id of a document")}
-            for field in ("text", "title"):
-                if field == "text" or field in row:
-                    document[field] = "" if row.get(field) is None else row[field]
-                    if not isinstance(document[field], str):
-                        raise ValueError(
-                            f"{path}, line {number}: the {field} of document {document['docno']!r} is no string."
-                        )
+            document = {"docno": plain_identifier(docno, path, number, "id of a document")}
+            named = [name for name in DOCUMENT_TEXTS if row.get(name) is not None]
+            if not named and "title" not in row:
+                _key(row, path, number, *DOCUMENT_TEXTS)  # null is a text, no field is none
+            for field, name in (("text", named[0] if named else "text"), ("title", "title")):
+                if field == "title" and "title" not in row:
+                    continue
+                document[field] = "" if row.get(name) is None else row[name]
+                if not isinstance(document[field], str):
+                    raise ValueError(
+                        f"{path}, line {number}: the {field} of document {document['docno']!r} is no string."
+                    )
             yield document
 
     # -- topics and judgements ----------------------------------------------------------------------------------------
@@ -231,7 +247,7 @@ def _key(row: dict[str, Any], path: Path, number: int, *names: str) -> Any:
 
 def _ranked(row: dict[str, Any], path: Path, number: int) -> dict[str, Any]:
     """A line of ``rerank.jsonl``, checked."""
-    ids = {name: identifier(_key(row, path, number, name), path, number, name) for name in ("qid", "docno")}
+    ids = {name: plain_identifier(_key(row, path, number, name), path, number, name) for name in ("qid", "docno")}
     for name in ("rank", "score"):
         value = row.get(name, None if name == "rank" else 0.0)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -242,7 +258,7 @@ def _ranked(row: dict[str, Any], path: Path, number: int) -> dict[str, Any]:
 def _queries_of_jsonl(path: Path) -> Iterator[tuple[int, str, str]]:
     """Line, qid and text of each query."""
     for number, row in json_lines(path):
-        qid = identifier(_key(row, path, number, "_id", "qid"), path, number, "id of a query")
+        qid = plain_identifier(_key(row, path, number, "_id", "qid"), path, number, "id of a query")
         query = _key(row, path, number, "query", "text")
         if not isinstance(query, str):
             raise ValueError(f"{path}, line {number}: the text of query {qid!r} is no string.")
@@ -260,7 +276,7 @@ def _queries_of_tsv(path: Path) -> Iterator[tuple[int, str, str]]:
     names, qid, query = (headings, ids[0], texts[0]) if headed else (["qid", "query"], 0, 1)
     for number, row in fields(path, names, "\t"):
         if not (headed and number == first[0]):
-            yield number, identifier(row[qid], path, number, "id of a query"), row[query]
+            yield number, plain_identifier(row[qid], path, number, "id of a query"), row[query]
 
 
 def _judgements(
@@ -272,11 +288,11 @@ def _judgements(
         qid, docno, label = row[0], row[-2], row[-1]
         heading, first = first and plain_name(qid) in QUERY_IDS, False
         try:
-            value = float(label)
+            value = as_number(label)
         except ValueError:
             value = math.nan
         if value.is_integer():
-            ids = (identifier(cell, path, number, "id") for cell in (qid, docno))
+            ids = (plain_identifier(cell, path, number, "id") for cell in (qid, docno))
             yield number, (next(ids), next(ids)), int(value)
         elif not (heading and math.isnan(value)):
             raise ValueError(f"{path}, line {number}: {label!r} is no whole-number label.")

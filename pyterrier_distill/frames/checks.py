@@ -52,10 +52,9 @@ def check_text(frame: pd.DataFrame, columns: Iterable[str]) -> None:
     """
     for column in columns:
         cells = frame[column]
-        if pd.api.types.is_string_dtype(cells.dtype) and not pd.api.types.is_object_dtype(cells.dtype):
-            bad = cells.isna().to_numpy()
-        else:
-            bad = np.fromiter((not isinstance(cell, str) for cell in cells), dtype=bool, count=len(cells))
+        strings = isinstance(cells.dtype, pd.StringDtype)
+        told = (not isinstance(cell, str) for cell in cells)
+        bad = cells.isna().to_numpy() if strings else np.fromiter(told, dtype=bool, count=len(cells))
         if bad.any():
             row = frame.iloc[int(bad.argmax())]
             where = next((f"{key} {row[key]!r}" for key in ("docno", "qid") if key in frame.columns), "the first row")

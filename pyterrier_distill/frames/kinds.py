@@ -99,9 +99,12 @@ class Number(Kind):
 
 
 class Judgement(Kind):
-    """A number a document, > 0 = relevant: what people, not teachers, say."""
+    """A number a document, > 0 = relevant: what people, not teachers, say. They are compared as they are: no text."""
 
     orders = False
+
+    def check(self, frame: pd.DataFrame, column: str) -> None:
+        check_numbers(frame, column, text=False)
 
     def scores(self, label: np.ndarray, size: int) -> None:
         return None
@@ -281,8 +284,13 @@ def _padded_rows(lists: Sequence[np.ndarray]) -> torch.Tensor:
 # -- checks -----------------------------------------------------------------------------------------------------------
 
 
-def check_numbers(frame: pd.DataFrame, column: str) -> None:
+def check_numbers(frame: pd.DataFrame, column: str, *, text: bool = True) -> None:
     """Check that no cell of ``column`` is missing or not finite. Vectors are checked by element.
+
+    Args:
+        frame: any frame.
+        column: one of its columns.
+        text: whether text that spells a number is one.
 
     Raises:
         ValueError: naming the column and the first row at fault.
@@ -291,11 +299,14 @@ def check_numbers(frame: pd.DataFrame, column: str) -> None:
     if pd.api.types.is_numeric_dtype(cells.dtype):
         bad = ~np.isfinite(cells.to_numpy(dtype=float, na_value=np.nan))
     else:
-        bad = np.fromiter((not _finite(cell) for cell in cells), dtype=bool, count=len(cells))
+        no = () if text else str
+        bad = np.fromiter((isinstance(cell, no) or not _finite(cell) for cell in cells), dtype=bool, count=len(cells))
     if bad.any():
+        row = int(bad.argmax())
+        found = f"holds the text {cells.iloc[row]!r}" if isinstance(cells.iloc[row], str) else "does not"
         raise ValueError(
-            f"the column {column!r} must hold finite numbers, but does not at {_where(frame, int(bad.argmax()))}"
-            f" ({int(bad.sum())} such rows): drop those rows, or label them again."
+            f"the column {column!r} must hold finite numbers, but {found} at {_where(frame, row)} ({int(bad.sum())}"
+            " such rows): drop those rows, turn text into numbers (pd.to_numeric), or label them again."
         )
 
 

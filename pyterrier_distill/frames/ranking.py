@@ -50,11 +50,8 @@ def incoming_order(inp: pd.DataFrame) -> np.ndarray:
     """
     if not len(inp):
         return np.empty(0, dtype=int)
-    queries = pd.factorize(inp["qid"].to_numpy())[0]
-    keys = [sign * _numbers(inp, column) for column, sign in (("rank", 1), ("score", -1)) if column in inp.columns]
-    silent = np.ones(len(inp), dtype=bool)  # rows of queries about whose order nothing is said
-    for key in keys:
-        silent &= constant(queries, key)
+    queries, keys = _said(inp)
+    silent = _silent(queries, keys)
     rows = np.arange(len(inp))
     order = np.lexsort((*keys[::-1], queries))
     same = np.ones(len(inp) - 1, dtype=bool)
@@ -70,6 +67,32 @@ def incoming_order(inp: pd.DataFrame) -> np.ndarray:
         names[among] = pd.factorize(inp["docno"].to_numpy()[among].astype(str), sort=True)[0]
         order = np.lexsort((rows, names, *keys[::-1], queries))
     return _places(queries, order)
+
+
+def tells(inp: pd.DataFrame) -> np.ndarray:
+    """Which rows ``[n]`` belong to queries about whose order ``rank`` or ``score`` says anything.
+
+    Args:
+        inp: an R frame.
+
+    Raises:
+        ValueError: if ``rank`` or ``score`` holds something else than numbers.
+    """
+    return ~_silent(*_said(inp))
+
+
+def _said(inp: pd.DataFrame) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Numbers of the queries ``[n]``, and keys ``[n]`` of their documents' order: the first decides, lower = better."""
+    keys = [sign * _numbers(inp, column) for column, sign in (("rank", 1), ("score", -1)) if column in inp.columns]
+    return pd.factorize(inp["qid"].to_numpy())[0], keys
+
+
+def _silent(queries: np.ndarray, keys: Sequence[np.ndarray]) -> np.ndarray:
+    """Which rows ``[n]`` belong to queries in which no key tells two documents apart."""
+    silent = np.ones(len(queries), dtype=bool)
+    for key in keys:
+        silent &= constant(queries, key)
+    return silent
 
 
 def constant(queries: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -169,6 +192,28 @@ def carried(qids: np.ndarray, scores: np.ndarray, before: np.ndarray) -> tuple[n
     if not _TIED.get():
         scores[order] = _falling(scores[order], queries[order], ranks[order])
     return scores, ranks
+
+
+def rejoined(frame: pd.DataFrame, column: str = "score") -> np.ndarray:
+    """Scores ``[n]`` with the ties that :func:`carried` took apart: neighbours one step apart have the first's again.
+
+    Args:
+        frame: an R frame.
+        column: of the scores; finite.
+
+    Raises:
+        ValueError: if ``rank`` or ``score`` holds something else than numbers.
+    """
+    scores = frame[column].to_numpy(dtype=float)
+    if not len(scores):
+        return scores
+    queries = pd.factorize(frame["qid"].to_numpy())[0]
+    order = np.lexsort((incoming_order(frame), queries))
+    joins = (np.diff(_steps(scores[order])) == -1) & (np.diff(queries[order]) == 0)
+    first = np.maximum.accumulate(np.where(np.append(False, joins), 0, np.arange(len(order))))
+    out = np.empty(len(scores))
+    out[order] = scores[order][first]
+    return out
 
 
 def agreed(frame: pd.DataFrame) -> pd.DataFrame:

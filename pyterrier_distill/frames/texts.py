@@ -24,11 +24,19 @@ def text_source(text: Any, field: str = "text") -> Any:
 
     Raises:
         TypeError: if it is none of these.
+        ValueError: if a frame gives a document two texts.
     """
     if isinstance(text, pd.DataFrame):
         validate.columns(text, includes=["docno", field])
         check_text(text, [field])
-        texts = text.assign(docno=text["docno"].astype(str)).drop_duplicates("docno").set_index("docno")[field]
+        told = text[["docno", field]].assign(docno=text["docno"].astype(str)).drop_duplicates()
+        twice = told["docno"].duplicated().to_numpy()
+        if twice.any():
+            raise ValueError(
+                f"the frame of texts gives document {told['docno'][twice].iloc[0]!r} several texts ({int(twice.sum())}"
+                " such): leave one of each."
+            )
+        texts = told.set_index("docno")[field]
 
         def add(frame: pd.DataFrame) -> pd.DataFrame:
             found = texts.reindex(frame["docno"].astype(str))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -14,8 +13,8 @@ import pyterrier_alpha as pta
 from .. import redaction
 from ..backends.base import Usage
 from ..frames import validate
-from ..labels.identity import identity
-from ..pipelines import stages_of
+from ..labels.identity import check_told, identity
+from ..pipelines import stages_of, through
 from .queries import QUERYGEN, document_texts
 from .store import QueryStore, written
 from .synthetic import GenerationError, SyntheticQueryGen
@@ -36,7 +35,8 @@ class CachedQueryGen(pt.Transformer):
         batch_size: documents of one commit.
 
     Raises:
-        ValueError: if the generator's queries of one document depend on the others that it is given.
+        ValueError: if the generator's queries of one document depend on the others that it is given, or it does not
+            say what decides them.
     """
 
     schematic = {"label": "CachedQueryGen"}
@@ -51,16 +51,12 @@ class CachedQueryGen(pt.Transformer):
                     " behind the cache (of adapt, into filters=), or give KeyphraseQueries the frequencies= of the"
                     " collection."
                 )
+        check_told(generator)
         self.store = store
         self.generator = generator
         self.batch_size = batch_size
         if self.store.manifest:
-            self.store.agree(self._described)
-
-    @cached_property
-    def _described(self) -> Any:
-        """The generator's identity, before it is asked anything."""
-        return identity(self.generator)
+            self.store.agree(identity(self.generator))
 
     @property
     def usage(self) -> Usage:
@@ -76,13 +72,23 @@ class CachedQueryGen(pt.Transformer):
         return sum((writer.estimate(inp.iloc[todo]) for writer in writers), Usage()) if todo else Usage()
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Add ``querygen`` and ``querygen_score``; every other column, the rows' order and the index stay."""
+        """Add ``querygen`` and ``querygen_score``; every other column, the rows' order and the index stay.
+
+        Raises:
+            GenerationError: if the generator fails, or what it made cannot be kept; it carries what was finished.
+            OSError: if nothing can be written; nothing was asked then.
+            FileNotFoundError: if the store was deleted or moved meanwhile.
+            ValueError: if the generator is another one by now than the store's.
+        """
         digests = self._digests(inp)
         if len(inp) == 0:
             return written(inp, [])
-        self.store.agree(self._described)
+        described = identity(self.generator)
+        self.store.agree(described)
         self.store.sweep()
         todo = set(self._unknown(inp, digests))
+        if todo:
+            self.store.begin(self.generator, described)
         verbose = any(getattr(stage, "verbose", False) for stage in stages_of(self.generator)) and bool(todo)
         # The same batches in every process, whatever is known already: they are claimed as such.
         first = list({docno: row for row, docno in reversed(list(enumerate(inp["docno"].astype(str))))}.values())[::-1]
@@ -92,11 +98,12 @@ class CachedQueryGen(pt.Transformer):
             for wait in (False, True):  # what other processes hold comes last: whatever they leave undone is done here
                 held = []
                 for rows in waiting:
-                    if self._claimed(inp.iloc[rows], [digests[row] for row in rows], wait):
+                    if self._claimed(inp.iloc[rows], [digests[row] for row in rows], described, wait):
                         bar.update(len(todo.intersection(rows)))
                     else:
                         held.append(rows)
                 waiting = held
+        self.store.check_there()
         entries = self.store.entries()
         return written(inp, [entries[str(docno)][1:] for docno in inp["docno"]])
 
@@ -123,34 +130,42 @@ class CachedQueryGen(pt.Transformer):
                 raise ValueError(f"document {docno!r} has two texts in this frame: a store keeps one a document.")
         return [row for docno, row in first.items() if docno not in entries or entries[docno][0] != digests[row]]
 
-    def _claimed(self, batch: pd.DataFrame, digests: list[str], wait: bool) -> bool:
+    def _claimed(self, batch: pd.DataFrame, digests: list[str], described: Any, wait: bool) -> bool:
         """Do a batch, unless another process holds it."""
         name = hashlib.sha256("\0".join([*batch["docno"].astype(str), *digests]).encode()).hexdigest()
         with self.store.files.claimed(f"batch-{int(name, 16) % _LOCKS}", wait=wait) as mine:
             if mine:
-                self._generate(batch, digests)
+                self._generate(batch, digests, described)
             return mine
 
-    def _generate(self, batch: pd.DataFrame, digests: list[str]) -> None:
+    def _generate(self, batch: pd.DataFrame, digests: list[str], described: Any) -> None:
         todo = self._unknown(batch, digests)  # another process may have been here
         if not todo:
             return
         asked = batch.iloc[todo]
         before = Usage() + self.usage
-        made, failure = asked, None
-        for stage in stages_of(self.generator):
+        made, failure = through(
+            self.generator, asked, GenerationError, "generated",
+            own=lambda stage: isinstance(stage, SyntheticQueryGen), paid=lambda frame: QUERYGEN in frame.columns,
+        )  # fmt: skip
+        if failure is None or len(made):
             try:
-                made = stage(made)
-            except GenerationError as error:
-                if not len(error.generated):
-                    raise
-                made, failure = error.generated, failure or error
-        self._keep(asked, made, digests, todo, before)
+                self._keep(asked, made, digests, todo, described, before)
+            except OSError as error:
+                raise GenerationError(
+                    f"queries were written but could not be kept: {error} They are in this error's .generated.", made
+                ) from error
         if failure is not None:
             raise failure
 
     def _keep(
-        self, asked: pd.DataFrame, made: pd.DataFrame, digests: list[str], todo: list[int], before: Usage
+        self,
+        asked: pd.DataFrame,
+        made: pd.DataFrame,
+        digests: list[str],
+        todo: list[int],
+        described: Any,
+        before: Usage,
     ) -> None:
         digest_of = dict(zip(asked["docno"].astype(str), (digests[row] for row in todo), strict=True))
         docnos = made["docno"].astype(str)
@@ -160,7 +175,7 @@ class CachedQueryGen(pt.Transformer):
                 " must return the rows that it is given."
             )
         asked_about = [digest_of[docno] for docno in docnos]
-        self.store.commit(self.generator, self._described, made, asked_about, self.usage - before)
+        self.store.commit(described, made, asked_about, self.usage - before)
 
     def __repr__(self) -> str:
         return redaction.text(pta.transformer_repr(self))

@@ -13,6 +13,8 @@ import pyterrier_alpha as pta
 
 from .. import redaction
 from ..frames import check_text, validate
+from ..frames.ranking import incoming_order
+from ..pipelines import cut_to
 from ..words import count
 from .queries import QUERY_SCORE, QUERYGEN, QUERYGEN_SCORE, lines_of, with_queries
 
@@ -140,12 +142,12 @@ class ConsistencyFilter(QuerySelection):
     """Queries for which a retriever finds the document that they were made from among its first k.
 
     Args:
-        retriever: Q → R over the same collection.
+        retriever: Q → R over the same collection; its ``rank`` is its order, or its ``score`` where that tells nothing.
         k: depth; Promptagator's is 1.
         batch_size: queries given to the retriever at once.
 
     Raises:
-        ValueError: for impossible numbers.
+        ValueError: for impossible numbers; when called, for a retriever that gives neither ``rank`` nor ``score``.
 
     References:
         Dai et al. 2023 (Promptagator), §3.2, whose retriever is a dense one trained on the unfiltered queries.
@@ -169,11 +171,18 @@ class ConsistencyFilter(QuerySelection):
         """Those that find their document; equal queries are asked once."""
         texts = list(dict.fromkeys(queries["query"]))
         topics = pd.DataFrame({"qid": [str(n) for n in range(len(texts))], "query": texts})
-        pipeline = (self.retriever % self.k).compile()
+        pipeline = cut_to(self.retriever.compile(), self.k)
         found: set[tuple[str, str]] = set()
         for at in range(0, len(topics), self.batch_size):
             results = pipeline(topics.iloc[at : at + self.batch_size].reset_index(drop=True))
-            found.update(zip(results["qid"].astype(str), results["docno"].astype(str), strict=True))
+            missing = [c for c in ("qid", "docno") if c not in results.columns]
+            if missing or not {"rank", "score"} & set(results.columns):
+                raise ValueError(
+                    f"the retriever {self.retriever!r} gives no {missing[0] if missing else 'rank and no score'}: it"
+                    " must turn queries into rankings."
+                )
+            first = results[incoming_order(results) < self.k]
+            found.update(zip(first["qid"].astype(str), first["docno"].astype(str), strict=True))
         number = dict(zip(texts, topics["qid"], strict=True))
         pairs = zip(queries["query"], queries["docno"].astype(str), strict=True)
         return [(number[query], docno) in found for query, docno in pairs]

@@ -19,7 +19,7 @@ from ..backends.base import Usage
 from ..checkpoints import versions
 from ..files import parse_object
 from ..labels.identity import difference
-from ..labels.storage import CLAIMS, is_remote, storage
+from ..labels.storage import CLAIMS, check_writable, is_remote, local, storage
 from ..pipelines import stages_of
 from .queries import QUERYGEN_SCORE, lines_of, with_queries
 
@@ -59,7 +59,7 @@ class QueryStore(pt.Artifact):
     ARTIFACT_PACKAGE_HINT = "pyterrier-distill"
 
     def __init__(self, path: str | os.PathLike):
-        super().__init__(pt.Artifact.NO_PATH if is_remote(path) else os.fspath(path))
+        super().__init__(pt.Artifact.NO_PATH if is_remote(path) else str(local(path)))
         self.files = storage(path)
         meta = self._json(META)
         ours = {META, MANIFEST, QUERIES, CLAIMS}
@@ -156,14 +156,39 @@ class QueryStore(pt.Artifact):
         if told is not None:
             raise ValueError(f"{self.files} was made by another generator: {told}. Give this one a path of its own.")
 
-    def commit(
-        self, generator: pt.Transformer, described: Any, made: pd.DataFrame, digests: Sequence[str], usage: Usage
-    ) -> None:
-        """Keep what ``generator`` made.
+    def begin(self, generator: pt.Transformer, described: Any) -> None:
+        """Make sure of the place before anything is asked.
 
         Args:
             generator: for the manifest.
             described: its identity before it was asked anything: some generators count.
+
+        Raises:
+            ValueError: if the store's queries come from another generator.
+            OSError: if nothing can be written.
+        """
+        with self.files.claimed("commit", wait=True):
+            self._create(generator, described)
+        check_writable(self.files, QUERIES)
+
+    def check_there(self) -> None:
+        """Check that nobody has deleted or moved the store since it was made sure of.
+
+        Raises:
+            FileNotFoundError: if its descriptions are gone.
+        """
+        gone = [name for name in (META, MANIFEST) if not self.files.is_file(name)]
+        if gone:
+            raise FileNotFoundError(
+                f"{self.files.where(gone[0])} is gone: the store was deleted or moved while it was filled, and what was"
+                " committed with it. Bring it back, or ask again."
+            )
+
+    def commit(self, described: Any, made: pd.DataFrame, digests: Sequence[str], usage: Usage) -> None:
+        """Keep what a generator made.
+
+        Args:
+            described: its identity, as the store was begun with.
             made: D frame with ``querygen``, whole documents.
             digests: of their texts.
             usage: what they have cost.
@@ -183,7 +208,8 @@ class QueryStore(pt.Artifact):
         ]
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         with self.files.claimed("commit", wait=True):
-            self._create(generator, described)
+            self.check_there()
+            self.agree(described)
             number = 1 + max((int(name[:8]) for name in self.files.names(QUERIES) if _NAME.fullmatch(name)), default=-1)
             name = f"{number:08d}-{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
             self.files.write(f"{QUERIES}/{name}", content)
@@ -201,7 +227,7 @@ class QueryStore(pt.Artifact):
         meta = {"type": self.ARTIFACT_TYPE, "format": self.ARTIFACT_FORMAT, **hint}
         for name, content in ((MANIFEST, about), (META, meta)):
             if not self.files.is_file(name):
-                self.files.write(name, json.dumps(content, indent=2, default=repr).encode())
+                self.files.write(name, json.dumps(redaction.redacted(content), indent=2, default=repr).encode())
 
     def _package_files(self) -> Iterator[tuple[str, Any]]:
         """What is published: no locks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,10 +19,12 @@ from ..frames.ids import check_ids
 from ..teachers.base import LabellingError
 from . import engines, tables
 from .directory import MANIFEST, META
-from .identity import difference, digest, identity, stable_repr
+from .identity import difference, digest, identity, silent, stable_repr
 
 if TYPE_CHECKING:
     from .store import LabelStore
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -77,8 +80,8 @@ class Building:
             ValueError: if pipeline or query text differ from what the store was built with, naming the field; if topics
                 have a query id twice.
             LabellingError: if a teacher failed; what it had finished is committed.
-            OSError: if nothing can be written; what was committed is intact.
-            FileNotFoundError: if somebody deleted the store meanwhile (LabellingError where labels are at hand).
+            OSError: if nothing can be written, before anything is asked; what was committed is intact. If that happens
+                later, or somebody deletes the store meanwhile, it is a LabellingError with the labels at hand.
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
@@ -114,7 +117,7 @@ class Building:
         return self
 
     def _check_there(self) -> None:
-        """Check that nobody has deleted or moved the store since :meth:`build` began.
+        """Check that nobody has deleted or moved the store since it was made sure of.
 
         Raises:
             FileNotFoundError: if its descriptions are gone.
@@ -122,13 +125,18 @@ class Building:
         gone = [name for name in (META, MANIFEST) if not self.directory.files.is_file(name)]
         if gone:
             raise FileNotFoundError(
-                f"{self.directory.files.where(gone[0])} is gone: the store was deleted or moved while it was built, and"
-                " what was committed with it. Bring it back, or build again."
+                f"{self.directory.files.where(gone[0])} is gone: the store was deleted or moved while it was built or"
+                " filled, and what was committed with it. Bring it back, or build again."
             )
 
     def _agree(self, pipeline: pt.Transformer, topics: pd.DataFrame, overwrite: bool) -> None:
         """Create the store, or check that it was built from the same pipeline and queries."""
         described = identity(pipeline)
+        for name, kept_back in silent(pipeline).items():
+            logger.warning(
+                "%s does not keep %s of its constructor under the same name, nor has it a __repr__ or decided_by: this"
+                " store would go on being built by one with other settings.", name, kept_back
+            )  # fmt: skip
         manifest = self.manifest
         told = None if "pipeline" not in manifest else difference(manifest["pipeline"], described)
         if "cache of" in manifest:
@@ -192,6 +200,8 @@ class Building:
                     continue
                 yield _Job(batch, todo, claim)
 
+        if not all(done.issuperset(batches[number]["qid"]) for number in numbers):
+            self.directory.check_writable()
         with claims:
             for job, labelled in run(jobs()):
                 if len(labelled.queries) or labelled.error is None:
@@ -231,7 +241,7 @@ class Building:
                     rows = frame[frame["qid"].isin(new["qid"])]
                     topics = new[["qid", "query"]].reset_index(drop=True)
                     self._commit(rows, topics, int(new.index[0]), labelled.usage, with_text)
-        except (ValueError, TypeError, FileNotFoundError) as error:
+        except (ValueError, TypeError, OSError) as error:
             if not tables.label_columns(frame):
                 raise
             raise LabellingError(f"{error} These labels are in this error's .labelled.", frame) from error

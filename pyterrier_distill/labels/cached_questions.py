@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..backends.base import BackendError, Usage
+from ..backends.base import BackendError, Usage, unfinished
 from ..frames import TEACHER_PREFS
 from ..teachers.base import PromptTeacher
 from .identity import digest, identity
@@ -88,6 +88,10 @@ class CachedQuestions:
             given, failure = error.answers, error
             if len(given) != len(todo):
                 raise
+        except Exception as error:  # somebody's own backend may raise anything; what is known is handed on
+            if not known:
+                raise
+            raise unfinished(type(self.teacher).__name__, error, [None] * len(todo)) from error
         new = {q: _as_stored(a) for q, a in zip(todo, given, strict=True) if a is not None}
         known.update(new)
         try:

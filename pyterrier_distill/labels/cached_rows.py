@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from .. import frames
 from ..backends.base import Usage
 from ..frames import ranking, validate
 from ..frames.ranking import incoming_order, rerank
-from ..teachers.base import LabellingError, Teacher
+from ..teachers.base import LabellingError, Teacher, hands_on
 from . import tables
 from .cells import hash_cells
+from .comparing import class_name
 from .identity import digest, identity
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ class CachedRows:
 
     The key of a row's labels is the teacher's identity, the query, and what the teacher reads of the row; of a teacher
     of whole lists, that of all the list's rows in their incoming order. A teacher is given nothing but what is in the
-    key: the columns that it announces (``pt.inspect``), and what it then turns out to look for.
+    key: of this package's, and of those that declare what they read (``transform_inputs``, ``required_columns``), that,
+    and what they then turn out to look for; of others, who may use a column where it is there, all but labels.
 
     Args:
         teacher: who labels.
@@ -41,8 +44,8 @@ class CachedRows:
 
     @property
     def by_document(self) -> bool:
-        """Whether the teacher judges each document by itself."""
-        return not self.teacher.unique and not _is_operator(getattr(self.teacher, "model", None))
+        """Whether the teacher is known to judge each document by itself."""
+        return judges_documents(self.teacher)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """As the teacher.
@@ -81,21 +84,34 @@ class CachedRows:
 
     def _reads(self, inp: pd.DataFrame) -> list[str]:
         """The columns that the teacher reads, ids first."""
-        model = getattr(self.teacher, "model", None)
-        speaker = model if isinstance(model, pt.Transformer) else self.teacher
+        speaker = self._speaker
         modes = pt.inspect.transformer_inputs(speaker, strict=False) or []
         modes = [mode for mode in modes if {"qid", "docno"} <= set(mode) and set(mode) <= set(inp.columns)]
         told = [column for mode in modes for column in mode] or ["query", self.teacher.text_field]
         reads = dict.fromkeys(["qid", "docno", *told, *self._looked_for])
+        if not _declares(speaker):
+            labels = {"label", *tables.label_columns(inp)}
+            reads |= dict.fromkeys(sorted(c for c in inp.columns if isinstance(c, str) and c not in labels))
         return [column for column in reads if column in inp.columns]
 
-    def _learns(self, error: Exception, withheld: Sequence[str]) -> bool:
-        """Whether ``error`` says that the teacher looks for columns that it did not announce; it gets them next time.
+    @property
+    def _speaker(self) -> pt.Transformer:
+        """Who reads columns: the teacher, or the re-ranker that it wraps."""
+        model = getattr(self.teacher, "model", None)
+        return model if isinstance(model, pt.Transformer) else self.teacher
 
-        Where the error names none, all of them.
-        """
-        text = str(error)
-        named = [c for c in withheld if isinstance(c, str) and c in text] or list(withheld)
+    def _learns(self, error: Exception, withheld: Sequence[str]) -> bool:
+        """Whether ``error`` is about columns that were withheld; the teacher gets them next time."""
+        if isinstance(error, pt.validate.InputValidationError):
+            about = {column for mode in error.modes for column in mode.missing_columns}
+        elif isinstance(error, AttributeError):
+            about = {error.name} if isinstance(error.obj, (pd.DataFrame, pd.Series, tuple)) else set()
+        else:
+            said = error.args[0] if error.args else None
+            about = {said} if isinstance(said, Hashable) else set()
+            if isinstance(said, str) and _SEVERAL.search(said):
+                about = {column for column in withheld if repr(column) in said}
+        named = [column for column in withheld if column in about]
         self._looked_for += named
         return bool(named)
 
@@ -141,7 +157,8 @@ class CachedRows:
             with ranking.tied():  # ties are broken by the list that is answered, not by the one that was asked about
                 labelled = self.teacher(given)
         except LabellingError as error:
-            stopped, labelled = error, error.labelled
+            own = hands_on(self.teacher)  # else what it carries is what another teacher wrote, not this one
+            stopped, labelled = error, error.labelled if own else given.iloc[:0]
             done = given["qid"].isin(labelled["qid"].unique() if len(labelled) else []).to_numpy()
             rows, given = rows[done], given[done]
         try:
@@ -216,13 +233,35 @@ class NotItsRows(ValueError):
     """A teacher returned other rows than it was given."""
 
 
-def _is_operator(model: Any) -> bool:
-    """Whether a wrapped transformer is made of others, so that its score may depend on the whole list."""
+#: What pandas says of several columns.
+_SEVERAL = re.compile(r"not in index|are in the \[|not found in axis|not in the \[")
+#: Re-rankers of other packages that judge each document by itself.
+_POINTWISE = frozenset(
+    """pyterrier.apply_base.ApplyDocumentScoringTransformer pyterrier_t5.MonoT5ReRanker pyterrier_dr.biencoder.BiScorer
+    pyterrier_dr.electra.ElectraScorer pyterrier_dr.lightning_ir_mono.LightningIRMonoScorer""".split()
+)
+
+
+def judges_documents(ranker: pt.Transformer) -> bool:
+    """Whether what a re-ranker says of a document is known not to depend on the rest of the list."""
     from pyterrier_dr import BiEncoder
 
-    if not isinstance(model, pt.Transformer) or isinstance(model, BiEncoder):
-        return False
-    return bool(getattr(model, "_transformers", None) or pt.inspect.subtransformers(model))
+    if isinstance(ranker, Teacher):
+        model = getattr(ranker, "model", None)
+        return not ranker.unique and (not isinstance(model, pt.Transformer) or judges_documents(model))
+    if isinstance(ranker, BiEncoder):
+        return True
+    if getattr(ranker, "_transformers", None) or pt.inspect.subtransformers(ranker):
+        return False  # of others, so that its score may depend on the whole list
+    names = {class_name(kind) for kind in type(ranker).__mro__}
+    return not names.isdisjoint(_POINTWISE) or class_name(type(ranker)).startswith("pyterrier_distill.")
+
+
+def _declares(transformer: pt.Transformer) -> bool:
+    """Whether a transformer says all that it reads; one of this package uses nothing but what it announces."""
+    if class_name(type(transformer)).startswith("pyterrier_distill."):
+        return True
+    return any(getattr(transformer, name, None) is not None for name in ("transform_inputs", "required_columns"))
 
 
 def _pairs(frame: pd.DataFrame) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from ..pipelines import stages_of
 from ..teachers.base import PromptTeacher, Teacher
 from .cached_questions import CachedQuestions
 from .cached_rows import CachedRows
-from .identity import identity
+from .identity import check_told, identity
 
 if TYPE_CHECKING:
     from .store import LabelStore
@@ -31,8 +31,12 @@ class CachedTeacher(Teacher):
 
     * a teacher that asks about documents or pairs one by one is answered question by question, so that a shorter
       list, or one with some new documents, costs nothing for what is known;
-    * a re-ranker, and a teacher whose lists may hold a document twice, document by document;
-    * any other teacher, and a re-ranker made of others (``0.5 * a + b``), list by list.
+    * a re-ranker that is known to judge each document by itself (a student, a bi-encoder, ``pt.apply.doc_score``,
+      monoT5), and a teacher whose lists may hold a document twice, document by document;
+    * any other teacher or re-ranker, and one made of others (``0.5 * a + b``), list by list.
+
+    What is not of this package may use any column that is there, so that its answers are kept by all columns but
+    labels; one that declares ``transform_inputs`` (or ``required_columns`` of ``pt.apply``) is given these alone.
 
     Args:
         store: a store of its own, not one that was built from topics.
@@ -41,6 +45,7 @@ class CachedTeacher(Teacher):
     """
 
     schematic = {"label": "CachedTeacher"}
+    hands_on = True
 
     def __init__(self, store: LabelStore, teacher: Teacher, batch_size: int = 64):
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
@@ -91,6 +96,7 @@ class Commits:
 
         Raises:
             OSError: before the first part, if the store cannot be written.
+            FileNotFoundError: after the last part, if somebody deleted or moved the store meanwhile.
         """
         if items:
             self.store._create({"cache of": identity(self.teacher)})
@@ -106,6 +112,8 @@ class Commits:
             queries.add(query)
         if batch:
             yield batch
+        if items:
+            self.store._check_there()
 
     @contextmanager
     def asking(self, key: str) -> Iterator[None]:
@@ -115,8 +123,13 @@ class Commits:
 
     @contextmanager
     def committing(self) -> Iterator[LabelStore]:
-        """The store, for one thread of one process."""
+        """The store, for one thread of one process.
+
+        Raises:
+            FileNotFoundError: if somebody deleted or moved it since it was made sure of.
+        """
         with self._lock, self.store.directory.claimed("commit", wait=True):
+            self.store._check_there()
             yield self.store
 
     def __getstate__(self) -> dict[str, Any]:
@@ -133,16 +146,18 @@ class Caching:
         """``teacher``, answered from this store where it was asked before; what it gives is the same.
 
         Args:
-            teacher: a teacher; any re-ranker, which must judge each document by itself: its score is then the label
-                ``teacher_score``; or a pipeline. Of a pipeline each teacher is cached by itself, by what it reads, and
-                the other stages run as they are: wrap a costly re-ranker among them in a ``PointwiseTeacher``.
+            teacher: a teacher; any re-ranker: its score is then the label ``teacher_score``; or a pipeline. Of
+                a pipeline each teacher is cached by itself, by what it reads, and the other stages run as they are:
+                wrap a costly re-ranker among them in a ``PointwiseTeacher``.
             batch_size: queries of one commit: what is lost when a process is killed.
 
         Returns:
             A :class:`CachedTeacher`; of a pipeline, a pipeline.
 
         Raises:
-            ValueError: if this store was built from topics: labels of queries and answers of a teacher do not mix.
+            ValueError: if this store was built from topics: labels of queries and answers of a teacher do not mix;
+                or if the teacher does not say what decides its answers: by settings under the names of its
+                constructor's arguments, a ``__repr__``, or ``decided_by``.
         """
         if "pipeline" in self.manifest:
             raise ValueError(
@@ -155,5 +170,6 @@ class Caching:
             stages[-1] = PointwiseTeacher(stages[-1])
         for n, stage in enumerate(stages):
             if isinstance(stage, Teacher) and not isinstance(stage, CachedTeacher):
+                check_told(stage)
                 stages[n] = CachedTeacher(self, stage, batch_size)
         return stages[0] if len(stages) == 1 else pt.Compose(*stages)

@@ -44,6 +44,19 @@ class Told(dict):
         return type(self), (dict(self), self.said)
 
 
+class Retold(Told):
+    """A description that the version before gave in other words: the first of ``said``."""
+
+
+def as_before(value: Any) -> Any:
+    """A description in the words of the version before."""
+    if isinstance(value, Retold):
+        return value.said[0]
+    if isinstance(value, dict):
+        return {name: as_before(part) for name, part in value.items()}
+    return [as_before(part) for part in value] if isinstance(value, list) else value
+
+
 def class_name(kind: type) -> str:
     """A class by its name; one of this package by that alone, wherever in it the class lives."""
     return _OURS.sub("pyterrier_distill.", f"{kind.__module__}.{kind.__qualname__}")
@@ -119,8 +132,8 @@ def _present(value: Any) -> Any:
     """In the words of this version: classes by name, what stands for others left out, nothing secret."""
     if isinstance(value, str):
         return _OURS.sub("pyterrier_distill.", value)
-    if isinstance(value, tuple):
-        return list(value)
+    if isinstance(value, (list, tuple)):
+        return [part for part in value if not redaction.is_couple(part)]
     if not isinstance(value, dict):
         return value
     told = redaction.without(value)
@@ -132,7 +145,7 @@ def _same_place(before: Any, now: Any) -> bool:
     """Whether two texts name one file or directory, or one address."""
     if not isinstance(before, str) or not isinstance(now, str):
         return False
-    if redaction.text(before).rstrip("/") == now.rstrip("/"):
+    if redaction.text(before).rstrip("/") in (now.rstrip("/"), redaction.text(now).rstrip("/")):
         return True
     before, now = (re.sub(r"^(?:Posix|Windows)Path\('(.*)'\)$", r"\1", one) for one in (before, now))
     return os.path.exists(before) and os.path.exists(now) and os.path.samefile(before, now)

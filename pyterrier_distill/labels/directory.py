@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import numpy as np
 from .. import redaction
 from ..files import parse_object
 from . import shards
-from .storage import CLAIMS, storage
+from .storage import CLAIMS, check_writable, storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -257,16 +256,7 @@ class Directory:
         Raises:
             OSError: if there is not.
         """
-        probe = f"{CLAIMS}/probe-{os.getpid()}-{threading.get_ident()}"
-        try:
-            self.files.write(probe, bytes(1 << 16))
-            self.files.remove(probe)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{self} cannot be written to ({error.strerror or error}), so nothing was asked; what was committed"
-                " before is intact: make room or allow writing",
-            ) from error
+        check_writable(self.files, SHARDS)
 
     def open(self, name: str, folder: str = SHARDS) -> ShardFile:
         """A shard, its schema checked.

@@ -15,8 +15,9 @@ import pandas as pd
 import pyterrier as pt
 
 from ..backends.base import Usage
-from ..pipelines import stages_of
-from ..teachers.base import LabellingError
+from ..pipelines import through
+from ..teachers.base import LabellingError, hands_on
+from .tables import label_columns
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +48,15 @@ Engine = Callable[[Iterable[Any]], Iterator[tuple[Any, Labelled]]]
 
 
 def label(pipeline: pt.Transformer, todo: pd.DataFrame) -> Labelled:
-    """Run the pipeline on one batch; of a teacher that fails, keep what it finished."""
+    """Run the pipeline on one batch; of a teacher that fails, keep what it finished.
+
+    Raises:
+        Exception: what another stage raised; a LabellingError where labels were at hand: it carries them.
+    """
     teachers = list(_teachers(pipeline))
     before = sum((teacher.usage for teacher in teachers), Usage())
     began = time.monotonic()
-    stopped: LabellingError | None = None
-    frame = todo
-    for stage in stages_of(pipeline):  # what a stage has finished before it failed still goes through the others
-        try:
-            frame = stage(frame)
-        except LabellingError as error:
-            stopped = stopped or error
-            frame = error.labelled
+    frame, stopped = through(pipeline, todo, LabellingError, "labelled", hands_on, label_columns)
     queries = todo if stopped is None else todo[todo["qid"].isin(frame["qid"].astype(str).unique())]
     usage = sum((teacher.usage for teacher in teachers), Usage()) - before
     usage.seconds = max(usage.seconds, time.monotonic() - began)  # models that run here tell none

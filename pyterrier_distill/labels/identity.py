@@ -16,6 +16,7 @@ import os
 import re
 import types
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import pandas as pd
@@ -23,15 +24,21 @@ import pyterrier as pt
 
 from .. import redaction
 from ..backends.base import Backend
-from .comparing import IDLE, STAND_INS, Told, as_stored, class_name, difference
+from . import arrays, functions
+from .comparing import IDLE, STAND_INS, Retold, Told, as_stored, class_name, difference
 from .content import checkpoint
 
-__all__ = ["as_stored", "checkpoint", "difference", "digest", "hash_frame", "identity", "settings", "stable_repr"]
+__all__ = [
+    "as_stored", "check_told", "checkpoint", "difference", "digest", "hash_frame", "identity", "settings", "silent",
+    "stable_repr",
+]  # fmt: skip
 
 #: Settings whose value is a checkpoint or a file of labels.
 _CHECKPOINTS = frozenset({"model", "name_or_path", "labels", "name"})
-#: Settings whose value is a place: one place has many names.
-_PLACES = frozenset({"path", "index", "index_path", "directory"})
+#: Settings whose value, a single word, may be a file or directory here; what holds a separator may under any name.
+_FILES = re.compile(r"path|dir|file|model|name|check_?point|weights|index|folder")
+#: Settings whose files are written by who has them, and decide nothing.
+_WRITTEN = re.compile(r"(^|_)(caches?|tmp|temp|logs?|logging|out|output|saved?|work|working|download)(_|$|dir)")
 #: Fields of a dataclass that count.
 _COUNTERS = re.compile(r"(n_|num_)?(calls?|count(er)?s?|usage|requests?|asked|spent|cost|seconds|history|log)")
 
@@ -57,7 +64,80 @@ def identity(transformer: Any) -> Any:
     if template is not None:
         told["prompt_text"] = digest(repr(template))
     told |= _changes(transformer)
+    if _declared(transformer) is None:
+        told |= _besides(transformer)
     return {"class": class_name(kind), **(told or {"repr": redaction.text(stable_repr(transformer))})}
+
+
+#: Where those who say nothing of what decides their answers are noted.
+_noted: ContextVar[dict[str, str] | None] = ContextVar("_noted", default=None)
+
+
+def silent(transformer: Any) -> dict[str, str]:
+    """The classes of objects in a transformer that do not say what decides their answers, and what they keep back."""
+    token = _noted.set({})
+    try:
+        identity(transformer)
+        return _noted.get() or {}
+    finally:
+        _noted.reset(token)
+
+
+def check_told(transformer: Any) -> None:
+    """Check that a transformer says what decides its answers, so that another's are never given for its own.
+
+    Raises:
+        ValueError: naming the class that does not, and what to do.
+    """
+    for name, kept_back in silent(transformer).items():
+        raise ValueError(
+            f"{name} does not say what decides its answers, so that two of them could not be told apart: it does not"
+            f" keep {kept_back} of its constructor under the same name. Keep it, or give the class a __repr__, or"
+            " decided_by: the names of the attributes that decide, or a method that gives names and values."
+        )
+
+
+def _besides(value: Any) -> dict[str, Any]:
+    """What an object of somebody else's has besides the settings that it keeps under their names: repr, models."""
+    kind = type(value)
+    if class_name(kind).startswith("pyterrier_distill."):
+        return {}
+    hidden = _kept_back(value)
+    said: dict[str, Any] = {}
+    held = {name: part for name, part in getattr(value, "__dict__", {}).items() if arrays.is_module(part)}
+    parameters = _parameters(kind)
+    for name, part in held.items():
+        if name in parameters or name.removeprefix("_") in parameters:
+            continue
+        if hidden:
+            said[name] = arrays.module(part)
+        elif (weights := arrays.trained(part)) is not None:  # one that was made from the settings, and changed since
+            said[name] = weights
+    if hidden and kind.__repr__ is not object.__repr__:
+        said["repr"] = redaction.text(stable_repr(value))
+    elif hidden and not held and (noted := _noted.get()) is not None:
+        noted[class_name(kind)] = ", ".join(hidden)
+    return said
+
+
+def _parameters(kind: type) -> list[str]:
+    """The arguments of a constructor, those that change no answer left out."""
+    if kind.__init__ is object.__init__:
+        return []
+    try:
+        parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    except (TypeError, ValueError):  # not written in Python
+        return []
+    various = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.kind not in various and p.name not in IDLE and p.name[:1] != "_"]
+
+
+def _kept_back(value: Any) -> list[str]:
+    """The constructor's arguments that an object does not keep under their names, with or without an underscore."""
+    names = _parameters(type(value))
+    if isinstance(value, pt.inspect.HasAttributes):
+        return []
+    return [n for n in names if not hasattr(value, n) and not hasattr(value, f"_{n}") and not redaction.is_secret(n)]
 
 
 def settings(transformer: Any) -> dict[str, Any]:
@@ -108,8 +188,8 @@ def _value(value: Any, name: str, depth: int = 0) -> Any:
         return identity(value)
     if isinstance(value, (str, os.PathLike)) and name in _CHECKPOINTS:
         return checkpoint(os.fspath(value))
-    if isinstance(value, os.PathLike) or (isinstance(value, str) and name in _PLACES and os.path.exists(value)):
-        return os.path.realpath(os.path.expanduser(value))
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and _is_place(value, name)):
+        return _place(value, name)
     if isinstance(value, str):
         return _plain_text(value)
     if value is None or isinstance(value, (bool, int)):
@@ -117,7 +197,7 @@ def _value(value: Any, name: str, depth: int = 0) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, (list, tuple)):
-        return [deeper(part) for part in value]
+        return [deeper(part) for part in value if not redaction.is_couple(part)]
     if isinstance(value, (set, frozenset)):
         return sorted((deeper(part) for part in value), key=repr)
     if isinstance(value, Mapping):
@@ -127,8 +207,26 @@ def _value(value: Any, name: str, depth: int = 0) -> Any:
     if isinstance(value, functools.partial):
         return {"partial": deeper(value.func), "args": deeper(value.args), "keywords": deeper(value.keywords)}
     if isinstance(value, types.FunctionType):
-        return {"function": f"{value.__module__}.{value.__qualname__}", "code": _code(value, depth)}
-    return _object(value, depth)
+        return functions.told(value, functools.partial(_value, name="", depth=depth + 1), deep=depth < 8)
+    told = arrays.told(value) or functions.called(value, deeper)
+    return _object(value, depth) if told is None else Retold(told, said=[redaction.text(stable_repr(value))])
+
+
+def _is_place(value: str, name: str) -> bool:
+    """Whether a setting names a file or directory that is here."""
+    if not value or _WRITTEN.search(name) or not (os.sep in value or _FILES.search(name)):
+        return False
+    return os.path.exists(os.path.expanduser(value))
+
+
+def _place(value: str | os.PathLike, name: str) -> Any:
+    """A file or directory by what is inside; by its name if nothing is there yet, or what is there decides nothing."""
+    given = os.fspath(value)
+    path = os.path.realpath(os.path.expanduser(given))
+    if _WRITTEN.search(name) or not os.path.exists(path):
+        return path
+    inside = checkpoint(path)
+    return Retold(inside, said=[path, *getattr(inside, "said", []), _plain_text(given)])
 
 
 def _plain_text(value: str) -> str:
@@ -153,8 +251,10 @@ def _object(value: Any, depth: int) -> Any:
     if kind.__repr__ is not object.__repr__ and not generated:
         said = redaction.text(stable_repr(value))
         return {**told, "repr": said} if isinstance(value, Backend) else said
-    if depth < 4:
+    if depth < 8:
         told.update(_named(_made_with(value), depth + 1))
+    if not generated and not functions.is_installed(kind):
+        told |= _besides(value)
     if generated:
         return Told(told, said=[redaction.text(stable_repr(value))])
     return told
@@ -165,31 +265,13 @@ def _made_with(value: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(value):
         fields = [f.name for f in dataclasses.fields(value) if f.init and f.repr and not _COUNTERS.fullmatch(f.name)]
         return {name: getattr(value, name) for name in fields}
-    if type(value).__init__ is object.__init__:
-        return {}
-    try:
-        parameters = inspect.signature(type(value).__init__).parameters
-    except (TypeError, ValueError):  # not written in Python
-        return {}
     kept = {}
-    for name in list(parameters)[1:]:
+    for name in _parameters(type(value)):
         for attribute in (name, f"_{name}"):
             if attribute in getattr(value, "__dict__", {}):
                 kept[name] = vars(value)[attribute]
                 break
     return kept
-
-
-def _code(function: types.FunctionType, depth: int) -> str:
-    """A digest of what a function does: its code, defaults, and the values that it has closed over."""
-
-    def told(code: types.CodeType) -> list[Any]:
-        constants = [told(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-        return [code.co_code.hex(), constants, list(code.co_names), list(code.co_varnames)]
-
-    closed = [cell.cell_contents for cell in function.__closure__ or ()]
-    values = [_value(v, "", depth + 1) for v in [*closed, *(function.__defaults__ or ())]] if depth < 4 else []
-    return digest([told(function.__code__), values])
 
 
 def hash_frame(frame: pd.DataFrame | pd.Series) -> str:

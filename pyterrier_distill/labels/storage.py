@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,12 +19,23 @@ from ..files import check_path, naming
 CLAIMS = "claims"
 #: This machine, in names of drafts.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
+_PROCESS = re.compile(rf"{_HOST}-(\d+)(?:-\d+)?")
+
+
+def _process() -> str:
+    """Who writes a draft: this machine, process and thread."""
+    return f"{_HOST}-{os.getpid()}-{threading.get_ident()}"
 
 
 def is_remote(path: Any) -> bool:
     """Whether ``path`` is the address of a file system other than this machine's: ``s3://…``, ``hf://…``."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else str(path)
     return "://" in text and not text.startswith("file://")
+
+
+def local(path: str | os.PathLike) -> Path:
+    """A directory of this machine, wherever the working directory is later."""
+    return Path(str(path).removeprefix("file://") if isinstance(path, str) else path).expanduser().absolute()
 
 
 def storage(path: str | os.PathLike) -> LocalFiles | RemoteFiles:
@@ -38,18 +50,37 @@ def storage(path: str | os.PathLike) -> LocalFiles | RemoteFiles:
     return LocalFiles(str(path).removeprefix("file://") if isinstance(path, str) else path)
 
 
+def check_writable(files: LocalFiles | RemoteFiles, folder: str) -> None:
+    """Check that there is room and leave to write into a folder, by a file of 64 KiB that goes again.
+
+    Raises:
+        OSError: if there is not.
+    """
+    probe = f"{folder}/.probe.{_process()}"
+    try:
+        files.write(probe, bytes(1 << 16))
+        files.remove(probe)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{files} cannot be written to ({error.strerror or error}), so nothing was asked; what was committed"
+            " before is intact: make room or allow writing",
+        ) from error
+
+
 class LocalFiles:
     """Files of a directory. Names are relative, with ``/``."""
 
     def __init__(self, root: str | os.PathLike):
-        self.root = Path(root).expanduser()
+        self._given = Path(root).expanduser()
+        self.root = local(root)
 
     def __str__(self) -> str:
-        return str(self.root)
+        return str(self._given)
 
     def where(self, name: str) -> str:
         """The full name of a file, for messages."""
-        return str(self.root / name)
+        return str(self._given / name)
 
     def entries(self) -> list[str]:
         """Names of what is in the directory; the directory's own where it is a file."""
@@ -92,7 +123,7 @@ class LocalFiles:
         """
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.parent / f".{target.name}.{_HOST}-{os.getpid()}"
+        part = target.parent / f".{target.name}.{_process()}"
         try:
             with naming(target), open(part, "wb") as file:
                 file.write(content)
@@ -128,8 +159,8 @@ class LocalFiles:
     def sweep(self, folder: str) -> None:
         """Remove drafts of this machine's processes that are gone."""
         for draft in (self.root / folder).glob(".*"):
-            host, _, process = draft.suffix[1:].rpartition("-")
-            if host == _HOST and process.isdigit() and not _alive(int(process)):
+            made = _PROCESS.fullmatch(draft.suffix[1:])
+            if made is not None and not _alive(int(made[1])):
                 with suppress(OSError):  # it is in nobody's way; what cannot be written says so itself
                     draft.unlink(missing_ok=True)
 

@@ -22,8 +22,8 @@ from .converting import Converting
 from .describing import Describing
 from .identity import digest
 from .reading import Reading
-from .storage import CLAIMS, is_remote
-from .texts import StoredText, Texts
+from .storage import CLAIMS, is_remote, local
+from .texts import StoredText, Texts, check_one_text
 from .upkeep import Upkeep
 
 
@@ -55,7 +55,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
 
     def __init__(self, path: str | os.PathLike):
         shards.arrow()
-        super().__init__(pt.Artifact.NO_PATH if is_remote(path) else os.fspath(path))
+        super().__init__(pt.Artifact.NO_PATH if is_remote(path) else str(local(path)))
         self.directory = files.Directory(path)
         if self.directory.is_foreign():
             raise ValueError(f"{self.directory} exists and is no label store: choose another path.")
@@ -100,12 +100,13 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             How many were new.
 
         Raises:
-            ValueError: for an id or a text that is missing, or a document with two texts.
+            ValueError: for an id or a text that is missing, or a document with two texts, one of them
+                perhaps stored.
         """
         validate.columns(documents, includes=["docno", "text"])
         check_ids(documents, ["docno"], "the documents")
         frames.check_text(documents, ["text"])
-        self._check_one_text(documents)
+        check_one_text(documents)
         self._create({})
         with self.directory.claimed("commit", wait=True):
             return self.texts.add(documents)
@@ -130,7 +131,8 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
 
         Raises:
             ValueError: if a query is in already, a document stands twice in a list, there is no label, or an id, a
-                query's text or a label is missing, not finite, or no probability where it must be one.
+                query's text or a label is missing, not finite, or no probability where it must be one; with_text, if a
+                document has two texts, one of them perhaps stored.
         """
         if {"qid", "query"} <= set(labelled.columns):
             texts = labelled[["qid", "query"]].dropna().drop_duplicates()  # what is no text is told by who checks texts
@@ -179,17 +181,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         tables.check_labels(labelled)
         if with_text:
             frames.check_text(labelled, ["text"])
-            self._check_one_text(labelled)
-
-    def _check_one_text(self, documents: pd.DataFrame) -> None:
-        """Check that no document has two texts."""
-        texts = documents[["docno", "text"]].astype({"docno": str}).drop_duplicates()
-        if texts["docno"].duplicated().any():
-            docno = texts.loc[texts["docno"].duplicated().to_numpy(), "docno"].iloc[0]
-            raise ValueError(
-                f"document {docno!r} has two texts: a store keeps one a document, so texts that depend on the query"
-                " (passages, snippets) need ids of their own, or with_text=False."
-            )
+            check_one_text(labelled)
 
     def _create(self, manifest: dict[str, Any]) -> None:
         hint = {"package_hint": self.ARTIFACT_PACKAGE_HINT}

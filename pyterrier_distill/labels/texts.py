@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Characters of texts that stay in memory.
 _KEPT = 1 << 26
+#: Documents of whose texts a digest stays in memory.
+_SEEN = 1 << 20
 
 
 class Texts:
@@ -38,6 +40,7 @@ class Texts:
         self._hashes = np.empty(0, dtype=np.uint64)
         self._places = np.empty(0, dtype=np.int64)
         self._late: dict[int, int] = {}
+        self._seen: dict[int, int] = {}  # digests of texts by those of their documents
         self._groups: OrderedDict[int, tuple[list[str], list[str]]] = OrderedDict()
         self._size = 0
 
@@ -141,14 +144,66 @@ class Texts:
 
         Returns:
             How many were new.
+
+        Raises:
+            ValueError: if a document has another text here.
         """
         documents = documents[["docno", "text"]].astype({"docno": str}).drop_duplicates("docno")
-        new = documents[self.missing(documents["docno"].tolist())]
-        if len(new):
+        new = self.missing(documents["docno"].tolist())
+        self._check_same(documents[~new])
+        documents = documents[new]
+        if len(documents):
             pa = shards.arrow()
-            columns = {name: pa.array(new[name].tolist(), pa.string()) for name in ("docno", "text")}
+            columns = {name: pa.array(documents[name].tolist(), pa.string()) for name in ("docno", "text")}
             self.directory.write(pa.table(columns), len(self), TEXTS)
-        return len(new)
+            self._note(_hash(documents["docno"].tolist()), _hash(documents["text"].tolist()))
+        return len(documents)
+
+    def _check_same(self, documents: pd.DataFrame) -> None:
+        """Check that documents that have a text here have that one.
+
+        Raises:
+            ValueError: naming one that has not.
+        """
+        if not len(documents):
+            return
+        docnos, texts = documents["docno"].tolist(), documents["text"].tolist()
+        hashes, told = _hash(docnos), _hash(texts)
+        unread = [n for n, one in enumerate(hashes.tolist()) if one not in self._seen]
+        known = {one: self._seen.get(one) for one in hashes.tolist()}
+        if unread:
+            stored = _hash(self.get([docnos[n] for n in unread]))
+            known |= dict(zip(hashes[unread].tolist(), stored.tolist(), strict=True))
+            self._note(hashes[unread], stored)
+        for docno, one, text in zip(docnos, hashes.tolist(), told.tolist(), strict=True):
+            if known[one] != text:
+                raise two_texts(docno, " (one is stored)")
+
+    def _note(self, hashes: np.ndarray, texts: np.ndarray) -> None:
+        """Remember digests of texts, so that those that come again and again are read once."""
+        self._seen.update(zip(hashes.tolist(), texts.tolist(), strict=True))
+        while len(self._seen) > _SEEN:
+            del self._seen[next(iter(self._seen))]
+
+
+def check_one_text(documents: pd.DataFrame) -> None:
+    """Check that no document of a frame has two texts.
+
+    Raises:
+        ValueError: naming one that has.
+    """
+    texts = documents[["docno", "text"]].astype({"docno": str}).drop_duplicates()
+    twice = texts["docno"].duplicated().to_numpy()
+    if twice.any():
+        raise two_texts(texts.loc[twice, "docno"].iloc[0])
+
+
+def two_texts(docno: str, where: str = "") -> ValueError:
+    """What is said of a document with two texts."""
+    return ValueError(
+        f"document {docno!r} has two texts{where}: a store keeps one a document, so texts that depend on the query"
+        " (passages, snippets) need ids of their own, or with_text=False."
+    )
 
 
 def _hash(docnos: Sequence[str]) -> np.ndarray:

@@ -16,6 +16,7 @@ import pyterrier as pt
 from .. import frames
 from ..frames.ids import check_ids
 from ..frames.ranking import incoming_order
+from ..pipelines import cut_to
 from ..samplers import log_weights, weighted_order
 
 STRATEGIES = ("random", "top", "log_random", "log_uniform")
@@ -120,8 +121,7 @@ def retrieve(
     Raises:
         ValueError: if it gives no documents or scores, or a score is not finite.
     """
-    cut = getattr(retriever, "fuse_rank_cutoff", lambda _: None)(depth) or retriever
-    found = cut(topics)
+    found = cut_to(retriever, depth)(topics)
     missing = [column for column in ("qid", "docno", "score") if column not in found.columns]
     if missing:
         raise ValueError(f"the retriever {retriever!r} gives no {missing[0]}: it must turn queries into results.")

@@ -13,6 +13,7 @@ import pyterrier_alpha as pta
 
 from .. import frames, redaction
 from ..frames import LABEL, TEACHER_PREFS, TEACHER_SCORE, validate
+from ..frames.ranking import incoming_order
 from ..teachers.base import check_label
 from .candidates import Limits
 
@@ -138,18 +139,17 @@ class FalseNegativeFilter(pt.Transformer):
             return labelled
         goes, unscored = self._by_score(labelled) if self.preference is None else self._by_verdict(labelled)
         self._count(labelled, goes, unscored)
-        out = labelled[~goes]
-        if "rank" in out.columns:
-            ranks = out.groupby(out["qid"].to_numpy(), sort=False)["rank"].rank(method="first")
-            out = out.assign(rank=ranks.to_numpy().astype(int) - 1)
-        return out
+        if "rank" not in labelled.columns:
+            return labelled[~goes]
+        out = labelled.assign(rank=incoming_order(labelled))[~goes]
+        return out.assign(rank=incoming_order(out))
 
     def _check(self, inp: pd.DataFrame) -> None:
         with validate.any(inp, context=self) as v:
             for columns in self._modes():
                 v.result_frame([LABEL, *columns])
         frames.check_unique(inp)
-        frames.check_numbers(inp, LABEL)
+        frames.kind_of(LABEL).check(inp, LABEL)
 
     def _modes(self) -> list[list[str]]:
         """What is read besides ids and labels, one list a way of calling the teacher."""

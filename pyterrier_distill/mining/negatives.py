@@ -241,7 +241,7 @@ class NegativeMiner(pt.Transformer):
         """The positives of an R frame, in their incoming order."""
         rows = rows.assign(qid=rows["qid"].astype(str), docno=rows["docno"].astype(str))
         if LABEL in rows.columns:
-            frames.check_numbers(rows, LABEL)
+            frames.kind_of(LABEL).check(rows, LABEL)
             labels = rows[LABEL]
             if (labels % 1 != 0).any():
                 bad = labels[labels % 1 != 0].iloc[0]

@@ -17,6 +17,7 @@ from ..frames import validate
 from ..frames.ranking import incoming_order, rerank  # noqa: F401 - part of what teachers share
 from ..locks import made_once
 from ..model_state import shown
+from ..pipelines import inner
 
 
 class LabellingError(RuntimeError):
@@ -50,6 +51,8 @@ class Teacher(pt.Transformer):
     writes: str | None = None
     #: Whether a document may stand once in a list only.
     unique = True
+    #: Whether what it raises when a teacher inside of it stops carries its own rows; one that holds none always does.
+    hands_on = False
 
     @property
     def usage(self) -> Usage:
@@ -144,6 +147,17 @@ def _kept_as(value: Any) -> Any:
     """A setting, to be compared with what it is later: a model is the same one whatever it has learnt since."""
     is_model = isinstance(value, pt.Transformer) or callable(getattr(value, "generate", None))
     return id(value) if is_model else repr(value)
+
+
+def hands_on(stage: Any) -> bool:
+    """Whether a :class:`LabellingError` that comes out of ``stage`` carries what the stage would have returned.
+
+    Not where it may come from a teacher inside of an operator or of somebody's transformer: it carries that teacher's
+    rows then, and the rest of the stage has not seen them.
+    """
+    if not isinstance(stage, Teacher):
+        return False
+    return stage.hands_on or not any(isinstance(part, Teacher) for part in inner(stage))
 
 
 class PromptTeacher(Teacher):

@@ -8,7 +8,7 @@ import pandas as pd
 from .. import frames
 from ..frames import TEACHER_SCORE
 from ..frames.kinds import Preferences
-from ..frames.ranking import incoming_order
+from ..frames.ranking import incoming_order, rejoined
 
 HOW = ("preference", "inversion")
 
@@ -18,7 +18,8 @@ def disagreement(frame: pd.DataFrame, student: str = "score", teacher: str = TEA
 
     Ranks count among the documents of the query that the frame holds, tied ones averaged, so weights are between 0 and
     the length of the list less 1, in steps of 0.5, and do not depend on either scale. A list on which both agree, or of
-    one document, has 0 throughout.
+    one document, has 0 throughout. Rankings take ties in ``score`` apart by the least that a 32-bit float can tell: in
+    columns whose name begins so, scores as near as that are ties.
 
     Args:
         frame: an R frame.
@@ -110,7 +111,9 @@ def disagreement_columns(student: str = "score", teacher: str = TEACHER_SCORE, *
 
 
 def _scores(frame: pd.DataFrame, column: str) -> np.ndarray:
-    """Higher = better."""
+    """Higher = better. Scores of a ranking that carry its order are tied again where they were."""
+    if column.startswith("score"):
+        return rejoined(frame, column)
     return frames.ascending(column, frame[column].to_numpy(dtype=float))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import prompts, randomness, scoring
 from ..backends import checkpoint
+from ..backends.base import BackendError
 from ..backends.tokens import disarmed
 from ..locks import loading, once, using
 from .sequence import SequenceScorer
@@ -113,8 +114,12 @@ class PairClassifier(SequenceScorer):
                 f"{self.name!r} has no head that compares documents: train one with fit(res, qrels), or give a trained"
                 " checkpoint."
             )
-        logits = self._run(triples, lambda features: self.logits(dict(features)), "Comparing", "pair")
-        return 1 / (1 + np.exp(-logits.astype(np.float64)))
+        sigmoid = lambda logits: 1 / (1 + np.exp(-logits.astype(np.float64)))  # noqa: E731
+        try:
+            return sigmoid(self._run(triples, lambda features: self.logits(dict(features)), "Comparing", "pair"))
+        except BackendError as error:
+            error.answers = [None if logit is None else float(sigmoid(logit)) for logit in error.answers]
+            raise
 
     def mark_trained(self) -> None:
         """Record that the weights are no longer the checkpoint's."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .. import frames, scoring
+from ..mining.copies import labelled_alike, same_text
 from ..training import process
 from ..training.settings import Settings
 
@@ -79,7 +80,7 @@ Example = tuple[str, str, str, float]
 def read_pairs(
     res: pd.DataFrame, qrels: pd.DataFrame, teacher: PairwiseTeacher, training: PairTraining
 ) -> list[Example]:
-    """Pairs of documents of different relevance, drawn by seed and query id.
+    """Pairs of documents of different relevance and text, drawn by seed and query id.
 
     Raises:
         ValueError: if there is none.
@@ -88,11 +89,13 @@ def read_pairs(
     frames.check_results(res)
     frames.check_text(res, ["query", teacher.text_field])
     res = frames.join_qrels(res, qrels).reset_index(drop=True).sort_values(["qid", "docno"], kind="stable")
+    res = labelled_alike(res, teacher.text_field)
     examples: list[Example] = []
     for qid, rows in res.groupby(res["qid"].to_numpy(), sort=False):
         rng = random.Random(hashlib.sha256(f"{teacher.seed}\0{qid}".encode()).digest())
         query, texts, labels = rows["query"].iloc[0], rows[teacher.text_field].tolist(), rows["label"].tolist()
-        better = [(i, j) for i, a in enumerate(labels) for j, b in enumerate(labels) if a > b]
+        said = [same_text(text) for text in texts]
+        better = [(i, j) for i, a in enumerate(labels) for j, b in enumerate(labels) if a > b and said[i] != said[j]]
         turn = rng.randrange(2)
         for n, (i, j) in enumerate(rng.sample(better, min(len(better), training.pairs_per_query)), turn):
             examples.append((query, texts[i], texts[j], 1.0) if n % 2 else (query, texts[j], texts[i], 0.0))

@@ -246,7 +246,8 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
 
         Args:
             res: R frame with ``query`` and text: the candidates.
-            qrels: judgements; a document without one counts as not relevant.
+            qrels: judgements; a document without one counts as not relevant, unless its text is that of a relevant one
+                of the same query.
             res_va: validation candidates; with them :attr:`history` also holds the loss on their pairs.
             qrels_va: their judgements.
 

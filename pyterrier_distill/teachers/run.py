@@ -154,7 +154,7 @@ class RunTeacher(Teacher):
         return frame[["qid", "docno"]].assign(**places)
 
     def _from_run(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
-        """The label of a run: what ``by`` names, as long as it says something."""
+        """The label of a run: what ``by`` names, as long as it says something. Rows in the run's order."""
         queries = pd.factorize(frame["qid"])[0]
         several = np.bincount(queries)[queries] > 1
         keys = {"rank": -frame["run_rank"].to_numpy(dtype=float), "score": frame["run_score"].to_numpy(dtype=float)}
@@ -178,7 +178,8 @@ class RunTeacher(Teacher):
         labels: dict[str, np.ndarray] = {TEACHER_RANK: shared_ranks(queries, key)}
         if by == self.by == "score":
             labels[TEACHER_SCORE] = key
-        return frame[["qid", "docno"]].assign(**labels)
+        order = np.lexsort((-keys[spare], -key, queries))  # what the label ties, stands as the other column says
+        return frame[["qid", "docno"]].assign(**labels).iloc[order]
 
     def decided_by(self) -> dict[str, Any]:
         """What decides the answers: what was read, wherever it lies now, and how."""

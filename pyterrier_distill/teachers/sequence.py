@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import scoring
-from ..backends.base import Usage
+from ..backends.base import Usage, unfinished
 from ..model_state import Loaded
 
 
@@ -55,7 +55,11 @@ class SequenceScorer:
     def _run(
         self, items: Sequence[tuple[str, ...]], forward: Callable[[dict[str, Any]], Any], desc: str, unit: str
     ) -> np.ndarray:
-        """What ``forward`` gives for each of ``items``; calls, tokens and seconds are counted."""
+        """What ``forward`` gives for each of ``items``; calls, tokens and seconds are counted.
+
+        Raises:
+            BackendError: if the model failed after it had scored some; it carries these.
+        """
 
         def prepare(chunk: Sequence[tuple[str, ...]]) -> dict[str, Any]:
             features = self.features(chunk)
@@ -63,19 +67,24 @@ class SequenceScorer:
             return features
 
         started = time.monotonic()
-        logits = scoring.run(
-            items,
-            prepare=prepare,
-            forward=forward,
-            device=self.device,
-            precision=self.precision,
-            batch_size=self.batch_size,
-            verbose=self.verbose,
-            desc=desc,
-            unit=unit,
-        )
-        self.usage.add(seconds=time.monotonic() - started)
-        return logits
+        try:
+            return scoring.run(
+                items,
+                prepare=prepare,
+                forward=forward,
+                device=self.device,
+                precision=self.precision,
+                batch_size=self.batch_size,
+                verbose=self.verbose,
+                desc=desc,
+                unit=unit,
+            )
+        except Exception as error:
+            if (answers := scoring.before(error)) is None:
+                raise
+            raise unfinished(self.name, error, answers) from error
+        finally:
+            self.usage.add(seconds=time.monotonic() - started)
 
     def estimate(self, items: Sequence[tuple[str, ...]]) -> Usage:
         """Calls and prompt tokens."""

@@ -14,6 +14,7 @@ import pandas as pd
 from .. import frames
 from ..frames.kinds import States
 from ..losses import base as losses
+from . import order
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +72,9 @@ class QueryList:
         )
 
 
-def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str, *, judged: bool = False) -> list[QueryList]:
+def read_lists(
+    frame: pd.DataFrame, loss: losses.Loss, text_field: str, *, judged: bool = False, ranked: bool = False
+) -> list[QueryList]:
     """Group a checked frame into lists, in the order in which its queries first appear.
 
     Args:
@@ -79,13 +82,14 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str, *, judge
         loss: which columns become labels.
         text_field: the column of document text; may be absent.
         judged: whether to note which documents are relevant (``label`` > 0).
+        ranked: whether to note the ranking of each list.
     """
     if not loss.needs - losses.QUERY_SIDE:
         frame = frame.drop_duplicates("qid")
     codes, qids = pd.factorize(frame["qid"])
-    order = np.argsort(codes, kind="stable")
+    rows_in_order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=len(qids)))
-    rows_of = np.split(order, ends[:-1]) if len(qids) else []
+    rows_of = np.split(rows_in_order, ends[:-1]) if len(qids) else []
     first = np.array([rows[0] for rows in rows_of], dtype=int)
     queries = frame["query"].to_numpy(dtype=object)[first]
     kinds = loss.reads()
@@ -94,7 +98,7 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str, *, judge
         return [QueryList(query, (), None, {c: cells[c][n] for c in kinds}) for n, query in enumerate(queries)]
     docnos = frame["docno"].to_numpy(dtype=object)
     texts = frame[text_field].to_numpy(dtype=object) if text_field in frame.columns else None
-    ranks = frame["rank"].to_numpy() if "rank" in frame.columns else None
+    places = order.ranking(frame) if ranked else None
     relevant = frame[frames.LABEL].to_numpy() > 0 if judged else None
     lists = []
     for n, rows in enumerate(rows_of):
@@ -109,7 +113,7 @@ def read_lists(frame: pd.DataFrame, loss: losses.Loss, text_field: str, *, judge
                 docnos[rows].tolist(),
                 texts_of,
                 labels,
-                ranking=None if ranks is None else np.argsort(ranks[rows], kind="stable"),
+                ranking=None if places is None else np.argsort(places[rows], kind="stable"),
                 relevant=None if relevant is None else relevant[rows],
                 qid=str(qids[n]),
             )

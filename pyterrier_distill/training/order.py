@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..frames.ranking import incoming_order, tells
+
 
 def codes(ids: pd.Series) -> np.ndarray:
     """int ``[n]``: the place of each id among all, sorted as text."""
@@ -21,21 +23,17 @@ def codes(ids: pd.Series) -> np.ndarray:
     return pd.factorize(names, sort=True)[0][numbers]
 
 
-def ranking(frame: pd.DataFrame) -> tuple[str, np.ndarray] | None:
-    """The column that ranks documents, and its numbers, lower = better; None where no column does.
+def ranking(frame: pd.DataFrame) -> np.ndarray | None:
+    """Each document's place in the ranking of its query, from 0; None where nothing ranks those of any query.
 
-    It is ``rank``, else ``score``, whichever first tells any two documents of a query apart.
+    As everywhere, :func:`~pyterrier_distill.frames.ranking.incoming_order` is the ranking: query by query ``rank``,
+    then ``score``, then docno. In queries of which neither column tells anything all places are 0.
+
+    Raises:
+        ValueError: if ``rank`` or ``score`` holds something else than numbers.
     """
-    for column, sign in (("rank", 1.0), ("score", -1.0)):
-        if column not in frame.columns or not pd.api.types.is_numeric_dtype(frame[column].dtype):
-            continue
-        values = sign * frame[column].to_numpy(dtype=float)
-        if not np.isfinite(values).all():
-            continue
-        first = pd.Series(values).groupby(pd.factorize(frame["qid"])[0]).transform("first").to_numpy()
-        if (values != first).any():
-            return column, values
-    return None
+    told = tells(frame)
+    return np.where(told, incoming_order(frame), 0) if told.any() else None
 
 
 def canonical(frame: pd.DataFrame, *, reads: str | None = None, whole: bool = True) -> pd.DataFrame:
@@ -43,8 +41,8 @@ def canonical(frame: pd.DataFrame, *, reads: str | None = None, whole: bool = Tr
 
     Args:
         frame: with ``qid``, and ``docno`` where it is about documents; checked.
-        reads: what reads each list's ranking, for the message: then documents stand by it, ties by docno. None = by
-            docno.
+        reads: what reads each list's ranking, for the message: then documents stand by it, and by docno where nothing
+            tells. None = by docno.
         whole: whether these are all rows; of some of them, ranks may tell nothing.
 
     Raises:
@@ -63,7 +61,7 @@ def canonical(frame: pd.DataFrame, *, reads: str | None = None, whole: bool = Tr
                     " frame.assign(rank=frame.groupby('qid').cumcount())."
                 )
             if told is not None:
-                keys.insert(1, told[1])
+                keys.insert(1, told)
     order = np.lexsort(keys)
     return frame if (order == np.arange(len(order))).all() else frame.iloc[order]
 
@@ -89,7 +87,7 @@ def content(frame: pd.DataFrame, columns: Iterable[str], *, place: bool = False)
         rows = np.zeros(len(frame), dtype=np.uint64)
         parts = [(column, _cells(frame[column])) for column in columns]
         if place and (told := ranking(frame)) is not None:
-            order = np.lexsort((codes(frame["docno"]), told[1], codes(frame["qid"])))
+            order = np.lexsort((codes(frame["docno"]), told, codes(frame["qid"])))
             places = frame.iloc[order].groupby(frame["qid"].to_numpy()[order], sort=False).cumcount().to_numpy()
             back = np.empty(len(order), dtype=np.int64)
             back[order] = places

@@ -2,7 +2,8 @@
 
 transformers.Trainer seeds the generators of the whole process, accelerate keeps its settings in classes that all of
 its users share, and both speak through environment variables. So a training has the process for itself while it lasts,
-and puts everything back.
+and puts everything back. Models that other threads load meanwhile, which draw and put back what they drew, come between
+two of its steps.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from .. import randomness
+from .. import locks, randomness
 
 _LOCK = threading.RLock()
 
@@ -37,7 +38,7 @@ def training() -> Iterator[None]:
     and torch on every device; torch's switches for determinism and precision; environment variables; accelerate's
     state; levels of loggers, and what transformers shows.
     """
-    with _LOCK, ExitStack() as stack:
+    with _LOCK, locks.drawing(), ExitStack() as stack:
         for keep in (_environment, _loggers, _torch_switches, _accelerate, randomness.left_alone):
             stack.enter_context(keep())
         yield

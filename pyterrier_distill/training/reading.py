@@ -13,6 +13,7 @@ from .. import frames
 from ..frames.texts import text_source
 from ..losses import Loss
 from ..losses import base as losses
+from ..mining.copies import labelled_alike
 from ..samplers import ListSampler
 from . import lists as training_lists
 from . import order
@@ -119,7 +120,10 @@ class Reader:
             *([frames.LABEL] * judged),
         ):
             frames.check_numbers(res, column)
-        lists = training_lists.read_lists(res, loss, self.text_field, judged=judged)
+        if (judged or frames.LABEL in loss.columns()) and self.text_field in res.columns:
+            res = labelled_alike(res, self.text_field)
+        ranked = self.reads_order is not None
+        lists = training_lists.read_lists(res, loss, self.text_field, judged=judged, ranked=ranked)
         if losses.BATCH_SCORES in loss.needs and frames.LABEL in loss.columns():
             for one in lists:
                 one.known = self._relevant_to(one)

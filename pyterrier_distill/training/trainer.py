@@ -13,6 +13,7 @@ import transformers
 from torch import Tensor, nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from .. import locks
 from ..losses import Loss
 from . import intact, parallel, sampled, watching
 from .state import keep_what_trains
@@ -196,6 +197,11 @@ class Trainer(transformers.Trainer):
             super()._save(output_dir, state_dict)
         finally:
             self.args.hub_token = token
+
+    def training_step(self, *args, **kwargs):
+        """One step; models that other threads want to load are loaded before it."""
+        locks.make_way()
+        return super().training_step(*args, **kwargs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Evaluate, log, and tell the callbacks."""
