@@ -58,8 +58,8 @@ def told(name: str, file: str) -> dict[str, Any]:
         ValueError: naming the file, if it is no JSON object.
     """
     if os.path.isdir(name):
-        path: str | None = os.path.join(name, file)
-        path = path if os.path.isfile(path) else None
+        inside = os.path.join(name, file)
+        path = inside if os.path.isfile(inside) else None
     else:
         path = _on_hub(name, file)
     return {} if path is None else read_object(path)
@@ -232,7 +232,7 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
     from importlib.util import find_spec
 
-    packages = (
+    packages: tuple[str, ...] = (
         "pyterrier", "pyterrier-dr", "torch", "transformers", "sentence-transformers",
         "accelerate", "numpy", "pandas", "ir-measures", "ir-datasets",
     )  # fmt: skip

@@ -234,28 +234,30 @@ class Distiller(pt.Estimator):
             this.fit(res, qrels, res_va, qrels_va, text=text)
             self.history = this.history
             return self
+        held: Any = res_va
         if res_va is not None and not isinstance(res_va, pd.DataFrame):
-            own_text = text is None and len(res_va.texts)
-            res_va = res_va.text_loader(self.student.text_field)(res_va.frame()) if own_text else res_va.frame()
+            held = res_va.frame()
+            if text is None and len(res_va.texts):
+                held = res_va.text_loader(self.student.text_field)(held)
         own = text is None and not isinstance(res, pd.DataFrame) and len(res.texts)
         lists = self._read(res, qrels, res if own else text)
         measure = None
         validation: Any = None
-        if res_va is not None and qrels_va is not None:
+        if held is not None and qrels_va is not None:
             from .training import evaluation
 
             measure = evaluation.parse_measure(self.metric)
             qrels_va = frames.check_qrels(qrels_va)
-            if len(res_va) == 0:
+            if len(held) == 0:
                 raise ValueError("the validation frame is empty: check that its topics match, or leave it out.")
-            if text is not None and self.student.text_field not in res_va.columns:
-                res_va = text_source(text, self.student.text_field)(res_va)
-            pt.inspect.transformer_outputs(self.student, list(res_va.columns))
-            frames.check_results(res_va, "the validation frame")
-            frames.check_text(res_va, [c for c in ("query", self.student.text_field) if c in res_va.columns])
-            validation = order.canonical(res_va)
-        elif res_va is not None:
-            validation = self._read(res_va, None, text, sampled=False)
+            if text is not None and self.student.text_field not in held.columns:
+                held = text_source(text, self.student.text_field)(held)
+            pt.inspect.transformer_outputs(self.student, list(held.columns))
+            frames.check_results(held, "the validation frame")
+            frames.check_text(held, [c for c in ("query", self.student.text_field) if c in held.columns])
+            validation = order.canonical(held)
+        elif held is not None:
+            validation = self._read(held, None, text, sampled=False)
         elif qrels_va is not None:
             raise ValueError("qrels_va without res_va: pass the validation candidates too.")
         elif self.early_stopping is not None:

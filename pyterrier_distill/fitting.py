@@ -118,7 +118,8 @@ def pad(name: str, tokenizer: Any, model: nn.Module) -> None:
     """
     configs = [model.config] if _text_config(model) is model.config else [model.config, _text_config(model)]
     if tokenizer.pad_token_id is None:
-        special = {int(i): str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        added = tokenizer.added_tokens_decoder.items()
+        special: dict[Any, str] = {int(i): str(token) for i, token in added if token.special}
         special.update(zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True))
         told = [special.get(getattr(config, "pad_token_id", None)) for config in configs]
         named = [getattr(tokenizer, f"{kind}_token", None) for kind in ("eos", "sep", "unk", "bos", "cls")]

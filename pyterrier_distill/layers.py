@@ -229,9 +229,9 @@ def _compare(model: nn.Module, fresh: nn.Module, name: str, keep: list[int], num
             have, wanted = (type(one[path]).__name__ if path in one else "nothing" for one in (old, new))
             if have != wanted:
                 refuse(layer, place, path, f"is {wanted}, not {have}")
-        told, wanted = ({(p, n): v for p, n, v in _attributes(one)} for one in (stack[layer], places[place]))
-        for path, attribute in sorted({*told, *wanted} - set(numbers)):
-            a, b = told.get((path, attribute)), wanted.get((path, attribute))
+        kept, there = ({(p, n): v for p, n, v in _attributes(one)} for one in (stack[layer], places[place]))
+        for path, attribute in sorted({*kept, *there} - set(numbers)):
+            a, b = kept.get((path, attribute)), there.get((path, attribute))
             if a != b:
                 refuse(layer, place, path, f"has {attribute}={b!r}, not {a!r}")
         held, asked = stack[layer].state_dict(), places[place].state_dict()

@@ -28,8 +28,10 @@ _ASIDE = frozenset(
 )
 _BESIDES = ("_similarity_fn_name", "_query_expansion")
 _PEFT = ("scaling", "active_adapters", "merged_adapters", "_disable_adapters", "disable_adapters")
-_CONFIG_ASIDE = ("_", "output_", "use_cache", "dtype", "torch_dtype", "transformers_version", "return_dict")
-_CONFIG_ASIDE += ("problem_type", "gradient_checkpointing", "architectures")
+_CONFIG_ASIDE = (
+    "_", "output_", "use_cache", "dtype", "torch_dtype", "transformers_version", "return_dict", "problem_type",
+    "gradient_checkpointing", "architectures",
+)  # fmt: skip
 
 
 class ModelState:
@@ -208,7 +210,9 @@ class Loaded:
     def replace(self, model: Any) -> None:
         """Another model in the place of the one that was loaded, and to be compared with that."""
         self.changes()
-        self.model = self.state.model = model
+        self.model = model
+        if self.state is not None:
+            self.state.model = model
 
     def retrained(self) -> None:
         """Note that the weights are others now, and are meant to be."""
@@ -217,9 +221,10 @@ class Loaded:
     def rebased(self, trained: str | None) -> None:
         """Note that the weights are now those with the fingerprint ``trained``; None = the checkpoint's."""
         self.changes()  # of a copy, there is no state yet
-        if trained is not None:
-            self.state.files = []  # what lies there is not this model
-        self.state.rebase()
+        if self.state is not None:
+            if trained is not None:
+                self.state.files = []  # what lies there is not this model
+            self.state.rebase()
         self.trained = trained
 
     def carried(self) -> Any:

@@ -36,7 +36,7 @@ def restore(found: dict[str, Any]) -> None:
     torch.set_rng_state(found["cpu"])
     for name in _DEVICES:
         device = getattr(torch, name, None)
-        if name in found:
+        if device is not None and name in found:
             device.set_rng_state_all(found[name])
         elif device is not None and device.is_available():
             # It was not in use yet. What the caller seeded torch with is what it would have started from.

@@ -226,6 +226,7 @@ class PairSampler:
                     f'strategy="disagreement" needs weights, {depth} x {depth} for query {qid!r}: pass those of'
                     " ptd.pair_disagreement(frame, ...)."
                 )
-            order = weighted_order([float(weights[i][j]) for i, j in pairs], rng)
-            drawn = [pairs[n] for n in order[:most]]
+            every = [pairs[n] for n in range(len(pairs))]
+            order = weighted_order([float(weights[i][j]) for i, j in every], rng)
+            drawn = [every[n] for n in order[:most]]
         return drawn if not self.both_orders else [pair for i, j in drawn for pair in ((i, j), (j, i))]

@@ -33,7 +33,7 @@ BUFFER = 2048
 Features = Mapping[str, Any]
 
 
-def infer_device(device: str | None) -> torch.device:
+def infer_device(device: str | torch.device | None) -> torch.device:
     """``device`` as given, else the GPU where there is one, else the CPU."""
     import torch
 
@@ -211,8 +211,8 @@ def run(
     place: dict[Hashable, int] = {}
     inverse = np.fromiter((place.setdefault(item, len(place)) for item in inputs), dtype=np.int64, count=len(inputs))
     distinct = sorted(place, key=_characters, reverse=True)
-    device = device if isinstance(device, torch.device) else infer_device(device)
-    budget = token_budget or TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cpu"])
+    place_of = infer_device(device)
+    budget = token_budget or TOKEN_BUDGET.get(place_of.type, TOKEN_BUDGET["cpu"])
 
     out: np.ndarray | None = None
     parts: list[Any] = [None] * len(distinct)
@@ -220,14 +220,14 @@ def run(
     with (
         _telling(lambda: [None if out is None or not done[slot] else out[slot] for slot in inverse]),
         torch.inference_mode(),
-        autocast(precision, device),
+        autocast(precision, place_of),
         pt.tqdm(total=len(distinct), desc=desc, unit=unit, disable=not verbose) as bar,
     ):
         for start in range(0, len(distinct), BUFFER):
             chunk = distinct[start : start + BUFFER]
             slots = np.fromiter((place[item] for item in chunk), dtype=np.int64, count=len(chunk))
             for positions, batch in pack(prepare(chunk), budget, batch_size):
-                batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+                batch = {k: v.to(place_of) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
                 rows = _forward(batch, forward)
                 if each is not None:
                     real = batch["attention_mask"].bool().cpu().numpy()

@@ -55,7 +55,7 @@ class Usage:
         return self.as_dict()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)
+        Usage.__init__(self, **state)
 
 
 class BackendError(RuntimeError):
@@ -162,6 +162,10 @@ class Backend:
         if sampling is not None:
             raise TypeError(f"{type(self).__name__} does not sample: ask for one greedy answer (temperature=0).")
         return [Completion(text) for text in self.generate(prompts, max_new_tokens=max_new_tokens)]
+
+    def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
+        """Raw logits float32 ``[n, m]`` of ``options`` as the next token, of backends with ``gives_logits``."""
+        raise TypeError(f"{type(self).__name__} tells no logits.")
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """How likely each of ``options`` is as the answer, given that it is one of them.

@@ -303,7 +303,7 @@ class HF(Backend):
 
         return complete(self, prompts, max_new_tokens, sampling, seeds, until)
 
-    def _generated(self, batch: dict[str, Any], tokens: int, numbers: list[int] | None) -> list[tuple[str, int]]:
+    def _generated(self, batch: dict[str, Any], tokens: int, numbers: Sequence[int] | None) -> list[tuple[str, int]]:
         """Answers of one batch, each with how many tokens it took."""
         from transformers import GenerationConfig
 

@@ -324,18 +324,20 @@ def _option_logprobs(choice: Any, options: Sequence[str], model: str) -> np.ndar
             f"the server told no log-probabilities of {model}: ask one that does, or pass logprobs=False to count its"
             " answers as certain"
         )
-    logprobs = [_logprob(t.logprob) for t in top]
-    if None in logprobs:
-        wrong = top[logprobs.index(None)].logprob
-        raise ValueError(f"the server told a log-probability that is no number of at most 0: {str(wrong)[:40]}")
-    known = list(zip((t.token.strip() for t in top), logprobs, strict=True))
+    known: list[tuple[str, float]] = []
+    for one in top:
+        logprob = _logprob(one.logprob)
+        if logprob is None:
+            wrong = str(one.logprob)[:40]
+            raise ValueError(f"the server told a log-probability that is no number of at most 0: {wrong}")
+        known.append((one.token.strip(), logprob))
     found = {option: [logprob for token, logprob in known if token == option] for option in options}
     if not any(math.isfinite(logprob) for told in found.values() for logprob in told):
         tokens = ", ".join(repr(t.token) for t in top[:5])
         raise ValueError(f"none of {list(options)} is among the {len(top)} likeliest answers ({tokens}, ...)")
     # What is not told is at most as likely as the last one told, and as all that the told ones leave.
-    left = max(1e-7, 1 - sum(map(np.exp, logprobs)))
-    floor = min(*logprobs, np.log(left))
+    left = max(1e-7, 1 - sum(np.exp(logprob) for _, logprob in known))
+    floor = min(*(logprob for _, logprob in known), np.log(left))
     told = np.array([np.logaddexp.reduce(found[option]) if found[option] else floor for option in options])
     return (told - np.logaddexp.reduce(told)).astype(np.float32)
 

@@ -106,9 +106,9 @@ class PermutationProcessor:
         masked = torch.full_like(scores, float("-inf"))
         for row, spelling in enumerate(self.spellings):
             if input_ids.shape[1] > self.start and not spelling.complete:
-                spelling = spelling.append(self.speller.texts[int(input_ids[row, -1])])
-                assert spelling is not None  # only allowed tokens were to be had
-                self.spellings[row] = spelling
+                longer = spelling.append(self.speller.texts[int(input_ids[row, -1])])
+                assert longer is not None  # only allowed tokens were to be had
+                self.spellings[row] = spelling = longer
             tokens = [self.end] if spelling.complete else self.speller.allowed(spelling)
             masked[row, tokens] = scores[row, tokens]
             if not torch.isfinite(masked[row]).any():  # a model that rules all of them out

@@ -227,7 +227,7 @@ class VLLM(Backend):
         return {**{name: getattr(self, name) for name in names}, "options": options}
 
     def __repr__(self) -> str:
-        defaults = {"max_length": None, "precision": "auto", "revision": None, "options": {}}
+        defaults: dict[str, Any] = {"max_length": None, "precision": "auto", "revision": None, "options": {}}
         told = {name: getattr(self, name) for name in defaults} | {"options": redaction.redacted(self.options)}
         settings = [f"{n}={told[n]!r}" for n, default in defaults.items() if told[n] != default]
         return f"VLLM({', '.join([repr(self.name_or_path), *settings])})"

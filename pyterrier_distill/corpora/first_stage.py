@@ -63,10 +63,9 @@ def bm25(
     path = Path(check_path(path))
     mark = "pt_meta.json" if engine == "pisa" else Bm25s.META
     built = (path / mark).exists()
-    if not built:
-        if documents is None:
-            raise FileNotFoundError(f"no BM25 index at {path}: pass the documents to build it from.")
-        documents = _with_words(_once(documents), text_field)
+    if not built and documents is None:
+        raise FileNotFoundError(f"no BM25 index at {path}: pass the documents to build it from.")
+    documents = () if built or documents is None else _with_words(_once(documents), text_field)
     if engine == "bm25s":
         if not built:
             Bm25s.build(path, documents, text_field)

@@ -66,7 +66,9 @@ def _wrapped(line: str) -> int:
         others = inner.count(closing) % 2 == 0 if closing == line[0] else closing in inner.split(line[0])[0]
         return 0 if others and closing in inner else 1
     emphasis = _EMPHASIS.fullmatch(line)
-    marks = len(emphasis.group(1)) if emphasis else 0
+    if emphasis is None:
+        return 0
+    marks = len(emphasis.group(1))
     return marks if marks and emphasis.group(1) not in line[marks:-marks] else 0
 
 

@@ -48,8 +48,9 @@ class DocumentFrequencies:
         return f"DocumentFrequencies({self.documents} documents, {len(self.counts)} words, {sum(self.counts.values())})"
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, DocumentFrequencies)
-        return same and (self.documents, self.counts) == (other.documents, other.counts)
+        if not isinstance(other, DocumentFrequencies):
+            return False
+        return (self.documents, self.counts) == (other.documents, other.counts)
 
     def __hash__(self) -> int:
         return hash(repr(self))

@@ -19,6 +19,11 @@ from .queries import check_text_field, document_texts, with_queries
 _PARSE = string.Formatter().parse
 
 
+def _check_lengths(low: int, high: int) -> None:
+    if not 1 <= low <= high:
+        raise ValueError(f"lengths must satisfy 1 <= low <= high, not {low} and {high}.")
+
+
 @dataclass(frozen=True)
 class LogUniform:
     """Lengths whose logarithm is uniform: as many queries of 1-2 words as of 2-4 or of 8-16.
@@ -32,8 +37,7 @@ class LogUniform:
     high: int = 24
 
     def __post_init__(self) -> None:
-        if not 1 <= self.low <= self.high:
-            raise ValueError(f"lengths must satisfy 1 <= low <= high, not {self.low} and {self.high}.")
+        _check_lengths(self.low, self.high)
 
     def draw(self, rng: random.Random) -> int:
         """One length in words."""
@@ -47,7 +51,8 @@ class Uniform:
     low: int = 3
     high: int = 20
 
-    __post_init__ = LogUniform.__post_init__
+    def __post_init__(self) -> None:
+        _check_lengths(self.low, self.high)
 
     def draw(self, rng: random.Random) -> int:
         """One length in words."""

@@ -195,7 +195,7 @@ class SyntheticQueryGen(pt.Transformer):
         given = self.model if isinstance(self.backend, str) else self.backend
         backend = checked_backend(given, settings, "SyntheticQueryGen", engine)
         if isinstance(given, str) and engine == "hf":
-            backend.verbose = self.verbose
+            backend.verbose = self.verbose  # type: ignore[attr-defined]
         return backend
 
     @property
@@ -251,12 +251,12 @@ class SyntheticQueryGen(pt.Transformer):
             groups = [answers[at : at + self.n] for at in range(0, len(answers), self.n)]
             done = [i for i, group in enumerate(groups) if None not in group]
             some = inp.iloc[[rows[i] for i in done]]
-            cells = self._read([texts[rows[i]] for i in done], [groups[i] for i in done])
+            read = self._read([texts[rows[i]] for i in done], [groups[i] for i in done])
             docno = inp["docno"].iloc[rows[error.failed // self.n]]
             raise GenerationError(
                 f"no query for document {docno!r}: {error} The queries of {len(done)} documents are complete; they are"
                 " in this error's .generated.",
-                with_queries(some, *cells),
+                with_queries(some, *read),
             ) from error
         groups = [answers[at : at + self.n] for at in range(0, len(answers), self.n)]
         queries, scores = self._read([texts[row] for row in rows], groups)

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import pyterrier as pt
@@ -20,7 +20,7 @@ from ..labels.store import LabelStore
 logger = logging.getLogger(__name__)
 
 #: What gives candidates: a pipeline Q → R with text, or what makes one from the student as it is.
-Candidates = pt.Transformer | Callable[[Any], pt.Transformer]
+Candidates: TypeAlias = pt.Transformer | Callable[[Any], pt.Transformer]
 
 
 def labelling(candidates: pt.Transformer, teacher: pt.Transformer, distiller: Distiller) -> pt.Transformer:
@@ -166,7 +166,7 @@ class IterativeDistiller(pt.Estimator):
         if qrels_va is not None:
             qrels_va = frames.check_qrels(qrels_va)
             judged = qrels_va.loc[qrels_va["label"] > 0, "qid"].astype(str)
-            if not judged.isin(topics_va["qid"].astype(str)).any():
+            if topics_va is not None and not judged.isin(topics_va["qid"].astype(str)).any():
                 raise ValueError("qrels_va judge no document of any query of topics_va relevant: check their qids.")
         self.rounds_ = []
         candidates = self._candidates()
@@ -183,7 +183,7 @@ class IterativeDistiller(pt.Estimator):
             last = number == self.rounds and topics_va is None
             candidates = candidates if last else self._candidates()
             found = self._measured(number, candidates, topics_va, qrels_va, queries=len(store), asked=asked)
-            if found is not None and found <= best:
+            if found is not None and best is not None and found <= best:
                 logger.warning(
                     "round %d did not help (%s %.4f, before %.4f): its student is left aside, and no further round is"
                     " trained.", number, self.distiller.metric, found, best,

@@ -134,7 +134,8 @@ class Batches:
         best = self._best_scores(lists, positives) if self.limits.relative else {}
         pools = {}
         for qid in qids:
-            relevant, near = self.relevant.get(qid, set()), set()
+            relevant = self.relevant.get(qid, set())
+            near: set[str] = set()
             own = [one.get(qid, []) for one in lists]
             counts.nothing_retrieved += not any(own)
             first = {c.docno for c in itertools.chain(*own) if c.rank < miner.skip}
@@ -236,6 +237,7 @@ class Batches:
         return rows[~(np.array(copy, dtype=bool) | np.array(itself, dtype=bool))].reset_index(drop=True)
 
     def _filtered(self, both: pd.DataFrame, positives: pd.DataFrame) -> pd.DataFrame:
+        assert self.miner.false_negatives is not None
         filtered = self.miner.false_negatives(both)
         frames.require_columns(filtered, ["qid", "docno", LABEL], reader="NegativeMiner", context=self.miner)
         given = set(zip(both["qid"], both["docno"], strict=True))

@@ -166,6 +166,7 @@ class FalseNegativeFilter(pt.Transformer):
         bare = inp.drop(columns=[self.label_column], errors="ignore")
         if self.preference is not None and len(inp):
             return bare.assign(**{self.label_column: pd.Series(self._verdicts(bare), index=bare.index, dtype=object)})
+        assert self.teacher is not None
         given = self.teacher(bare)
         frames.require_columns(given, [self.label_column], reader="FalseNegativeFilter", context=self)
         frames.check_unique(given)
@@ -192,6 +193,7 @@ class FalseNegativeFilter(pt.Transformer):
             positives, candidates = rows[is_positive[rows]], rows[~is_positive[rows]]
             pairs[qid] = [(one, other) for one in candidates for other in positives]
         docnos = inp["docno"].to_numpy(dtype=object)
+        assert self.teacher is not None
         for turn in range(max(map(len, pairs.values()), default=0)):
             asked = [listed[turn] for listed in pairs.values() if turn < len(listed)]
             given = self.teacher(inp.iloc[[row for pair in asked for row in pair]])
@@ -239,7 +241,7 @@ class FalseNegativeFilter(pt.Transformer):
                 known = [p for p in found if p is not None]
                 unscored[row] = not known
                 held = min if self.against == "best" else max
-                goes[row] = bool(known) and held(known) >= self.preference
+                goes[row] = bool(known) and held(known) >= (self.preference or 0.0)
         return goes, unscored
 
     def _count(self, labelled: pd.DataFrame, goes: np.ndarray, unscored: np.ndarray) -> None:

@@ -148,9 +148,9 @@ class NegativeMiner(pt.Transformer):
         if skip >= depth:
             raise ValueError(f"skip ({skip}) must be less than depth ({depth}), or nothing is left.")
         choices = (("strategy", strategy, STRATEGIES), ("mix", mix, MIXES), ("unscored", unscored, UNSCORED))
-        for name, value, known in choices:
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}.")
+        for name, choice, known in choices:
+            if choice not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {choice!r}.")
         Limits(max_score_ratio, margin, max_score).check(("max_score_ratio", "margin", "max_score"))
         if drop_self not in (None, True, False):
             raise ValueError(f"drop_self must be None, True or False, not {drop_self!r}.")

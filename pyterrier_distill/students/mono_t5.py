@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .. import prompts, templates
 from ..backends.hf import HF
@@ -122,24 +122,28 @@ class MonoT5(JointStudent):
             with loading():
                 if self._weights.reader is None:
                     asker = self._make_asker()
-                    asker.backend.replace_model(model)
+                    cast(HF, asker.backend).replace_model(model)
                     self._weights.reader = asker
         return self._weights.reader
 
     @property
+    def _llm(self) -> HF:
+        return cast(HF, self._asker.backend)
+
+    @property
     def tokenizer(self) -> Any:
         """The checkpoint's."""
-        return self._asker.backend.tokenizer
+        return self._llm.tokenizer
 
     def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """Tokenised prompts ``[n, L]``."""
         asker = self._asker
-        return dict(asker.backend.encode(asker.prompts(pairs), padding=True))
+        return dict(self._llm.encode(asker.prompts(pairs), padding=True))
 
     def logits(self, features: dict[str, Any]) -> Tensor:
         """Raw logits ``[n, 2]`` of [false, true]."""
         asker = self._asker
-        return asker.backend.next_logits(features, asker.backend.option_ids(asker.answers, **asker.template.going_on))
+        return self._llm.next_logits(features, self._llm.option_ids(asker.answers, **asker.template.going_on))
 
     def score(self, logits: Tensor) -> Tensor:
         """log p(true) ``[n]``."""

@@ -6,7 +6,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -102,7 +102,7 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
             if (meta.get("type"), meta.get("format")) != (self.ARTIFACT_TYPE, self.ARTIFACT_FORMAT):
                 raise ValueError(f"{path} holds a {meta.get('type')}.{meta.get('format')}, not a multi-vector index.")
             files = {name: _array(path / name) for name in (_OFFSETS, _DOCNOS, _SORTED)}
-            count, *shape = (meta.get(name) for name in ("doc_count", "token_count", "dimension"))
+            count, *shape = (cast(int, meta.get(name)) for name in ("doc_count", "token_count", "dimension"))
             numbers = all(isinstance(number, int) and number > 0 for number in (count, *shape))
             if not numbers or not _agree(files, (path / _VECTORS).stat().st_size, count, *shape):
                 raise ValueError(f"the index at {path} is damaged: its files do not agree. Write it again.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ class FusedTeacher(Teacher):
                 total += weight * self._normalised(values, by_query).to_numpy(dtype=float)
         return rerank(inp, total, **{self.label: total})
 
-    def _normalised(self, values: pd.Series, by_query: object) -> pd.Series:
+    def _normalised(self, values: pd.Series, by_query: Any) -> pd.Series:
         """Values of one teacher on a scale that all share; a query's tied ones become 0 (ranks: their mean rank)."""
         if self.how == "reciprocal_rank":
             return 1.0 / (self.k + by_query.rank(ascending=False, method="average"))

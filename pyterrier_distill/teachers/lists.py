@@ -71,6 +71,7 @@ class ListTeacher(Teacher):
                 orders = run_together(programs, self._ask, self.llm.at_once, lambda: bar.update(1))
             except Stopped as stopped:
                 done, cause = stopped.results, stopped.__cause__
+                assert isinstance(cause, Exception)
                 raise labelling_error(cause, inp, stopped.at, done, lambda rows: self._write(rows, done)) from cause
         return self._write(inp, orders)
 

@@ -73,7 +73,7 @@ class PairClassifier(SequenceScorer):
         """Whether its head was ever trained."""
         return not self._loaded.absent or self.trained is not None
 
-    def features(self, items: Sequence[Triple]) -> dict[str, torch.Tensor]:
+    def features(self, items: Sequence[tuple[str, ...]]) -> dict[str, torch.Tensor]:
         """Token ids ``[n, L]``, with both documents cut, the longer one first, until the sequence fits."""
         tokenizer = self.tokenizer
         triples = list(zip(*(disarmed(tokenizer, texts) for texts in zip(*items, strict=True)), strict=True))

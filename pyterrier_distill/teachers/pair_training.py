@@ -158,9 +158,10 @@ def train(
 
     def evaluate() -> dict[str, float]:
         with torch.inference_mode(), scoring.autocast(precision, device):
-            parts = [validation[n : n + 64] for n in range(0, len(validation), 64)]
+            held = validation or []
+            parts = [held[n : n + 64] for n in range(0, len(held), 64)]
             sums = [float(module(**collate(part))["loss"]) * len(part) for part in parts]
-        return {"loss": sum(sums) / len(validation)}
+        return {"loss": sum(sums) / len(held)}
 
     torch.manual_seed(seed)
     module = Module()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -125,7 +125,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         self.disagreement = None if disagreement is None else dict(disagreement)
         self.kind = kind
         self.prompt = prompt
-        self.answers = None if answers is None else tuple(answers)
+        self.answers = None if answers is None else cast(tuple[str, str], tuple(answers))
         self.training = training
         self._store_model_settings(
             label=label, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -94,7 +94,7 @@ class PointwiseTeacher(PromptTeacher):
         self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
         self.kind = kind
         self.prompt = prompt
-        self.answers = None if answers is None else tuple(answers)
+        self.answers = None if answers is None else cast(tuple[str, str], tuple(answers))
         self._store_model_settings(
             label=label, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
             device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,

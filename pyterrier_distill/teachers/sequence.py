@@ -71,7 +71,7 @@ class SequenceScorer:
             return scoring.run(
                 items,
                 prepare=prepare,
-                forward=forward,
+                forward=lambda features: forward(dict(features)),
                 device=self.device,
                 precision=self.precision,
                 batch_size=self.batch_size,

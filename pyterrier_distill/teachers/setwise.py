@@ -124,7 +124,7 @@ class SetwiseTeacher(ListTeacher):
         return top + sorted(set(range(len(texts))) - set(top))
 
     def _ask(self, questions: Sequence[tuple[str, list[str]]]) -> list[int]:
-        best: list[int | None] = [None] * len(questions)
+        best: list[Any] = [None] * len(questions)
         for size in sorted({len(texts) for _, texts in questions}):
             rows = [n for n, (_, texts) in enumerate(questions) if len(texts) == size]
             letters = list(_LETTERS[:size])

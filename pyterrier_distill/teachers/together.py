@@ -45,7 +45,7 @@ def run_together(
     Raises:
         Stopped: if the model failed, or anything else did once a program had finished.
     """
-    waiting = list(reversed(programs.items()))
+    waiting = list(programs.items())[::-1]
     questions: dict[Any, Any] = {}
     results: dict[Any, Any] = {}
 

@@ -161,7 +161,8 @@ def gather_documents(index: Tensor, keys: Tensor, *documents: Tensor) -> tuple[T
     everyone = gather(keys)
     start = int(gather(torch.tensor([len(keys)], device=keys.device))[: rank()].sum())
     place: dict[int, int] = {}
-    columns, first = [], []
+    columns: list[int] = []
+    first: list[int] = []
     for n, one in enumerate(everyone.tolist()):
         if one not in place:
             place[one] = len(first)

@@ -57,7 +57,8 @@ class Reader:
     def knows(self, ids: pd.DataFrame) -> bool:
         """Whether any of some documents (``qid``, ``docno``) is judged relevant."""
         keys = pd.MultiIndex.from_arrays([ids["qid"].astype(str), ids["docno"].astype(str)])
-        return bool(self.judged[self.judged > 0].index.isin(keys).any())
+        judged = self.judged
+        return judged is not None and bool(judged[judged > 0].index.isin(keys).any())
 
     @property
     def reads_order(self) -> str | None:
@@ -140,6 +141,7 @@ class Reader:
     def _relevant(self) -> dict[str, list[str]]:
         """qid → the documents that are judged relevant to it, whether they are in its list or not."""
         found: dict[str, list[str]] = {}
-        for qid, docno in self.judged[self.judged > 0].index:
+        judged = self.judged
+        for qid, docno in () if judged is None else judged[judged > 0].index:
             found.setdefault(qid, []).append(docno)
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ _BEFORE = {"weight_decay": "0.01", "max_grad_norm": "1.0"}
 _FINISHED, _WEIGHTS = "finished.json", "finished.safetensors"
 
 
-def open_directory(checkpoints: str | Path | None, settings: Mapping[str, Any], validated: bool = True) -> Path:
+def open_directory(checkpoints: str | os.PathLike | None, settings: Mapping[str, Any], validated: bool = True) -> Path:
     """A directory for the checkpoints of the training that ``settings`` describe.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def run(
     module: Any,
     examples: Any,
-    collate: Callable[[Sequence[Any]], dict[str, Any]],
+    collate: Callable[[list[Any]], dict[str, Any]],
     *,
     settings: Settings,
     arguments: TrainingArguments,

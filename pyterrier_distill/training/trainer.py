@@ -207,11 +207,11 @@ class Trainer(transformers.Trainer):
         """Evaluate, log, and tell the callbacks."""
         training = self.model.training
         self.model.eval()
-        found = parallel.from_main(self.evaluation)
+        found = parallel.from_main(self.evaluation or dict)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.model.train(training)
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
