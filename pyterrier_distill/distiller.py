@@ -265,7 +265,7 @@ class Distiller(pt.Estimator):
 
         vectors = {c: lists[0].labels[c].shape[-1] for c, kind in self.loss.reads().items() if kind.is_vector}
         with process.training():
-            self._train(lists, validation, qrels_va, measure, vectors, (res, qrels, res_va, qrels_va, text))
+            self._train(lists, validation, qrels_va, measure, vectors, (res, qrels, held, qrels_va, text))
         return self
 
     def _train(
