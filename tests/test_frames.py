@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pyterrier_distill import LABEL_COLUMNS, MissingLabelError, frames
+from pyterrier_distill.ids import check_queries
 
 
 def test_every_label_column_says_what_it_holds_and_who_writes_it():
@@ -102,3 +103,11 @@ def test_pad_lists():
     assert mask.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
     assert values.dtype == torch.float32 and mask.dtype == torch.bool
     assert frames.pad_lists([])[0].shape == (0, 0)
+
+
+def test_a_missing_query_hides_no_query_with_several_texts():
+    frame = pd.DataFrame({"qid": ["a", "a", "b"], "query": ["one", "another", None]})
+    with pytest.raises(ValueError, match="the qid 'a' has several queries"):
+        check_queries(frame)
+    check_queries(frame.iloc[1:])
+    check_queries(frame.iloc[2:])

@@ -142,7 +142,7 @@ class Texts:
         Returns:
             How many were new.
         """
-        documents = documents[["docno", "text"]].astype({"docno": str}).drop_duplicates("docno")
+        documents = documents[["docno", "text"]].assign(docno=documents["docno"].astype(str)).drop_duplicates("docno")
         new = documents[self.missing(documents["docno"].tolist())]
         if len(new):
             pa = shards.arrow()
