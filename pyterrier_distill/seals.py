@@ -14,6 +14,16 @@ from .files import read_object
 _WHOLE, _BLOCKS, _BLOCK = 1 << 24, 4096, 1 << 16
 #: What says that a directory is a saved model, and holds the digests under this name.
 META, DIGESTS = "pt_meta.json", "digests"
+#: A line at the top of each student's card.
+_TAG = "\n- pyterrier-distill\n"
+
+
+def is_saved(directory: str | os.PathLike) -> bool:
+    """Whether a saved student is, or was, in a directory: its metadata are there, or its card."""
+    card = Path(directory) / "README.md"
+    if (card.parent / META).is_file():
+        return True
+    return card.is_file() and _TAG in card.read_text(encoding="utf-8", errors="replace").partition("\n---")[0]
 
 
 def digests(directory: Path) -> list[str]:

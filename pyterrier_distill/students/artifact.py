@@ -70,13 +70,15 @@ class StudentArtifact:
         Raises:
             ValueError: if something of it is gone; without it the student would be another.
         """
-        told = checkpoints.told(self.name_or_path, seals.META) if isinstance(self.name_or_path, str) else {}
-        needed = ("type", "format", *told.get("settings", ()))
-        lacks = [name for name in needed if name not in told]
-        if lacks and (told or os.path.isfile(os.path.join(self.name_or_path, seals.META))):
+        if not isinstance(self.name_or_path, str):
+            return {}
+        told = checkpoints.told(self.name_or_path, seals.META)
+        lacks = [name for name in ("type", "format", *told.get("settings", ())) if name not in told]
+        if lacks and (told or seals.is_saved(self.name_or_path)):
             raise ValueError(
-                f"{seals.META} of {self.name_or_path} says no {lacks[0]!r}: it is damaged. Restore it from a copy, or"
-                " save the student again; to load the checkpoint with settings of your own, delete the file."
+                f"{seals.META} of {self.name_or_path} says no {lacks[0]!r}: it is lost or damaged. Restore it from a"
+                " copy, or save the student again; to load the checkpoint with settings of your own, delete it and"
+                " README.md, which says that a student was saved here."
             )
         return told
 
