@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import fitting
+from . import fitting, scoring, seals
 from .files import check_path, naming, read_object
 from .layers import check_layers, cut_layers, kept_layers, told_layers  # noqa: F401 - callers ask here
 
@@ -139,17 +139,23 @@ def reading(name: str, what: str, library: str, load: Callable[[], Any]) -> Any:
 
     Raises:
         FileNotFoundError: if ``name`` is neither a directory nor to be had from the hub.
-        ValueError: if the directory holds nothing of this kind.
+        ValueError: if the directory holds nothing of this kind, or is a saved student that is damaged.
     """
+    if os.path.isdir(name):
+        seals.check(name)
     try:
         with quiet():
             return load()
     except Exception as error:
         # tokenizers raises bare exceptions, safetensors its own of weights that end too soon
         bare = type(error) is Exception or type(error).__name__ == "SafetensorError"
-        if not isinstance(error, (OSError, ValueError, KeyError)) and not bare:
+        told = isinstance(error, (OSError, ValueError)) or bare
+        if isinstance(error, ImportError) or scoring.out_of_memory(error):  # nothing is wrong with the checkpoint
+            raise
+        if not os.path.isdir(name) and not told and not isinstance(error, KeyError):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason if told else f"{type(error).__name__}: {reason}"
         if os.path.isdir(name):
             raise ValueError(f"{name!r} holds no {what} that {library} can load: {reason}") from error
         raise FileNotFoundError(

@@ -77,8 +77,8 @@ def _check(options: Mapping[str, Any]) -> None:
         raise ValueError(f"minutes must be positive, not {options['minutes']}.")
     if options["max_length"] is not None and options["max_length"] < 1:
         raise ValueError(f"max_length must be a whole number of at least 1, not {options['max_length']}.")
-    if options["seed"] < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, not {options['seed']}.")
+    if not 0 <= options["seed"] < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, not {options['seed']}.")
     listed = layers if isinstance(layers, list) else [layers - 1]
     if not listed or min(listed) < 0 or len(set(listed)) < len(listed):
         raise ValueError(f"layers={layers} is impossible: at least 1, or a list from 0 on, each to be kept once.")

@@ -108,6 +108,32 @@ def no_vocabulary(name: str, tokenizer: Any) -> str:
     )
 
 
+def check_embedding(name: str, tokenizer: Any, model: nn.Module) -> None:
+    """Check that a model has a vector for each token that a text can have.
+
+    Special tokens that nobody puts round texts, and that no text may hold, need none.
+
+    Raises:
+        ValueError: naming a token that has none.
+    """
+    if not getattr(tokenizer, "vocab_files_names", None) and not hasattr(tokenizer, "backend_tokenizer"):
+        return  # reads bytes or characters
+    try:
+        size = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except (AttributeError, NotImplementedError):
+        return
+    if size is None:
+        return
+    put = {getattr(tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos", "unk", "sep", "pad", "cls")}
+    idle = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special and i not in put}
+    token, most = max(tokenizer.get_vocab().items(), key=lambda item: -1 if item[1] in idle else item[1])
+    if most >= size and most not in idle:
+        raise ValueError(
+            f"the tokenizer of {name!r} has tokens, such as {token!r} with the number {most}, for which its model, with"
+            f" {size} embeddings, has none: the files of two checkpoints were mixed. Restore its tokenizer."
+        )
+
+
 def pad(name: str, tokenizer: Any, model: nn.Module) -> None:
     """Give ``tokenizer`` a padding token if it names none, and tell the model's configuration which.
 
@@ -166,10 +192,12 @@ def fit(name: str, tokenizer: Any, model: nn.Module, max_length: int | None = No
         Tokens to be read; None where positions are relative and nobody names a limit.
 
     Raises:
-        ValueError: for a tokenizer without words or padding; for more tokens than the model has positions.
+        ValueError: for a tokenizer without words or padding, or with words that the model does not know; for more
+            tokens than the model has positions.
     """
     check_vocabulary(name, tokenizer)
     pad(name, tokenizer, model)
+    check_embedding(name, tokenizer, model)
     check_length(name, model, max_length)
     if max_length is not None:
         return max_length

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoints
+from . import checkpoints, seals
 
 #: Models of up to so many weights are read whole each time (30 ms), larger ones where a counter says that they changed.
 _WHOLE = 1 << 26
@@ -188,7 +188,14 @@ class Loaded:
     state: ModelState | None = field(default=None, repr=False, compare=False)
 
     def hold(self, model: Any, reader: Any = None, files: Sequence[Any] = ()) -> Any:
-        """Keep ``model`` as it was just loaded; gives it back."""
+        """Keep ``model`` as it was just loaded; gives it back.
+
+        Raises:
+            ValueError: if it was loaded from a saved student of which a file is missing or another.
+        """
+        for name in files:
+            if isinstance(name, (str, os.PathLike)) and os.path.isdir(name):
+                seals.check(name)
         self.model = model
         self.state = ModelState(model, reader, files)
         return model

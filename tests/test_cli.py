@@ -106,6 +106,7 @@ def test_minutes_are_measured_once_and_kept(run, tmp_path):
         (["--layers", "9"], "layers"),
         (["--layers", "0,0"], "each to be kept once"),
         (["--seed", "-1"], "seed must be"),
+        (["--seed", str(2**32)], "seed must be a whole number from 0 to 4294967295"),
         (["--minutes", "inf"], "minutes must be positive"),
         (["--queries", "100", "--minutes", "1"], "not both"),
         (["--max-length", "0"], "max_length must be"),

@@ -8,6 +8,7 @@ import torch
 
 import pyterrier_distill as ptd
 from pyterrier_distill import LABEL_COLUMNS, MissingLabelError, frames
+from pyterrier_distill.frames.ids import check_queries
 
 
 def test_every_label_column_says_what_it_holds_and_who_writes_it():
@@ -117,3 +118,11 @@ def test_labels_as_text_are_refused_by_name(tiny_cross):
     ):
         with pytest.raises(ValueError, match="'label' must hold finite numbers, but holds the text '1' at qid '1'"):
             read(frame)
+
+
+def test_a_missing_query_hides_no_query_with_several_texts():
+    frame = pd.DataFrame({"qid": ["a", "a", "b"], "query": ["one", "another", None]})
+    with pytest.raises(ValueError, match="the qid 'a' has several queries"):
+        check_queries(frame)
+    check_queries(frame.iloc[1:])
+    check_queries(frame.iloc[2:])

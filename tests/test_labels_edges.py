@@ -396,3 +396,11 @@ def test_an_error_behind_a_teacher_that_stopped_does_not_hide_it(path):
 def test_an_error_before_any_label_stays_what_it_is(path):
     with pytest.raises(ZeroDivisionError):
         ptd.LabelStore(path).build(Candidates() >> pt.apply.generic(bug) >> reversing(), topics(6), verbose=False)
+
+
+def test_frames_that_carry_an_array_beside_their_rows_are_stored(path):
+    labelled = pipeline(Scorer())(topics(3))
+    labelled.attrs["vector"] = np.arange(3)
+    store = ptd.LabelStore(path)
+    store.add(labelled)
+    assert len(store) == 3

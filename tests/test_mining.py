@@ -282,3 +282,10 @@ def test_a_query_has_one_text_and_whole_labels():
     mixed = frame.assign(qid=pd.Series([1, "1"], dtype=object), query="one")
     out = ptd.mine_negatives(run({1: TEN}), n=20)(mixed)  # retrievers see ids as they were given
     assert out["label"].tolist() == [1, 1, *[0] * 8] and out["qid"].unique().tolist() == ["1"]
+
+
+def test_what_a_frame_carries_beside_its_rows_is_in_nobodys_way():
+    frame, expected = positives(a=["d0"], b=["d1"]), positives(a=["d0"], b=["d1"])
+    frame.attrs["vector"] = np.arange(3)
+    miner = ptd.mine_negatives(run({"a": TEN, "b": TEN}), n=2)
+    pd.testing.assert_frame_equal(miner(frame), miner(expected))

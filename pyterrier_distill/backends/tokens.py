@@ -67,11 +67,16 @@ _guards: WeakKeyDictionary[Any, tuple[tuple, Guard]] = WeakKeyDictionary()
 
 def chat_text(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     """Messages through a chat template; where it knows no system role, what the system says begins the user's turn."""
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, TemplateSyntaxError
 
     options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
     try:
         return tokenizer.apply_chat_template(messages, **options)
+    except TemplateSyntaxError as error:
+        raise ValueError(
+            f"the chat template of {tokenizer.name_or_path!r} is damaged ({error}): restore chat_template.jinja, or"
+            " chat_template in tokenizer_config.json, from a copy."
+        ) from error
     except TemplateError:
         system = [m["content"] for m in messages if m["role"] == "system"]
         rest = [dict(m) for m in messages if m["role"] != "system"]

@@ -187,6 +187,9 @@ class Bm25s(pt.Transformer):
             import bm25s
 
             content = read_object(self.path / self.META, " Index again.")
+            docnos, tokens = content.get("docnos"), content.get("tokens")
+            if not isinstance(docnos, list) or not isinstance(tokens, list) or len(docnos) != len(tokens):
+                raise ValueError(f"{self.path / self.META} is damaged: it lacks docnos or tokens. Index again.")
             index = bm25s.BM25(method="lucene", k1=self.k1, b=self.b)
             index.index(content["tokens"], show_progress=False)
             self._loaded = (index, content["docnos"])

@@ -47,16 +47,18 @@ def check_ids(frame: pd.DataFrame, columns: Iterable[str], what: str = "the fram
 
 
 def check_queries(frame: pd.DataFrame, what: str = "the frame") -> None:
-    """Check that each ``qid`` has one ``query``, where the frame has both columns.
+    """Check that each ``qid`` has one ``query``, where the frame has both columns; a missing one is told by its reader.
 
     Raises:
         ValueError: naming the first query that has several texts.
     """
     if not len(frame) or not {"qid", "query"} <= set(frame.columns):
         return
+    if (absent := frame["query"].isna().to_numpy()).any():
+        frame = frame[~absent]
+        if not len(frame):
+            return
     qids = pd.factorize(frame["qid"].to_numpy())[0]
-    if frame["query"].isna().any():  # those say so who read it
-        return
     try:
         texts = pd.factorize(frame["query"].to_numpy())[0]
     except TypeError:  # cells that are no text at all, which those say who read it

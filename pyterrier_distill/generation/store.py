@@ -152,6 +152,11 @@ class QueryStore(pt.Artifact):
             ValueError: naming the setting that differs.
         """
         manifest = self.manifest
+        if manifest and "generator" not in manifest:
+            raise ValueError(
+                f"{self.files.where(MANIFEST)} says no 'generator': it is damaged. Restore it from a copy; the queries"
+                f" in {QUERIES}/ do not depend on it."
+            )
         told = difference(manifest["generator"], described) if manifest else None
         if told is not None:
             raise ValueError(f"{self.files} was made by another generator: {told}. Give this one a path of its own.")

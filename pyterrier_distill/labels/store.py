@@ -148,7 +148,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             strangers = set(labelled["qid"].astype(str)) - set(topics["qid"].astype(str))
             if strangers:
                 raise ValueError(f"the frame labels query {min(strangers)!r}, which is not among the topics.")
-        queries = given[["qid", "query"]].astype({"qid": str}).drop_duplicates("qid", ignore_index=True)
+        queries = given[["qid", "query"]].assign(qid=given["qid"].astype(str)).drop_duplicates("qid", ignore_index=True)
         self._create({})
         with self.directory.claimed("commit", wait=True):
             index = self._index()
@@ -191,7 +191,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         self, labelled: pd.DataFrame, queries: pd.DataFrame, start: int, usage: Usage, with_text: bool = False
     ) -> None:
         """Write labels, after the texts of their documents."""
-        table = tables.to_table(labelled.astype({"qid": str}), queries, {"usage": usage.as_dict()})
+        table = tables.to_table(labelled.assign(qid=labelled["qid"].astype(str)), queries, {"usage": usage.as_dict()})
         if with_text and len(labelled):
             self.texts.add(labelled)
         self.directory.write(table, start)

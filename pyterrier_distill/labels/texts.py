@@ -148,7 +148,7 @@ class Texts:
         Raises:
             ValueError: if a document has another text here.
         """
-        documents = documents[["docno", "text"]].astype({"docno": str}).drop_duplicates("docno")
+        documents = documents[["docno", "text"]].assign(docno=documents["docno"].astype(str)).drop_duplicates("docno")
         new = self.missing(documents["docno"].tolist())
         self._check_same(documents[~new])
         documents = documents[new]
@@ -192,7 +192,7 @@ def check_one_text(documents: pd.DataFrame) -> None:
     Raises:
         ValueError: naming one that has.
     """
-    texts = documents[["docno", "text"]].astype({"docno": str}).drop_duplicates()
+    texts = documents[["docno", "text"]].assign(docno=documents["docno"].astype(str)).drop_duplicates()
     twice = texts["docno"].duplicated().to_numpy()
     if twice.any():
         raise two_texts(texts.loc[twice, "docno"].iloc[0])

@@ -190,6 +190,8 @@ class NegativeMiner(pt.Transformer):
             if self.exclude is not None:
                 v.query_frame(["query"], mode="queries")
         frames.check_text(inp, ["query"])
+        inp = inp.copy(deep=False)
+        inp.attrs = {}  # pandas compares them where it joins frames, which arrays among them do not bear
         frames.check_unique(inp.astype({"qid": str, **({"docno": str} if v.mode == "positives" else {})}))
         judged = None if self.exclude is None else frames.check_qrels(self.exclude)
         bare = inp.drop(columns=[c for c in WRITTEN if c in inp.columns]).reset_index(drop=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import checkpoints, redaction
+from .. import checkpoints, redaction, seals
 from ..model_state import Loaded, shown
 from . import card, hub, lora
 
@@ -65,8 +65,22 @@ class StudentArtifact:
         return isinstance(self.name_or_path, str) and os.path.isdir(self.name_or_path)
 
     def _metadata(self) -> dict[str, Any]:
-        """What :meth:`save` wrote beside the checkpoint; empty for others' checkpoints."""
-        return checkpoints.told(self.name_or_path, "pt_meta.json") if isinstance(self.name_or_path, str) else {}
+        """What :meth:`save` wrote beside the checkpoint; empty for others' checkpoints.
+
+        Raises:
+            ValueError: if something of it is gone; without it the student would be another.
+        """
+        if not isinstance(self.name_or_path, str):
+            return {}
+        told = checkpoints.told(self.name_or_path, seals.META)
+        lacks = [name for name in ("type", "format", *told.get("settings", ())) if name not in told]
+        if lacks and (told or seals.is_saved(self.name_or_path)):
+            raise ValueError(
+                f"{seals.META} of {self.name_or_path} says no {lacks[0]!r}: it is lost or damaged. Restore it from a"
+                " copy, or save the student again; to load the checkpoint with settings of your own, delete it and"
+                " README.md, which says that a student was saved here."
+            )
+        return told
 
     def _write(self, draft: Path) -> None:
         """Write the checkpoint into an empty directory."""
@@ -163,7 +177,9 @@ class StudentArtifact:
             "type": self.ARTIFACT_TYPE,
             "format": "peft" if adapted and not merge else self.ARTIFACT_FORMAT,
             "package_hint": self.ARTIFACT_PACKAGE_HINT,
-            **self._told(),
+            **(settings := self._told()),
+            "settings": sorted(settings),
+            seals.DIGESTS: seals.digests(draft),
             "student": repr(self),
             "started_from": card.started_from(self),
             "manifest": redaction.redacted(self.manifest),
