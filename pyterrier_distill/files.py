@@ -31,6 +31,10 @@ QUERY_TEXTS = frozenset({"query", "text", "querytext", "querystring", "rawquery"
 DOCUMENT_TEXTS = ("text", "contents", "content", "segment", "body", "passage")
 
 
+#: In the directory of an index, a digest of the documents that it was built from.
+DOCUMENTS = "documents.sha256"
+
+
 def check_path(path: str | os.PathLike, what: str = "the path") -> str:
     """``path`` as text.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -16,7 +17,7 @@ import pyterrier as pt
 
 from .. import words
 from ..checkpoints import written_whole
-from ..files import check_path, read_object
+from ..files import DOCUMENTS, check_path, read_object
 from ..frames import validate
 from ..frames.ranking import carried
 from .engine_words import Documents, document_text, for_bm25s, warn_of_silence
@@ -76,9 +77,11 @@ def bm25(
     with _quiet():
         if not built:
             with written_whole(path, mark) as draft:
-                read = Documents(documents, text_field)
+                told = _Told(documents, text_field)
+                read = Documents(told, text_field)
                 pyterrier_pisa.PisaIndex(str(draft), text_field, **settings).index(read)
                 read.check()
+                (draft / DOCUMENTS).write_text(told.digest.hexdigest())
         from .pisa_words import AnyScript
 
         index = pyterrier_pisa.PisaIndex(str(path), text_field, **settings)
@@ -111,6 +114,26 @@ def _with_words(documents: Iterable[dict[str, str]], text_field: str) -> Iterabl
         if words.has_words(document_text(document, text_field)):
             return itertools.chain(seen, documents)
     raise ValueError(f"no document has any words in the field {text_field!r}: there is nothing to index.")
+
+
+class _Told:
+    """The same documents, with a digest of those that were read.
+
+    Args:
+        documents: dicts with ``docno`` and text.
+        text_field: the field that counts.
+    """
+
+    def __init__(self, documents: Iterable[dict[str, str]], text_field: str):
+        self.documents = documents
+        self.text_field = text_field
+        self.digest = hashlib.sha256(text_field.encode())
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        for document in self.documents:
+            told = json.dumps([str(document["docno"]), document_text(document, self.text_field)])
+            self.digest.update(f"{told}\n".encode())
+            yield document
 
 
 def _engine(engine: str) -> str:

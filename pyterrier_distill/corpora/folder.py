@@ -69,6 +69,11 @@ class FolderDataset(InMemoryDataset):
     def __repr__(self) -> str:
         return f"FolderDataset({str(self.path / self.split if self.split else self.path)!r})"
 
+    def decided_by(self) -> dict[str, Any]:
+        """What decides the texts of its documents."""
+        found = next((path for name in _CORPUS if (path := self._find(name))), None)
+        return {"path": self.path} if found is None else {"corpus": found}
+
     def _find(self, name: str) -> Path | None:
         for candidate in (self.path / name, self.path / f"{name}.gz"):
             if candidate.is_file():

@@ -26,6 +26,7 @@ STAND_INS = {
 _OURS = re.compile(r"pyterrier_distill\.(?:[a-z0-9_]+\.)+(?=\w)")
 #: Settings of a backend that are handed on as they are, and what in them is idle.
 _WITHIN = {"extra": idle.REQUEST, "options": idle.ENGINE}
+_HANDING_ON = frozenset({"pyterrier_distill.OpenAI", "pyterrier_distill.VLLM"})
 _MISSING = object()
 
 
@@ -107,16 +108,21 @@ def _of_mappings(before: dict, now: dict, where: str) -> Iterator[tuple[str, Any
     # An object that was once described by all its attributes, counters among them.
     attributes = "class" in before and not {"stages", "repr"} & set(before)
     known = "class" in now
-    within = _WITHIN.get(where.rpartition(".")[2], frozenset())
     for key in dict.fromkeys([*before, *now]):
-        if (known and key in IDLE) or key in within:
+        if known and key in IDLE:
             continue
         one, other = before.get(key), now.get(key)
+        if key in _WITHIN and now.get("class") in _HANDING_ON:
+            one, other = (_without(part, _WITHIN[key]) for part in (one, other))
         if key not in now and known and attributes and _is_counter(now):
             continue
         if attributes and one is None and (key == "repr" or (key, now.get("class")) == _BY_ENVIRONMENT):
             continue  # not told once
         yield from _differences(one, other, f"{where}.{key}" if where else str(key))
+
+
+def _without(value: Any, names: frozenset[str]) -> Any:
+    return {name: part for name, part in value.items() if name not in names} if isinstance(value, dict) else value
 
 
 _BACKENDS = frozenset(f"pyterrier_distill.{name}" for name in ("OpenAI", "VLLM", "HF"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import redaction
+from ..files import DOCUMENTS
 from .comparing import Told
 
 #: Files up to this size are read whole, larger ones in this many blocks spread evenly: a training changes all of them.
@@ -29,8 +30,10 @@ def checkpoint(name: str) -> Any:
             return redaction.text(name) if "://" in name else name
     except OSError:  # no name of a file, such as one that is too long
         return name
+    if (path / DOCUMENTS).is_file():  # built again from the same, an index differs in nothing that decides
+        return {"content": _digest([(DOCUMENTS, _content(path / DOCUMENTS))])}
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    named = [(p.relative_to(path), p) for p in files]
+    named = [(p.relative_to(path), p) for p in files if not _made_in_use(path, p.relative_to(path))]
     deciding = [
         (short.as_posix(), _content(p))
         for short, p in named
@@ -38,6 +41,16 @@ def checkpoint(name: str) -> Any:
     ]
     earlier = [(short.as_posix(), _content(p)) for short, p in named if not p.name.startswith(".")]
     return Told({"content": _digest(deciding)}, said=[{"content": _digest(earlier)}])
+
+
+def _made_in_use(path: Path, file: Path) -> bool:
+    """Whether a file of an index is made of the others when they are searched."""
+    first = file.parts[0]
+    if (path / "vecs.f4").is_file():  # pyterrier_dr's FlexIndex: graphs and engines
+        return first not in ("vecs.f4", "docnos.npids", "pt_meta.json")
+    if (path / "inv.docs").is_file():  # PISA: scores of one k1 and b
+        return not first.startswith(("fwd", "inv.", "pt_meta"))
+    return first == "plaid" and (path / "pt_meta.json").is_file()  # of a MultiVectorIndex
 
 
 def _digest(files: list[tuple[str, str]]) -> str:

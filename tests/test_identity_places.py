@@ -1,0 +1,103 @@
+"""Indexes and collections are known by what is in them, wherever they lie; a setting of a backend only as one."""
+
+import json
+import shutil
+
+import pandas as pd
+import pyterrier as pt
+import pytest
+from labelling import Candidates, Scorer, topics
+
+import pyterrier_distill as ptd
+from pyterrier_distill.labels.identity import difference, digest, identity
+
+pytest.importorskip("pyarrow")
+FP32 = {"precision": "fp32", "device": "cpu"}
+DOCUMENTS = [{"docno": f"d{n}", "text": f"red dog number {n}"} for n in range(6)]
+OTHERS = [{"docno": f"e{n}", "text": f"red dog number {n}"} for n in range(6)]
+
+
+def bm25s(path, documents, tiny):
+    return ptd.bm25(path, documents, engine="bm25s")
+
+
+def pisa(path, documents, tiny):
+    pytest.importorskip("pyterrier_pisa")
+    return ptd.bm25(path, documents, engine="pisa")
+
+
+def flex(path, documents, tiny):
+    import pyterrier_dr
+
+    index = pyterrier_dr.FlexIndex(str(path))
+    if not path.exists():
+        (ptd.BiEncoder(tiny, **FP32) >> index).index(documents)
+    return index.np_retriever()
+
+
+def multi(path, documents, tiny):
+    index = ptd.MultiVectorIndex(path)
+    if not path.exists():
+        (ptd.LateInteraction(tiny, **FP32) >> index).index(documents)
+    return index.scorer()
+
+
+def folder(path, documents, tiny):
+    if not path.exists():
+        path.mkdir()
+        (path / "corpus.jsonl").write_text("".join(json.dumps(d) + "\n" for d in documents))
+    return pt.get_dataset(f"folder:{path}").text_loader()
+
+
+@pytest.mark.parametrize("make", [bm25s, pisa, flex, multi, folder])
+def test_places_are_known_by_their_content(make, tmp_path, tiny):
+    first = tmp_path / "first"
+    before = identity(make(first, DOCUMENTS, tiny))
+    shutil.copytree(first, tmp_path / "copy")
+    assert identity(make(tmp_path / "copy", DOCUMENTS, tiny)) == before
+    assert identity(make(tmp_path / "again", DOCUMENTS, tiny)) == before
+    shutil.rmtree(first)
+    other = identity(make(first, OTHERS, tiny))
+    assert digest(other) != digest(before) and difference(json.loads(json.dumps(before)), other) is not None
+
+
+def test_searching_an_index_does_not_change_it(tmp_path, tiny):
+    search = pisa(tmp_path / "pisa", DOCUMENTS, tiny)
+    (tmp_path / "pisa" / "documents.sha256").unlink()  # as an earlier version made it
+    before = identity(search)
+    ptd.bm25(tmp_path / "pisa", engine="pisa", k1=1.7)(pd.DataFrame({"qid": ["1"], "query": ["dog"]}))
+    assert identity(search) == before
+
+
+def test_places_as_they_were_written_once_are_the_same(tmp_path, tiny):
+    told = identity(bm25s(tmp_path / "index", DOCUMENTS, tiny))
+    assert difference({**told, "path": str((tmp_path / "index").resolve())}, told) is None
+    assert difference({**told, "path": "/elsewhere"}, told) is not None
+    told = identity(folder(tmp_path / "folder", DOCUMENTS, tiny))
+    assert difference({**told, "dataset": f"FolderDataset({str(tmp_path / 'folder')!r})"}, told) is None
+
+
+def test_a_build_over_another_index_is_refused_and_over_a_moved_one_goes_on(path, tmp_path, tiny):
+    text = pt.apply.generic(lambda rows: rows.assign(text="t" + rows["docno"]))
+    queries = topics(3).assign(query="red dog")
+    store = ptd.LabelStore(path)
+    store.build(bm25s(tmp_path / "index", DOCUMENTS, tiny) >> text >> Scorer(), queries.head(1), verbose=False)
+    shutil.move(tmp_path / "index", tmp_path / "moved")
+    store.build(bm25s(tmp_path / "moved", None, tiny) >> text >> Scorer(), queries.head(2), verbose=False)
+    with pytest.raises(ValueError, match="built otherwise.*path"):
+        store.build(bm25s(tmp_path / "index", OTHERS, tiny) >> text >> Scorer(), queries, verbose=False)
+
+
+class Passager(pt.Transformer):
+    def __init__(self, options):
+        self.options = options
+
+    def transform(self, inp):
+        return inp.assign(text=inp["text"].str[: self.options["block_size"]])
+
+
+def test_options_of_others_are_not_those_of_vllm(path):
+    store = ptd.LabelStore(path)
+    store.build(Candidates() >> Passager({"block_size": 3}) >> Scorer(), topics(1), verbose=False)
+    with pytest.raises(ValueError, match="block_size was 3 and is 9"):
+        store.build(Candidates() >> Passager({"block_size": 9}) >> Scorer(), topics(2), verbose=False)
