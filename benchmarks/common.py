@@ -18,7 +18,7 @@ def machine() -> dict[str, Any]:
     """Processor, threads and versions."""
     import torch
 
-    from pyterrier_distill.checkpoints import versions
+    from pyterrier_distill.engine.checkpoints import versions
 
     model = platform.processor()
     if os.path.exists("/proc/cpuinfo"):

@@ -17,7 +17,7 @@ from sites import Rows, Site
 import pyterrier_distill as ptd
 from pyterrier_distill.corpora.loading import load_collection
 from pyterrier_distill.demo.distil import default_teacher
-from pyterrier_distill.samplers import PairSampler
+from pyterrier_distill.sampling.samplers import PairSampler
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--collections", nargs="+", default=["irds:beir/nfcorpus", "irds:beir/scifact"])

@@ -20,9 +20,9 @@ from common import machine, report
 from pyterrier.measures import RR, nDCG
 
 import pyterrier_distill as ptd
-from pyterrier_distill.checkpoints import fingerprint
 from pyterrier_distill.corpora.loading import load_collection
 from pyterrier_distill.demo.distil import default_teacher
+from pyterrier_distill.engine.checkpoints import fingerprint
 
 MODES = ("cross", "late", "dual")  # in the order of the paper's columns
 SUBSETS = ["+".join(modes) for n in (1, 2, 3) for modes in itertools.combinations(MODES, n)]

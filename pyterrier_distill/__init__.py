@@ -50,16 +50,16 @@ if TYPE_CHECKING:
     from .labels.store import LabelStore
     from .mining.false_negatives import FalseNegativeFilter
     from .mining.negatives import NegativeMiner, mine_negatives
+    from .multi_vector.index import MultiVectorIndex
     from .prompts import Template
-    from .samplers import ListSampler, PairSampler
+    from .sampling.disagreement import disagreement, pair_disagreement
+    from .sampling.samplers import ListSampler, PairSampler
     from .students.bi_encoder import BiEncoder
     from .students.cross_encoder import CrossEncoder
     from .students.late_interaction import LateInteraction
     from .students.mono_t5 import MonoT5
-    from .students.multi_vector_index import MultiVectorIndex
     from .students.ustad import USTAD
     from .teachers.base import LabellingError
-    from .teachers.disagreement import disagreement, pair_disagreement
     from .teachers.fusion import fuse_teachers
     from .teachers.listwise import ListwiseLLMTeacher
     from .teachers.pair_training import PairTraining

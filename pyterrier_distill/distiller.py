@@ -14,7 +14,7 @@ from . import frames
 from .frames.texts import text_source
 from .losses import Loss
 from .losses.base import QUERY_SIDE, check_scale, lacking
-from .samplers import ListSampler
+from .sampling.samplers import ListSampler
 from .training import lists as training_lists
 from .training import order, process
 from .training.disagreeing import check_disagreement, ordering_column

@@ -461,7 +461,7 @@ def test_a_checkpoints_own_penalties_stay_out(tiny_llm, tmp_path):
 
 
 def test_a_chat_template_without_system_role(tiny_llm):
-    from pyterrier_distill.backends.tokens import chat_text
+    from pyterrier_distill.engine.tokens import chat_text
 
     llm = ptd.HF(tiny_llm)
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
@@ -485,7 +485,7 @@ def test_without_chat_template_a_score_does_not_depend_on_other_prompts(tiny_llm
 
 
 def test_decoders_that_see_images_are_causal(tmp_path):
-    from pyterrier_distill.backends.checkpoint import kind_of
+    from pyterrier_distill.engine.pretrained import kind_of
 
     config = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]}
     (tmp_path / "config.json").write_text(json.dumps(config))

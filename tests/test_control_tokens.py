@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 import pyterrier_distill as ptd
 from pyterrier_distill import prompts
-from pyterrier_distill.backends.tokens import disarmed
+from pyterrier_distill.engine.tokens import disarmed
 from pyterrier_distill.teachers.responses import parse_permutation
 
 FP32 = {"precision": "fp32", "device": "cpu"}

@@ -11,7 +11,7 @@ import pytest
 import pyterrier_distill as ptd
 from pyterrier_distill.frames import MissingLabelError
 from pyterrier_distill.frames.ranking import rerank
-from pyterrier_distill.samplers import PairSampler
+from pyterrier_distill.sampling.samplers import PairSampler
 
 
 def frame(student, teacher, column="teacher_score", qid="q"):

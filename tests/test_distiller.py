@@ -451,7 +451,7 @@ def test_qrels_must_be_whole_numbers_and_int_ids_will_do(tiny, results, qrels):
 
 
 def test_memory_is_kept_and_given_back():
-    from pyterrier_distill.training import memory
+    from pyterrier_distill.engine import memory
 
     for wanted in (True, False):
         with memory.kept(wanted):

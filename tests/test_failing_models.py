@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 import pyterrier_distill as ptd
-from pyterrier_distill import scoring
 from pyterrier_distill.backends.base import Backend
+from pyterrier_distill.engine import batching
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 LOCAL = {
@@ -30,7 +30,7 @@ def models(tiny_cross, tiny_cross2, tiny_t5, tiny_llm):
 @pytest.fixture
 def breaks(monkeypatch):
     """Lets a model of this process fail from a batch on, which it counts; 0 = never."""
-    batches, forward = [0, 0], scoring._forward
+    batches, forward = [0, 0], batching._forward
 
     def failing(features, run):
         batches[0] += 1
@@ -38,7 +38,7 @@ def breaks(monkeypatch):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return forward(features, run)
 
-    monkeypatch.setattr(scoring, "_forward", failing)
+    monkeypatch.setattr(batching, "_forward", failing)
     return batches
 
 

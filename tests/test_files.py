@@ -9,8 +9,8 @@ import pandas as pd
 import pyterrier as pt
 import pytest
 
-from pyterrier_distill import files, formats
 from pyterrier_distill.corpora.loading import load_collection, read_documents
+from pyterrier_distill.stores import files, formats
 
 QUERIES = [["q1", "red dog"], ["q2", "blue bird"]]
 

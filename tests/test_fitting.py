@@ -11,8 +11,8 @@ import torch
 import transformers
 
 import pyterrier_distill as ptd
-from pyterrier_distill import fitting
 from pyterrier_distill.backends.hf import HF
+from pyterrier_distill.engine import lengths
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -72,7 +72,7 @@ SPECIAL = {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_i
 )
 def test_a_model_reads_as_many_tokens_as_it_has_positions(architecture, settings, usual, most):
     model = small(architecture, **settings)
-    assert fitting.limits(model) == (usual, most)
+    assert lengths.limits(model) == (usual, most)
     model(input_ids=torch.full((1, usual), 7))
     if most is None or architecture in ("ModernBert", "Llama"):  # rotary positions go on, untrained
         return
@@ -81,7 +81,7 @@ def test_a_model_reads_as_many_tokens_as_it_has_positions(architecture, settings
 
 
 def test_relative_positions_have_no_end():
-    assert fitting.limits(small("T5", "EncoderModel")) == (None, None)
+    assert lengths.limits(small("T5", "EncoderModel")) == (None, None)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_padding_is_the_configurations_own_where_it_names_one(tmp_path):
     bert = written(tmp_path / "bert", small("Bert"), pad_token=None)
     tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
     model = small("Bert", pad_token_id=4)
-    fitting.pad(bert, tokenizer, model)
+    lengths.pad(bert, tokenizer, model)
     assert tokenizer.pad_token == "[MASK]" and model.config.pad_token_id == 4
 
 
@@ -185,7 +185,7 @@ def test_no_special_token_at_all_is_refused(tmp_path):
 
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"red": 0})))
     with pytest.raises(ValueError, match="no padding token, nor any special token"):
-        fitting.pad("m", tokenizer, small("Llama", pad_token_id=None))
+        lengths.pad("m", tokenizer, small("Llama", pad_token_id=None))
 
 
 # -- vocabulary -------------------------------------------------------------------------------------------------------

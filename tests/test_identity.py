@@ -12,7 +12,7 @@ from labelling import Candidates, Lister, Scorer, pipeline, topics
 
 import pyterrier_distill as ptd
 from pyterrier_distill.backends.base import Backend
-from pyterrier_distill.labels.identity import as_stored, difference, digest, identity
+from pyterrier_distill.identity.identity import as_stored, difference, digest, identity
 
 FP32 = {"precision": "fp32"}
 

@@ -15,7 +15,7 @@ from generating import Telling
 from labelling import Candidates, topics
 
 import pyterrier_distill as ptd
-from pyterrier_distill.labels.identity import difference, digest, identity
+from pyterrier_distill.identity.identity import difference, digest, identity
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("pyarrow")
@@ -187,7 +187,7 @@ def test_a_function_that_counts_its_calls_is_cached(path):
 
 def test_a_function_is_the_same_in_every_process(tmp_path):
     code = (
-        "from pyterrier_distill.labels.identity import digest, identity\n"
+        "from pyterrier_distill.identity.identity import digest, identity\n"
         "print(digest(identity(lambda row: row['docno'] in {'x', 'y', 'd5', 'zz'} and (1, frozenset('abc')))))"
     )
     said = [

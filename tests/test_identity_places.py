@@ -9,7 +9,7 @@ import pytest
 from labelling import Candidates, Scorer, topics
 
 import pyterrier_distill as ptd
-from pyterrier_distill.labels.identity import difference, digest, identity
+from pyterrier_distill.identity.identity import difference, digest, identity
 
 pytest.importorskip("pyarrow")
 FP32 = {"precision": "fp32", "device": "cpu"}

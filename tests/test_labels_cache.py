@@ -5,7 +5,7 @@ import pytest
 from labelling import Candidates, Lister, Scorer, pipeline, topics
 
 import pyterrier_distill as ptd
-from pyterrier_distill.labels.identity import difference, identity
+from pyterrier_distill.identity.identity import difference, identity
 
 pytest.importorskip("pyarrow")
 

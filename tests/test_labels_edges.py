@@ -10,8 +10,8 @@ import pytest
 from labelling import Candidates, Lister, Scorer, Shared, hash_of, pipeline, topics
 
 import pyterrier_distill as ptd
+from pyterrier_distill.identity.identity import difference, identity
 from pyterrier_distill.labels import shards
-from pyterrier_distill.labels.identity import difference, identity
 from pyterrier_distill.teachers.base import Teacher
 
 pytest.importorskip("pyarrow")

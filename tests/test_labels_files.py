@@ -13,7 +13,8 @@ from generating import Telling, docs
 from labelling import Lister, Scorer, Shared, pipeline, topics
 
 import pyterrier_distill as ptd
-from pyterrier_distill.labels import directory, shards, storage
+from pyterrier_distill.labels import directory, shards
+from pyterrier_distill.stores import storage
 
 pytest.importorskip("pyarrow")
 

@@ -12,6 +12,7 @@ from learning import fitted
 from torch.nn.functional import normalize
 
 import pyterrier_distill as ptd
+from pyterrier_distill.engine import batching
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 QUERIES = ["red dog", "who: the blue bird?", "a " * 40, ""]
@@ -173,13 +174,12 @@ def test_scores_depend_on_nothing_but_the_pair(student):
 
 
 def test_each_text_is_encoded_once_in_any_number_of_chunks(student, monkeypatch):
-    from pyterrier_distill import scoring
 
     frame, seen = pairs(), []
     whole = student(frame)
     tokenise = student.tokenise
     monkeypatch.setattr(student, "tokenise", lambda texts, task: seen.extend(texts) or tokenise(texts, task))
-    monkeypatch.setattr(scoring, "BUFFER", 2)
+    monkeypatch.setattr(batching, "BUFFER", 2)
     pd.testing.assert_frame_equal(student(frame.sample(frac=1, random_state=3)).sort_index(), whole, atol=1e-5)
     assert sorted(seen) == sorted(QUERIES + TEXTS)
 

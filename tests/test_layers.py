@@ -7,7 +7,7 @@ import transformers
 from test_fitting import PAIRS, SMALL, SPECIAL, WORDS, written
 
 import pyterrier_distill as ptd
-from pyterrier_distill.checkpoints import cut_layers
+from pyterrier_distill.engine.checkpoints import cut_layers
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 SIX = {**SMALL, "num_hidden_layers": 6, "vocab_size": len(WORDS)}

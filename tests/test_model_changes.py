@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import pyterrier_distill as ptd
-from pyterrier_distill import model_state
-from pyterrier_distill.labels.identity import identity
+from pyterrier_distill.engine import model_state
+from pyterrier_distill.identity.identity import identity
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 
@@ -211,7 +211,7 @@ def test_nothing_is_loaded_to_tell_an_identity(names):
 
 
 def test_all_weights_are_digested_only_when_they_have_changed(tiny, monkeypatch):
-    from pyterrier_distill import checkpoints
+    from pyterrier_distill.engine import checkpoints
 
     digested = []
     whole = checkpoints.fingerprint

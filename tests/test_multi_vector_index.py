@@ -13,7 +13,7 @@ import pytest
 from pyterrier.measures import nDCG
 
 import pyterrier_distill as ptd
-from pyterrier_distill.students import multi_vector_search
+from pyterrier_distill.multi_vector import maxsim
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 
@@ -65,7 +65,7 @@ def by_rank(results):
 @pytest.mark.parametrize("elements", [1, 100, 1000, 2**25])
 @pytest.mark.parametrize("depth", [1, 10, 100])
 def test_retrieval_is_brute_force_in_blocks_of_any_size(index, corpus, queries, monkeypatch, elements, depth):
-    monkeypatch.setattr(multi_vector_search, "ELEMENTS", elements)
+    monkeypatch.setattr(maxsim, "ELEMENTS", elements)
     found = index.retriever(num_results=depth, batch_size=4, device="cpu")(queries)
     expected = brute_force(queries, corpus).assign(place=list(range(40)) * 9)
     expected["score"] = expected["score"].round(4)  # the same vectors have the same score, and stand as indexed
@@ -235,13 +235,13 @@ def test_memory_does_not_grow_with_the_index(tmp_path):
     """A search over 192 MB of vectors succeeds where no more than 64 MB are left to allocate."""
     code = """
 import resource, sys, numpy as np, pandas as pd, torch, pyterrier_distill as ptd
-from pyterrier_distill.students import multi_vector_search as search
+from pyterrier_distill.multi_vector import maxsim
 torch.set_num_threads(1)
 block = np.random.default_rng(0).normal(size=(1000, 128)).astype(np.float32)
 index = ptd.MultiVectorIndex(sys.argv[1])
 index.index({"docno": str(n), "doc_embs": np.roll(block, n, axis=0)} for n in range(750))
 queries = pd.DataFrame({"qid": ["1"], "query_embs": [block[:4]]})
-search.ELEMENTS = 2**20
+maxsim.ELEMENTS = 2**20
 ptd.MultiVectorIndex(sys.argv[1] + "-small").index([{"docno": "1", "doc_embs": block}]).retriever(device="cpu")(queries)
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + 2**26, -1))

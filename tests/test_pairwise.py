@@ -12,7 +12,7 @@ import torch
 
 import pyterrier_distill as ptd
 from pyterrier_distill.backends.base import Backend
-from pyterrier_distill.samplers import PairSampler
+from pyterrier_distill.sampling.samplers import PairSampler
 
 SHARED = dict(precision="fp32", device="cpu")
 

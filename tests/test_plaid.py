@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import pyterrier_distill as ptd
-from pyterrier_distill.students import multi_vector_plaid
+from pyterrier_distill.multi_vector import plaid
 
 
 def available():
     try:
-        multi_vector_plaid.check_engine()
+        plaid.check_engine()
     except ModuleNotFoundError:
         return False
     return True
@@ -56,8 +56,8 @@ def standing(monkeypatch):
     monkeypatch.setitem(sys.modules, "fast_plaid", package)
     monkeypatch.setitem(sys.modules, "fast_plaid.search", package.search)
     versions = {"fast-plaid": "1.7.0", "torch": torch.__version__}
-    monkeypatch.setattr(multi_vector_plaid, "version", versions.get)
-    monkeypatch.setattr(multi_vector_plaid, "requires", lambda name: [f"torch=={torch.__version__.split('+')[0]}"])
+    monkeypatch.setattr(plaid, "version", versions.get)
+    monkeypatch.setattr(plaid, "requires", lambda name: [f"torch=={torch.__version__.split('+')[0]}"])
     return package.search.FastPlaid
 
 
@@ -117,14 +117,14 @@ def test_cutoffs_are_fused_and_engines_differ(index, queries, standing):
 
 
 def test_what_is_missing_is_said(index, monkeypatch, standing):
-    monkeypatch.setattr(multi_vector_plaid, "requires", lambda name: ["numpy>=1", "torch==1.2.3"])
+    monkeypatch.setattr(plaid, "requires", lambda name: ["numpy>=1", "torch==1.2.3"])
     with pytest.raises(ModuleNotFoundError, match="built for torch 1.2.3, and torch"):
         index.retriever(engine="plaid")
 
     def absent(name):
-        raise multi_vector_plaid.PackageNotFoundError(name)
+        raise plaid.PackageNotFoundError(name)
 
-    monkeypatch.setattr(multi_vector_plaid, "requires", absent)
+    monkeypatch.setattr(plaid, "requires", absent)
     with pytest.raises(ModuleNotFoundError, match="not installed.*exact"):
         index.retriever(engine="plaid")
     with pytest.raises(ValueError, match="engine must be"):

@@ -8,7 +8,7 @@ import torch
 
 import pyterrier_distill as ptd
 from pyterrier_distill.prompts import Template, disarm, neutralise
-from pyterrier_distill.templates import POINTWISE
+from pyterrier_distill.prompts.library import POINTWISE
 
 SHARED = dict(precision="fp32", device="cpu")
 
@@ -138,7 +138,7 @@ def test_instructions_that_do_not_fit_are_an_error(tiny_t5, results):
 
 def test_words_are_looked_up_and_must_be_one_token(tiny_llm, tiny_t5, results):
     from pyterrier_distill.backends.hf import HF
-    from pyterrier_distill.backends.tokens import one_token_each
+    from pyterrier_distill.engine.tokens import one_token_each
 
     llm, t5 = HF(tiny_llm).tokenizer, HF(tiny_t5).tokenizer
     vocabulary = llm.get_vocab()
@@ -201,7 +201,7 @@ def test_identifiers_in_texts_are_neutralised_where_answers_consist_of_them(tiny
 def test_ordinary_added_tokens_are_left_alone(tiny_llm):
     from transformers import AutoTokenizer
 
-    from pyterrier_distill.backends.tokens import control_tokens
+    from pyterrier_distill.engine.tokens import control_tokens
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
     tokenizer.add_tokens(["dog", "  ", "<think>"])

@@ -15,7 +15,7 @@ import transformers
 
 import pyterrier_distill as ptd
 from pyterrier_distill.backends.base import Sampling
-from pyterrier_distill.locks import loading
+from pyterrier_distill.engine.locks import loading
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 SETTINGS = {"precision": "fp32", "verbose": False, "learning_rate": 1e-3}

@@ -12,10 +12,11 @@ import pytest
 from generating import Scripted, docs, document_of
 
 import pyterrier_distill as ptd
-from pyterrier_distill import prompts, templates
+from pyterrier_distill import prompts
 from pyterrier_distill.backends.completions import Completion, Sampling
 from pyterrier_distill.generation.answers import Reader, find_query, has_ended
 from pyterrier_distill.generation.examples import BUILT_IN
+from pyterrier_distill.prompts import library
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 SHOTS = [("the dog runs in the house", "where does the dog run"), ("a red tree by the river", "red tree")]
@@ -50,7 +51,7 @@ def reference(path, prompt, tokens, seq2seq):
 @pytest.mark.parametrize("kind", ["seq2seq", "causal"])
 def test_scores_are_mean_log_probabilities_of_the_querys_tokens(kind, plain_llm, tiny_t5, documents):
     path = tiny_t5 if kind == "seq2seq" else plain_llm
-    prompt = templates.QUERIES["doc2query"]
+    prompt = library.QUERIES["doc2query"]
     generator = ptd.SyntheticQueryGen(path, prompt, max_new_tokens=12, max_words=None, **FP32)
     out = generator(documents)
     asked = generator.prompts(documents["text"])
@@ -132,7 +133,7 @@ def test_named_prompts_end_where_the_query_begins():
     (prompt,) = ptd.SyntheticQueryGen(Scripted(str), "inpars").prompts(["x"])
     assert prompt.startswith("Example 1:\nDocument: ") and prompt.endswith("Example 4:\nDocument: x\nRelevant Query:")
     assert all(example.query in prompt for example in BUILT_IN)
-    (prompt,) = ptd.SyntheticQueryGen(Scripted(str), templates.labelled_pairs("Article", "Question"), SHOTS).prompts(
+    (prompt,) = ptd.SyntheticQueryGen(Scripted(str), library.labelled_pairs("Article", "Question"), SHOTS).prompts(
         ["x"]
     )
     assert prompt.split("\n\n")[1] == "Article: a red tree by the river\nQuestion: red tree"

@@ -8,7 +8,7 @@ from generating import docs
 from labelling import Candidates, Scorer, topics
 
 import pyterrier_distill as ptd
-from pyterrier_distill import redaction
+from pyterrier_distill.stores import redaction
 
 
 @pytest.mark.parametrize(

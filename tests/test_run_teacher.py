@@ -10,7 +10,7 @@ import pytest
 from pyterrier.measures import nDCG
 
 import pyterrier_distill as ptd
-from pyterrier_distill.formats import read_labels
+from pyterrier_distill.stores.formats import read_labels
 
 
 @pytest.mark.parametrize(

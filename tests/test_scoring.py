@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyterrier_distill import scoring
+from pyterrier_distill.engine import batching
 
 
 class Model:
@@ -39,7 +39,8 @@ def texts(n=50, seed=0):
 
 
 def run(model, inputs, **settings):
-    return scoring.run(inputs, prepare=model.prepare, forward=model.forward, device="cpu", precision="fp32", **settings)
+    steps = {"prepare": model.prepare, "forward": model.forward}
+    return batching.run(inputs, **steps, device="cpu", precision="fp32", **settings)
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -75,7 +76,7 @@ def test_batch_size_caps_rows():
 
 
 def test_more_inputs_than_one_buffer(monkeypatch):
-    monkeypatch.setattr(scoring, "BUFFER", 16)
+    monkeypatch.setattr(batching, "BUFFER", 16)
     inputs = texts(100)
     assert run(Model(), inputs).tolist() == [sum(map(ord, text)) for text in inputs]
 
@@ -100,7 +101,7 @@ def test_other_errors_are_not_retried():
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
-        scoring.run(texts(20), prepare=model.prepare, forward=broken, device="cpu", precision="fp32")
+        batching.run(texts(20), prepare=model.prepare, forward=broken, device="cpu", precision="fp32")
     assert len(model.batches) == 1
 
 
@@ -112,7 +113,7 @@ def test_nothing_is_answered_without_the_model():
 
 def test_tuples_are_inputs_too():
     model = Model()
-    scores = scoring.run(
+    scores = batching.run(
         [("ab", "c"), ("a", "bc"), ("ab", "c")],
         prepare=lambda pairs: model.prepare(["|".join(pair) for pair in pairs]),
         forward=model.forward,
@@ -124,7 +125,7 @@ def test_tuples_are_inputs_too():
 
 def test_vectors_come_back_as_rows():
     model = Model()
-    vectors = scoring.run(
+    vectors = batching.run(
         texts(9), prepare=model.prepare, forward=lambda f: model.forward(f)[:, None].expand(-1, 4), device="cpu"
     )
     assert vectors.shape == (9, 4)
@@ -133,8 +134,8 @@ def test_vectors_come_back_as_rows():
 def test_precision_auto_follows_the_hardware(monkeypatch):
     cpu = torch.device("cpu")
     for native, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(scoring, "_native_bf16", lambda kind, native=native: native)
-        assert scoring.resolve_precision("auto", cpu) == expected
-    assert scoring.resolve_precision("fp16", cpu) == "fp16"
+        monkeypatch.setattr(batching, "_native_bf16", lambda kind, native=native: native)
+        assert batching.resolve_precision("auto", cpu) == expected
+    assert batching.resolve_precision("fp16", cpu) == "fp16"
     with pytest.raises(ValueError, match="auto, fp32, bf16, fp16"):
-        scoring.resolve_precision("int8", cpu)
+        batching.resolve_precision("int8", cpu)

@@ -10,8 +10,8 @@ from generating import Telling, docs
 from labelling import Candidates, Lister, Scorer, topics
 
 import pyterrier_distill as ptd
-from pyterrier_distill.labels.identity import identity
-from pyterrier_distill.labels.storage import LocalFiles
+from pyterrier_distill.identity.identity import identity
+from pyterrier_distill.stores.storage import LocalFiles
 
 pytest.importorskip("pyarrow")
 

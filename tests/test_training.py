@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import pyterrier_distill as ptd
-from pyterrier_distill.training import micro_batches, sampled
+from pyterrier_distill.engine import micro_batches
+from pyterrier_distill.training import sampled
 from pyterrier_distill.training.lists import Collator
 from pyterrier_distill.training.reading import Reader
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 import pyterrier_distill as ptd
-from pyterrier_distill import prompts, words
+from pyterrier_distill import prompts
 from pyterrier_distill.corpora import engine_words
+from pyterrier_distill.frames import words
 from pyterrier_distill.generation.answers import key_of
 from pyterrier_distill.generation.spans import Uniform
 

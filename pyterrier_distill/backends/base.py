@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import redaction
 from ..prompts import Prompt, flatten
+from ..stores import redaction
 from .completions import Completion, Sampling
 
 
@@ -105,6 +105,8 @@ class Backend:
     #: Whether :meth:`option_logits` is there: raw logits of the options besides their log-probabilities.
     gives_logits = False
     at_once = 64
+    #: Whether identities tell its class beside its repr.
+    told_with_class = True
 
     def __init__(self) -> None:
         self.usage = Usage()

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyterrier as pt
 
-from .. import scoring
-from ..locks import once, using
-from ..model_state import Loaded, shown
+from ..engine import batching
+from ..engine.locks import once, using
+from ..engine.model_state import Loaded, shown
+from ..engine.tokens import chat_text, control_tokens, one_token_each
 from ..prompts import Prompt, flatten
 from . import permutation
 from .base import Backend, BackendError, log_softmax, unfinished
 from .completions import Completion, Sampling
 from .inputs import decoder_start, frozen, in_halves, keyed, last_only, thawed
-from .tokens import chat_text, control_tokens, one_token_each
 
 if TYPE_CHECKING:
     import torch
@@ -65,12 +65,12 @@ class HF(Backend):
         trust_remote_code: bool = False,
     ):
         super().__init__()
-        from . import checkpoint
+        from ..engine import pretrained
 
-        self.name_or_path = checkpoint.check_name(os.fspath(name_or_path))
+        self.name_or_path = pretrained.check_name(os.fspath(name_or_path))
         self.kind = kind
         self.max_length = max_length
-        self.precision = scoring.check_precision(precision)
+        self.precision = batching.check_precision(precision)
         self.device = device
         self.batch_size = batch_size
         self.revision = revision
@@ -85,13 +85,13 @@ class HF(Backend):
         """Kind, tokenizer, model."""
         from transformers import GenerationConfig
 
-        from . import checkpoint
+        from ..engine import pretrained
 
-        kind = self.kind or checkpoint.kind_of(self.name_or_path, self._hub)
+        kind = self.kind or pretrained.kind_of(self.name_or_path, self._hub)
         if kind not in ("causal", "seq2seq"):
             raise ValueError(f"{self.name_or_path!r} is a {kind} checkpoint: it cannot answer prompts.")
-        device = scoring.infer_device(self.device)
-        tokenizer, model, self._length, _ = checkpoint.load(
+        device = batching.infer_device(self.device)
+        tokenizer, model, self._length, _ = pretrained.load(
             self.name_or_path, kind, self._hub, self.precision, device, max_length=self.max_length
         )
         tokenizer.padding_side = "left" if kind == "causal" else "right"
@@ -227,7 +227,7 @@ class HF(Backend):
         return self._counted(
             prompts,
             1,
-            lambda count: scoring.run(
+            lambda count: batching.run(
                 keys,
                 prepare=lambda chunk: count(self.encode([thawed(key) for key in chunk], padding=True)),
                 forward=lambda features: self.next_logits(features, ids),
@@ -263,17 +263,17 @@ class HF(Backend):
         model = self.model
         features = dict(self.encode([thawed(key) for key, _ in distinct], padding=True))
         # Each prompt's cache grows by its answer.
-        budget = 4 * scoring.TOKEN_BUDGET.get(model.device.type, scoring.TOKEN_BUDGET["cpu"])
+        budget = 4 * batching.TOKEN_BUDGET.get(model.device.type, batching.TOKEN_BUDGET["cpu"])
         longest = int(features["attention_mask"].sum(dim=1).max())
         rows = max(1, budget // (longest + max_new_tokens))
         texts: dict[Any, str] = {}
         started = time.monotonic()
         with (
             torch.inference_mode(),
-            scoring.autocast(self.precision, model.device),
+            batching.autocast(self.precision, model.device),
             pt.tqdm(total=len(distinct), desc="Generating", unit="prompt", disable=not self.verbose) as bar,
         ):
-            for positions, batch in scoring.pack(features, budget, min(rows, self.batch_size or rows)):
+            for positions, batch in batching.pack(features, budget, min(rows, self.batch_size or rows)):
                 asked = [distinct[int(position)] for position in positions]
                 held = [n for _, n in asked]
                 try:
@@ -345,7 +345,7 @@ class HF(Backend):
         try:
             return run(count)
         except Exception as error:
-            if (answers := scoring.before(error)) is None:
+            if (answers := batching.before(error)) is None:
                 raise
             raise unfinished(self.name_or_path, error, answers) from error
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import scoring
+from ..engine import batching
 from ..prompts import Prompt
 
 
@@ -62,12 +62,12 @@ def in_halves(
     try:
         return run(batch, numbers)
     except Exception as error:
-        if size < 2 or not scoring.out_of_memory(error):
+        if size < 2 or not batching.out_of_memory(error):
             raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     first, second = torch.arange(size // 2), torch.arange(size // 2, size)
     return [
-        *in_halves(scoring.take(batch, first), numbers[: size // 2], run),
-        *in_halves(scoring.take(batch, second), numbers[size // 2 :], run),
+        *in_halves(batching.take(batch, first), numbers[: size // 2], run),
+        *in_halves(batching.take(batch, second), numbers[size // 2 :], run),
     ]

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyterrier as pt
 
-from .. import redaction
-from ..locks import once
+from ..engine.locks import once
+from ..identity import idle
 from ..prompts import Prompt
-from . import exchange, idle
+from ..stores import redaction
+from . import exchange
 from .base import Backend, BackendError
 from .completions import Completion, Sampling
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyterrier as pt
 from transformers import LogitsProcessor, StoppingCriteria
 
-from .. import scoring
+from ..engine import batching
 from ..prompts import Prompt
 from .base import unfinished
 from .completions import Completion, Sampling, completion
@@ -139,20 +139,20 @@ def complete(
     keys = keyed(prompts, seeds)
     distinct = sorted(dict.fromkeys(keys), key=lambda key: len(str(key[0])), reverse=True)
     device = llm.model.device
-    budget = 4 * scoring.TOKEN_BUDGET.get(device.type, scoring.TOKEN_BUDGET["cpu"])
+    budget = 4 * batching.TOKEN_BUDGET.get(device.type, batching.TOKEN_BUDGET["cpu"])
     answers: dict[Any, Completion] = {}
     started = time.monotonic()
     with (
         torch.inference_mode(),
-        scoring.autocast(llm.precision, device),
+        batching.autocast(llm.precision, device),
         pt.tqdm(total=len(distinct), desc="Generating", unit="prompt", disable=not llm.verbose) as bar,
     ):
-        for at in range(0, len(distinct), scoring.BUFFER):
-            chunk = distinct[at : at + scoring.BUFFER]
+        for at in range(0, len(distinct), batching.BUFFER):
+            chunk = distinct[at : at + batching.BUFFER]
             features = dict(llm.encode([thawed(key) for key, _ in chunk], padding=True))
             longest = int(features["attention_mask"].sum(dim=1).max())
             rows = max(1, budget // (longest + max_new_tokens))  # each prompt's cache grows by its answer
-            for positions, batch in scoring.pack(features, budget, min(rows, llm.batch_size or rows)):
+            for positions, batch in batching.pack(features, budget, min(rows, llm.batch_size or rows)):
                 asked = [chunk[int(position)] for position in positions]
                 try:
                     said = in_halves(

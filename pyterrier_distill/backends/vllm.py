@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import redaction, scoring
-from ..locks import loading, once
+from ..engine import batching
+from ..engine.locks import loading, once
+from ..engine.tokens import chat_text, control_tokens, one_token_each
+from ..identity import idle
 from ..prompts import Prompt, flatten
-from . import idle
+from ..stores import redaction
 from .base import Backend, BackendError
 from .completions import Completion, Sampling, completion
-from .tokens import chat_text, control_tokens, one_token_each
 
 
 class VLLM(Backend):
@@ -46,11 +47,11 @@ class VLLM(Backend):
         options: dict[str, Any] | None = None,
     ):
         super().__init__()
-        from .checkpoint import check_name
+        from ..engine.pretrained import check_name
 
         self.name_or_path = check_name(name_or_path)
         self.max_length = max_length
-        self.precision = scoring.check_precision(precision)
+        self.precision = batching.check_precision(precision)
         self.revision = revision
         self.trust_remote_code = trust_remote_code
         self.options = dict(options or {})

@@ -3,7 +3,7 @@
 PISA reads ASCII letters and digits and takes everything else for a space: of Russian or Chinese documents nothing is
 left, and a collection of them ends the process. bm25s breaks words at marks (Hindi) and takes a Chinese sentence for
 one word. Such words are indexed and searched under names of ASCII letters. Before that all texts and queries are put
-into one of the forms that Unicode has for the same words (:func:`~pyterrier_distill.words.unified`).
+into one of the forms that Unicode has for the same words (:func:`~pyterrier_distill.frames.words.unified`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from .. import words
+from ..frames import words
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import words
-from ..checkpoints import written_whole
-from ..files import DOCUMENTS, check_path, read_object
-from ..frames import validate
+from ..engine.checkpoints import written_whole
+from ..frames import validate, words
 from ..frames.ranking import carried
+from ..stores.files import DOCUMENTS, check_path, read_object
 from .engine_words import Documents, document_text, for_bm25s, warn_of_silence
 
 logger = logging.getLogger(__name__)
@@ -39,7 +38,8 @@ def bm25(
 
     Results come in the order of the topics, each query's best first, however many threads search. English stop
     words are left out, words are stemmed (Porter 2). Words are Unicode's, in any script: see
-    :mod:`pyterrier_distill.words`; of Chinese, Japanese, Thai and the like each letter is one, and each two neighbours.
+    :mod:`pyterrier_distill.frames.words`; of Chinese, Japanese, Thai and the like each letter is one, and each two
+    neighbours.
     PISA itself reads ASCII alone. Documents of which a quarter of the words or more are in other letters are indexed
     under names for these words; others, English ones with some Greek or accents, as PISA reads them. A query in other
     letters that finds nothing is logged.

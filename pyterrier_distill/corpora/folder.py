@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from ..files import (
+from ..frames.ranking import agreed
+from ..stores.files import (
     DOCUMENT_TEXTS,
     QUERY_IDS,
     QUERY_TEXTS,
@@ -25,8 +26,7 @@ from ..files import (
     plain_identifier,
     plain_name,
 )
-from ..formats import trec
-from ..frames.ranking import agreed
+from ..stores.formats import trec
 from .text_loader import InMemoryDataset
 
 logger = logging.getLogger(__name__)

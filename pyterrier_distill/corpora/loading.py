@@ -11,7 +11,7 @@ import pyterrier as pt
 from .. import frames
 from ..frames import validate
 from ..frames.ids import check_ids
-from ..words import has_words
+from ..frames.words import has_words
 from .text_loader import check_documents_once
 
 _ALIASES = {"pydocs": "pydocs:test"}

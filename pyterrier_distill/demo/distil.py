@@ -79,7 +79,7 @@ def demo(
         The experiment's table: a row for BM25, teacher, student before, student. In ``out``: ``table.csv``,
         ``plot.png``, ``curve.png``, ``student/``, ``run.json``.
     """
-    from ..checkpoints import check_free, fingerprint, versions, write_json
+    from ..engine.checkpoints import check_free, fingerprint, versions, write_json
     from ..students.bi_encoder import BiEncoder
 
     if minutes is not None and not 0 < minutes < math.inf:
@@ -192,8 +192,8 @@ def _plan(
     record = work / f"plan-{minutes:g}-{seed}.json"
     if record.exists():
         return json.loads(record.read_text())["queries"]
-    from ..checkpoints import write_json
     from ..distiller import Distiller
+    from ..engine.checkpoints import write_json
 
     probe = recipe.spans(collection, 1024, seed)
     measured = []

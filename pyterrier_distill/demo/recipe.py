@@ -40,7 +40,7 @@ def spans(collection: Collection, queries: int, seed: int) -> pd.DataFrame:
 
 def states(teacher: Any, layers: int | list[int]) -> list[int]:
     """The teacher's layers whose states the student's layers learn: what the next one kept would read, and the last."""
-    from ..checkpoints import kept_layers
+    from ..engine.checkpoints import kept_layers
 
     total = list(teacher.query_modules())[0].model.config.num_hidden_layers
     return [*kept_layers(total, layers)[1:], total]

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Collection
 
 from ..backends.completions import Completion
+from ..frames.words import count, find, normalised
 from ..teachers.responses import REASONING
-from ..words import count, find, normalised
 
 #: What becomes of an answer; each counts as one of these.
 OUTCOMES = ("ok", "copied", "duplicate", "overlong", "empty", "no_text")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import redaction
 from ..backends.base import Usage
 from ..frames import validate
-from ..labels.identity import check_told, identity
-from ..pipelines import stages_of, through
-from .queries import QUERYGEN, document_texts
-from .store import QueryStore, written
+from ..identity.identity import check_told, identity
+from ..stores import redaction
+from ..stores.pipelines import stages_of, through
+from .queries import QUERYGEN, document_texts, written
 from .synthetic import GenerationError, SyntheticQueryGen
+
+if TYPE_CHECKING:
+    from .store import QueryStore
 
 #: Batches under way at once are told apart by this many locks.
 _LOCKS = 64

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..engine.locks import once
 from ..frames import check_qrels, check_text, validate
 from ..frames.texts import text_source
-from ..locks import once
 
 
 class Example(NamedTuple):

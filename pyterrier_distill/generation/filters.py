@@ -11,11 +11,11 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import redaction
 from ..frames import check_text, validate
 from ..frames.ranking import incoming_order
-from ..pipelines import cut_to
-from ..words import count
+from ..frames.words import count
+from ..stores import redaction
+from ..stores.pipelines import cut_to
 from .queries import QUERY_SCORE, QUERYGEN, QUERYGEN_SCORE, lines_of, with_queries
 
 logger = logging.getLogger(__name__)

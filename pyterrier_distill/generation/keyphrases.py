@@ -11,7 +11,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from ..words import Found, find, together
+from ..frames.words import Found, find, together
 from .queries import check_text_field, document_texts, with_queries
 
 #: What joins words to one: don't, well-known.

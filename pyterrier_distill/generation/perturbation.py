@@ -13,13 +13,13 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import redaction, scoring
-from ..backends import checkpoint
 from ..backends.inputs import decoder_start
-from ..backends.tokens import disarmed
+from ..engine import batching, pretrained
+from ..engine.locks import once, using
+from ..engine.model_state import Loaded, shown
+from ..engine.tokens import disarmed
 from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, check_text, validate
-from ..locks import once, using
-from ..model_state import Loaded, shown
+from ..stores import redaction
 from .answers import clean, key_of
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class QueryPerturbation(pt.Transformer):
         for name, value, least in (("n", n, 1), ("max_length", max_length, 2)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
-        self.model = checkpoint.check_name(os.fspath(model))
+        self.model = pretrained.check_name(os.fspath(model))
         self.noise = noise
         self.mask = mask
         self.n = n
@@ -110,7 +110,7 @@ class QueryPerturbation(pt.Transformer):
         self.suffix = suffix
         self.seed = seed
         self.max_length = max_length
-        self.precision = scoring.check_precision(precision)
+        self.precision = batching.check_precision(precision)
         self.batch_size = batch_size
         self.device = device
         self.revision = revision
@@ -126,15 +126,15 @@ class QueryPerturbation(pt.Transformer):
 
         hub: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         hub |= {} if self.revision is None else {"revision": self.revision}
-        config = checkpoint.read(
+        config = pretrained.read(
             self.model, "configuration", lambda: AutoConfig.from_pretrained(self.model, **hub)
         )  # BART-base is saved without its head, whose weights are those of its embeddings
         if not config.is_encoder_decoder:
             raise ValueError(
                 f"{self.model!r} is a {config.model_type} checkpoint, but noise goes between an encoder and a decoder."
             )
-        device = scoring.infer_device(self.device)
-        tokenizer, model, _, _ = checkpoint.load(
+        device = batching.infer_device(self.device)
+        tokenizer, model, _, _ = pretrained.load(
             self.model, "seq2seq", hub, self.precision, device, max_length=self.max_length
         )
         tokenizer.padding_side = "right"
@@ -210,13 +210,13 @@ class QueryPerturbation(pt.Transformer):
         for row, rng in enumerate(random):
             self._mask_tokens(features["input_ids"][row], rng)
         out: list[list[str]] = [[""] * self.n for _ in texts]
-        budget = scoring.TOKEN_BUDGET.get(model.device.type, scoring.TOKEN_BUDGET["cpu"])
+        budget = batching.TOKEN_BUDGET.get(model.device.type, batching.TOKEN_BUDGET["cpu"])
         with (
             torch.inference_mode(),
-            scoring.autocast(self.precision, model.device),
+            batching.autocast(self.precision, model.device),
             pt.tqdm(total=len(items), desc="Perturbing", unit="q", disable=not self.verbose) as bar,
         ):
-            for positions, batch in scoring.pack(features, budget, self.batch_size):
+            for positions, batch in batching.pack(features, budget, self.batch_size):
                 for position, new in zip(positions, self._decoded(batch, [random[p] for p in positions]), strict=True):
                     out[int(position) // self.n][int(position) % self.n] = new
                 bar.update(len(positions))

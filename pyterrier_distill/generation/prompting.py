@@ -6,8 +6,9 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from .. import prompts, templates
+from .. import prompts
 from ..backends.base import Backend
+from ..prompts import control, library
 from .examples import Example, FewShot, checked_examples
 
 #: How an example is shown by prompts that do not say so.
@@ -20,7 +21,7 @@ def query_template(prompt: str | prompts.Template) -> prompts.Template:
     Raises:
         ValueError: if it is none, or the line that shows an example lacks a placeholder.
     """
-    template = prompts.named(prompt, templates.QUERIES, ("document",))
+    template = prompts.named(prompt, library.QUERIES, ("document",))
     if template.line == prompts.Template.line:
         template = dataclasses.replace(template, line=_LINE)
     template.check(("document",), ("examples", "next"))
@@ -84,7 +85,7 @@ def shown_document(text: str, words: int | None, backend: Backend) -> str:
 
 def _line(text: str, backend: Backend) -> str:
     """In one line, so that no text can begin an example of its own, and without control tokens."""
-    return prompts.disarm(" ".join(text.split()), backend.specials)
+    return control.disarm(" ".join(text.split()), backend.specials)
 
 
 def query_prompts(

@@ -8,6 +8,7 @@ NaN where there is none; a document without queries has ``""`` and one NaN. This
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -168,3 +169,9 @@ def positives(queries: pd.DataFrame) -> pd.DataFrame:
         qid = queries.loc[queries["qid"].duplicated().to_numpy(), "qid"].iloc[0]
         raise ValueError(f"query {qid!r} has several documents: take the frame from before candidates were retrieved.")
     return queries[["qid", "docno"]].astype(str).assign(**{LABEL: 1}).reset_index(drop=True)
+
+
+def written(inp: pd.DataFrame, cells: Sequence[tuple[list[str], list[float | None]]]) -> pd.DataFrame:
+    """``inp`` with the queries and scores of its documents, as ``QueryStore.entries`` has them."""
+    scores = [[math.nan if score is None else score for score in values] for _, values in cells]
+    return with_queries(inp.drop(columns=QUERYGEN_SCORE, errors="ignore"), [queries for queries, _ in cells], scores)

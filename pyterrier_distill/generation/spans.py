@@ -12,7 +12,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from ..words import Piece, joined, pieces
+from ..frames.words import Piece, joined, pieces
 from .phrasings import ENGLISH
 from .queries import check_text_field, document_texts, with_queries
 

@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import redaction
 from ..backends.base import Usage
-from ..checkpoints import versions
-from ..files import parse_object
-from ..labels.identity import difference
-from ..labels.storage import CLAIMS, check_writable, is_remote, local, storage
-from ..pipelines import stages_of
-from .queries import QUERYGEN_SCORE, lines_of, with_queries
+from ..engine.checkpoints import versions
+from ..identity.identity import difference
+from ..stores import redaction
+from ..stores.files import parse_object
+from ..stores.pipelines import stages_of
+from ..stores.storage import CLAIMS, check_writable, is_remote, local, storage
+from .queries import lines_of, written
 
 if TYPE_CHECKING:
     from .caching import CachedQueryGen
@@ -242,12 +242,6 @@ class QueryStore(pt.Artifact):
 
     def __repr__(self) -> str:
         return f"QueryStore({str(self.files)!r})"
-
-
-def written(inp: pd.DataFrame, cells: Sequence[tuple[list[str], list[float | None]]]) -> pd.DataFrame:
-    """``inp`` with the queries and scores of its documents, as :meth:`QueryStore.entries` has them."""
-    scores = [[math.nan if score is None else score for score in values] for _, values in cells]
-    return with_queries(inp.drop(columns=QUERYGEN_SCORE, errors="ignore"), [queries for queries, _ in cells], scores)
 
 
 def _parsed(content: bytes, where: str) -> tuple[Usage, dict[str, _Entry]]:

@@ -14,11 +14,13 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import prompts, redaction, scoring
+from .. import prompts
 from ..backends.base import Backend, BackendError, Usage
 from ..backends.completions import Completion, Sampling
-from ..locks import once
-from ..model_state import shown
+from ..engine import batching
+from ..engine.locks import once
+from ..engine.model_state import shown
+from ..stores import redaction
 from ..teachers.base import check_engine, checked_backend
 from .answers import OUTCOMES, Reader, has_ended, key_of
 from .examples import Example, FewShot
@@ -151,7 +153,7 @@ class SyntheticQueryGen(pt.Transformer):
         self.document_words = document_words
         self.drop_copied = drop_copied
         self.max_length = max_length
-        self.precision = scoring.check_precision(precision)
+        self.precision = batching.check_precision(precision)
         self.batch_size = batch_size
         self.text_field = check_text_field(text_field)
         self.device = device

@@ -9,8 +9,8 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..frames import check_text, validate
+from ..frames.words import has_words
 from ..prompts import first_words
-from ..words import has_words
 from .queries import check_text_field, document_texts, with_queries
 
 #: Where a sentence ends: a full stop, question or exclamation mark before a space, an ideographic one or that of

@@ -18,10 +18,10 @@ from ..generation.queries import explode_queries, positives
 from ..generation.spans import SpanQueries
 from ..generation.store import QueryStore
 from ..generation.synthetic import SyntheticQueryGen
-from ..labels.identity import hash_frame
+from ..identity.identity import hash_frame
 from ..labels.store import LabelStore
 from ..losses import Loss, RankNet
-from ..pipelines import stages_of
+from ..stores.pipelines import stages_of
 from .iterative import labelling
 
 

@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, frames
+from .. import frames
 from ..distiller import Distiller
+from ..engine import checkpoints
 from ..frames import validate
 from ..labels.store import LabelStore
 

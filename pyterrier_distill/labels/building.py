@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import frames, redaction
-from ..checkpoints import versions
+from .. import frames
+from ..engine.checkpoints import versions
 from ..frames import validate
 from ..frames.ids import check_ids
+from ..identity.identity import difference, digest, identity, silent, stable_repr
+from ..stores import redaction
 from ..teachers.base import LabellingError
 from . import engines, tables
 from .directory import MANIFEST, META
-from .identity import difference, digest, identity, silent, stable_repr
 
 if TYPE_CHECKING:
     from .store import LabelStore

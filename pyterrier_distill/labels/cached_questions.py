@@ -11,8 +11,8 @@ import pandas as pd
 
 from ..backends.base import BackendError, Usage, unfinished
 from ..frames import TEACHER_PREFS
+from ..identity.identity import digest, identity
 from ..teachers.base import PromptTeacher
-from .identity import digest, identity
 
 if TYPE_CHECKING:
     from .caching import Commits

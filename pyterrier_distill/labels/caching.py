@@ -11,11 +11,11 @@ import pandas as pd
 import pyterrier as pt
 
 from ..backends.base import Usage
-from ..pipelines import stages_of
+from ..identity.identity import check_told, identity
+from ..stores.pipelines import stages_of
 from ..teachers.base import PromptTeacher, Teacher
 from .cached_questions import CachedQuestions
 from .cached_rows import CachedRows
-from .identity import check_told, identity
 
 if TYPE_CHECKING:
     from .store import LabelStore

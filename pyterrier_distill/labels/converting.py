@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .. import formats, frames
-from ..files import identifier, json_lines, lines, written
+from .. import frames
 from ..frames import TEACHER_RANK, TEACHER_SCORE
 from ..frames.ranking import carried, incoming_order
 from ..frames.texts import text_source
+from ..stores import formats
+from ..stores.files import identifier, json_lines, lines, written
 from . import tables
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import redaction
-from ..files import parse_object
+from ..stores import redaction
+from ..stores.files import parse_object
+from ..stores.storage import CLAIMS, check_writable, storage
 from . import shards
-from .storage import CLAIMS, check_writable, storage
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,7 +15,7 @@ import pandas as pd
 import pyterrier as pt
 
 from ..backends.base import Usage
-from ..pipelines import through
+from ..stores.pipelines import through
 from ..teachers.base import LabellingError, hands_on
 from .tables import label_columns
 

@@ -169,6 +169,14 @@ class Reading:
             found += [Block(name, part) for part in parts if len(part)]
         return found
 
+    def parts(self, located: pd.DataFrame) -> list[Block]:
+        """Where some queries are, a part for each shard that has any.
+
+        Args:
+            located: rows of :meth:`located`.
+        """
+        return [Block(name, np.sort(rows.to_numpy())) for name, rows in located.groupby("shard", sort=True)["row"]]
+
     def located(self) -> pd.DataFrame:
         """Where the queries that have documents are: ``qid``, ``shard``, ``row`` in it."""
         index = self._index()

@@ -14,15 +14,15 @@ from .. import frames
 from ..backends.base import Usage
 from ..frames import validate
 from ..frames.ids import check_ids
+from ..identity.identity import digest
+from ..stores.storage import CLAIMS, is_remote, local
 from . import directory as files
 from . import shards, tables
 from .building import Building
 from .caching import Caching
 from .converting import Converting
 from .describing import Describing
-from .identity import digest
 from .reading import Reading
-from .storage import CLAIMS, is_remote, local
 from .texts import StoredText, Texts, check_one_text
 from .upkeep import Upkeep
 

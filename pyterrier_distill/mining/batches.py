@@ -13,9 +13,8 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import frames
-from ..frames import LABEL
+from ..frames import LABEL, copies
 from ..frames.texts import text_source
-from . import copies
 from .candidates import Candidate, Limits, drawing_order, interleaved, retrieve
 
 if TYPE_CHECKING:

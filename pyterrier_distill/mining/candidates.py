@@ -16,8 +16,8 @@ import pyterrier as pt
 from .. import frames
 from ..frames.ids import check_ids
 from ..frames.ranking import incoming_order
-from ..pipelines import cut_to
-from ..samplers import log_weights, weighted_order
+from ..sampling.samplers import log_weights, weighted_order
+from ..stores.pipelines import cut_to
 
 STRATEGIES = ("random", "top", "log_random", "log_uniform")
 MIXES = ("round_robin", "equal")

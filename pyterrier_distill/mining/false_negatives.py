@@ -11,9 +11,10 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import frames, redaction
+from .. import frames
 from ..frames import LABEL, TEACHER_PREFS, TEACHER_SCORE, validate
 from ..frames.ranking import incoming_order
+from ..stores import redaction
 from ..teachers.base import check_label
 from .candidates import Limits
 

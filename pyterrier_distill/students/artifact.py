@@ -11,8 +11,9 @@ from typing import Any
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import checkpoints, redaction, seals
-from ..model_state import Loaded, shown
+from ..engine import checkpoints
+from ..engine.model_state import Loaded, shown
+from ..stores import redaction, seals
 from . import card, hub, lora
 
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .. import redaction
-from ..files import read_object
+from ..stores import redaction
+from ..stores.files import read_object
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _KINDS = {

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checkpoints, scoring
-from ..backends.tokens import read_pairs
+from ..engine import batching, checkpoints
+from ..engine.tokens import read_pairs
 from .joint import JointStudent, Pair
 
 if TYPE_CHECKING:
@@ -91,26 +91,26 @@ class CrossEncoder(JointStudent):
         import torch
         from sentence_transformers import CrossEncoder as Model
 
-        from ..backends import checkpoint
+        from ..engine import pretrained
 
         hub = {"trust_remote_code": self.trust_remote_code}
         if self.layers is not None and self._adapted is not None:
             raise ValueError(f"layers={self.layers} is impossible: {self.name_or_path!r} is an adapter of all layers.")
-        outputs = checkpoint.num_labels(self.base, hub)
+        outputs = pretrained.num_labels(self.base, hub)
         if outputs != 1:
             raise ValueError(f"{self.base!r} has {outputs} outputs: a cross-encoder student has one.")
-        decoder = checkpoint.as_classifier(self.base, hub)
+        decoder = pretrained.as_classifier(self.base, hub)
         reading = {}
         if decoder:
             told = self.name_or_path if checkpoints.told(self.name_or_path, "tokenizer_config.json") else self.base
-            reading = {"chat_template": checkpoint.pair_template(checkpoint.load_tokenizer(told, hub))}
+            reading = {"chat_template": pretrained.pair_template(pretrained.load_tokenizer(told, hub))}
         model = checkpoints.load_sentence_transformer(
             self.base,
             Model,
             what="cross-encoder",
             max_length=self._reading_length(),
             num_labels=1,
-            device=str(scoring.infer_device(self.device)),
+            device=str(batching.infer_device(self.device)),
             activation_fn=torch.nn.Identity(),
             trust_remote_code=self.trust_remote_code,
             config_kwargs=decoder,

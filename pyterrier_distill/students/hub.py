@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checkpoints, redaction
+from ..engine import checkpoints
+from ..stores import redaction
 from . import card
 
 if TYPE_CHECKING:

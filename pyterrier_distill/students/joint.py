@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints, frames, randomness, scoring
+from .. import frames
+from ..engine import batching, checkpoints, randomness
+from ..engine.locks import loading
 from ..frames import validate
 from ..frames.ranking import rerank
-from ..locks import loading
 from ..losses import base as losses
 from ..teachers.base import check_length
 from . import lora as adapters
@@ -51,7 +52,7 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
     ):
         self.name_or_path = checkpoints.check_name(os.fspath(name_or_path))
         self.max_length = check_length(max_length)
-        self.precision = scoring.check_precision(precision)
+        self.precision = batching.check_precision(precision)
         self.batch_size = batch_size
         self.text_field = text_field
         self.device = device
@@ -150,11 +151,11 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
         """Scores ``[n]`` of (query, document) pairs; equal pairs are scored once."""
         if not pairs:
             return np.empty(0, dtype=np.float32)
-        return scoring.run(
+        return batching.run(
             pairs,
             prepare=self.features,
             forward=lambda features: self.score(self.logits(dict(features))),
-            device=scoring.infer_device(self.device),
+            device=batching.infer_device(self.device),
             precision=self.precision,
             batch_size=self.batch_size,
             verbose=self.verbose,
@@ -196,7 +197,7 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
 
     def forward(self, batch: dict[str, Any], mask: Tensor, needs: frozenset[str]) -> losses.Outputs:
         """One forward pass over a collated batch; short pairs are not padded to long ones."""
-        from ..training import micro_batches
+        from ..engine import micro_batches
 
         device = next(self.model.parameters()).device
         logits = micro_batches.run(batch["features"], self.logits, device)

@@ -10,8 +10,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints import told
-from ..training.state import keep_what_trains
+from ..engine.checkpoints import told
+from ..engine.state import keep_what_trains
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .. import prompts, templates
+from .. import prompts
 from ..backends.hf import HF
-from ..locks import loading
+from ..engine.locks import loading
 from ..losses import base as losses
+from ..prompts import library
 from ..teachers.asking import checked_template
 from ..teachers.pointwise import PointAsker
 from .joint import JointStudent, Pair
@@ -81,7 +82,7 @@ class MonoT5(JointStudent):
         trust_remote_code: bool = False,
     ):
         if prompt is not None:
-            checked_template(prompt, templates.POINTWISE, ("document",))
+            checked_template(prompt, library.POINTWISE, ("document",))
         self.prompt = prompt
         self.answers = None if answers is None else tuple(answers)
         super().__init__(

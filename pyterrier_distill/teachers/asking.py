@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import prompts
 from ..backends.base import Backend, Usage
+from ..prompts import control
 
 #: A query and its documents.
 Question = tuple[str, ...]
@@ -51,7 +52,7 @@ class Asker:
 
     def prompts(self, questions: Sequence[Question]) -> list[prompts.Prompt]:
         """One prompt a question."""
-        clean = lambda text: prompts.disarm(text, self.backend.specials)  # noqa: E731
+        clean = lambda text: control.disarm(text, self.backend.specials)  # noqa: E731
 
         def render(query: str, texts: list[str]) -> prompts.Prompt:
             return self.template.render({"query": query, **dict(zip(self.documents, texts, strict=True))})

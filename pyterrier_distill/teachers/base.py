@@ -11,13 +11,15 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from .. import frames, redaction, scoring
+from .. import frames
 from ..backends.base import Backend, BackendError, Usage, as_backend
+from ..engine import batching
+from ..engine.locks import made_once
+from ..engine.model_state import shown
 from ..frames import validate
 from ..frames.ranking import incoming_order, rerank  # noqa: F401 - part of what teachers share
-from ..locks import made_once
-from ..model_state import shown
-from ..pipelines import inner
+from ..stores import redaction
+from ..stores.pipelines import inner
 
 
 class LabellingError(RuntimeError):
@@ -108,7 +110,7 @@ class Teacher(pt.Transformer):
         """
         self.label = check_label(label, self.writes)
         self.max_length = check_length(max_length)
-        self.precision = scoring.check_precision(precision)
+        self.precision = batching.check_precision(precision)
         self.batch_size = batch_size
         self.text_field = text_field
         self.device = device

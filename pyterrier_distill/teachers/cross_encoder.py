@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import checkpoints, scoring
-from ..backends import checkpoint
 from ..backends.base import BackendError
-from ..backends.tokens import read_pairs
-from ..locks import loading, once
+from ..engine import batching, checkpoints, pretrained
+from ..engine.locks import loading, once
+from ..engine.tokens import read_pairs
 from .sequence import SequenceScorer
 
 
@@ -34,17 +33,17 @@ class CrossEncoderScorer(SequenceScorer):
         from sentence_transformers import CrossEncoder
 
         if not os.path.isfile(os.path.join(self.name, "modules.json")):
-            kind = checkpoint.kind_of(self.name, self.hub)  # a head that is missing would be made at random
+            kind = pretrained.kind_of(self.name, self.hub)  # a head that is missing would be made at random
             if kind != "cross-encoder":
                 raise ValueError(f"{self.name!r} is a {kind} checkpoint, not a cross-encoder.")
-        device = scoring.infer_device(self.device)
+        device = batching.infer_device(self.device)
         with loading(), torch.inference_mode(False):
             model = checkpoints.load_sentence_transformer(
                 self.name,
                 CrossEncoder,
                 what="cross-encoder",
                 max_length=self._max_length,
-                dtype=checkpoint.weights_dtype(self.precision, device),
+                dtype=pretrained.weights_dtype(self.precision, device),
                 device=str(device),
                 **self.hub,
             )
@@ -61,7 +60,7 @@ class CrossEncoderScorer(SequenceScorer):
     @once
     def gives(self) -> str:
         """``"logit"``, or ``"logits"`` of (no, yes)."""
-        return "logit" if checkpoint.num_labels(self.name, self.hub) == 1 else "logits"
+        return "logit" if pretrained.num_labels(self.name, self.hub) == 1 else "logits"
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """Raw logits ``[n, 1]`` or ``[n, 2]``."""

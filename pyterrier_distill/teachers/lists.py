@@ -13,6 +13,7 @@ from .. import prompts
 from ..backends.base import Backend, Usage, as_backend
 from ..frames import TEACHER_RANK
 from ..frames.ranking import incoming_order, rerank
+from ..prompts import control
 from .base import Teacher, checked_backend, labelling_error
 from .together import Program, Stopped, run_together
 
@@ -87,7 +88,7 @@ class ListTeacher(Teacher):
     def _clean(self, text: str) -> str:
         if self.max_words is not None:
             text = prompts.first_words(text, self.max_words)
-        return prompts.neutralise(text, self.llm.specials)
+        return control.neutralise(text, self.llm.specials)
 
     def _write(self, inp: pd.DataFrame, orders: dict[Any, Sequence[int]]) -> pd.DataFrame:
         """Ranks and scores of rows whose queries are all in ``orders``."""

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import prompts, templates
+from .. import prompts
 from ..backends.base import Backend, BackendError, Usage
 from ..frames import TEACHER_RANK
+from ..prompts import library
 from .base import check_engine
 from .lists import ListTeacher
 from .responses import OUTCOMES, parse_permutation
@@ -146,7 +147,7 @@ class ListwiseLLMTeacher(ListTeacher):
     @property
     def template(self) -> prompts.Template:
         """The prompt as data."""
-        template = prompts.named(self.prompt, templates.LISTWISE, ("query", "passages"))
+        template = prompts.named(self.prompt, library.LISTWISE, ("query", "passages"))
         if "id" in template.fields:
             return template.check(("query", "id", "text"), ("num", "passages"))
         return template.check(("query", "passages"), ("num",))

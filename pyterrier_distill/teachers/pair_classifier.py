@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import prompts, randomness, scoring
-from ..backends import checkpoint
+from .. import prompts
 from ..backends.base import BackendError
-from ..backends.tokens import disarmed
-from ..locks import loading, once, using
+from ..engine import batching, pretrained, randomness
+from ..engine.locks import loading, once, using
+from ..engine.tokens import disarmed
 from .sequence import SequenceScorer
 
 if TYPE_CHECKING:
@@ -32,17 +32,17 @@ class PairClassifier(SequenceScorer):
     """
 
     @once
-    def _loaded(self) -> checkpoint.Loaded:
+    def _loaded(self) -> pretrained.Loaded:
         """Tokenizer and model, and what its head lacks."""
 
-        outputs = checkpoint.num_labels(self.name, self.hub)
+        outputs = pretrained.num_labels(self.name, self.hub)
         if outputs != 1:
             raise ValueError(f"{self.name!r} has {outputs} outputs: a pair classifier has one.")
-        if checkpoint.load_tokenizer(self.name, self.hub).sep_token_id is None:
+        if pretrained.load_tokenizer(self.name, self.hub).sep_token_id is None:
             raise ValueError(f"{self.name!r} has no separator token: a pair classifier is made from an encoder.")
         with loading(), randomness.seeded(0):  # of a head that the checkpoint lacks
-            loaded = checkpoint.load(
-                self.name, "cross-encoder", self.hub, "fp32", scoring.infer_device(self.device),
+            loaded = pretrained.load(
+                self.name, "cross-encoder", self.hub, "fp32", batching.infer_device(self.device),
                 max_length=self._max_length, may_lack=lambda weight: True, num_labels=1,
             )  # fmt: skip
         self.held.hold(loaded.model, loaded.tokenizer, [self.name])

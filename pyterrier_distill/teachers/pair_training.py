@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .. import frames, scoring
-from ..mining.copies import labelled_alike, same_text
+from .. import frames
+from ..engine import batching
+from ..frames.copies import labelled_alike, same_text
 from ..training import process
 from ..training.settings import Settings
 
@@ -129,8 +130,8 @@ def train(
     from ..training.run import run
 
     device = classifier.model.device
-    precision = scoring.resolve_precision(classifier.precision, device)
-    budget = 4 * scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])  # pairs are long
+    precision = batching.resolve_precision(classifier.precision, device)
+    budget = 4 * batching.TRAINING_BUDGET.get(device.type, batching.TRAINING_BUDGET["cpu"])  # pairs are long
     settings = training.settings(classifier.precision, seed, verbose)
     metric = None if validation is None else "eval_loss"
 
@@ -146,7 +147,7 @@ def train(
         def forward(self, features: dict[str, Any], labels: torch.Tensor) -> dict[str, torch.Tensor]:
             """The loss of one batch; short pairs are not padded to long ones."""
             losses = []
-            for positions, part in scoring.pack(features, budget):
+            for positions, part in batching.pack(features, budget):
                 target = labels[positions.to(labels.device)]
                 logits = classifier.logits(part).float()
                 losses.append(F.binary_cross_entropy_with_logits(logits, target, reduction="sum"))
@@ -157,7 +158,7 @@ def train(
         return {"features": features, "labels": torch.tensor([example[3] for example in batch])}
 
     def evaluate() -> dict[str, float]:
-        with torch.inference_mode(), scoring.autocast(precision, device):
+        with torch.inference_mode(), batching.autocast(precision, device):
             held = validation or []
             parts = [held[n : n + 64] for n in range(0, len(held), 64)]
             sums = [float(module(**collate(part))["loss"]) * len(part) for part in parts]

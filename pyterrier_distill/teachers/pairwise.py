@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import prompts, templates
+from .. import prompts
 from ..backends.base import Backend, BackendError, Usage, as_backend
 from ..frames import TEACHER_PREFS, validate
 from ..frames.ranking import incoming_order, rerank
-from ..samplers import PairSampler
+from ..prompts import library
+from ..sampling.disagreement import disagreement_columns, pair_disagreement
+from ..sampling.samplers import PairSampler
 from .asking import Asker, Question, checked_template
 from .base import PromptTeacher, checked_backend, mean_preferences
-from .disagreement import disagreement_columns, pair_disagreement
 from .pair_classifier import PairClassifier
 from .pair_training import PairTraining
 
@@ -132,9 +133,9 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
             device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,
         )  # fmt: skip
         if prompt is not None:
-            checked_template(prompt, templates.PAIRWISE, DOCUMENTS)
+            checked_template(prompt, library.PAIRWISE, DOCUMENTS)
         if isinstance(self.model, str):
-            from ..checkpoints import check_name
+            from ..engine.checkpoints import check_name
 
             self.model = check_name(self.model)
         elif not isinstance(model, PairClassifier) and as_backend(model) is None:
@@ -152,7 +153,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         shared = {**self._model_settings(), "verbose": self.verbose}
         default = "ab"
         if isinstance(self.model, str):
-            from ..backends.checkpoint import kind_of
+            from ..engine.pretrained import kind_of
 
             hub = {"trust_remote_code": self.trust_remote_code, "revision": self.revision}
             kind = self.kind or kind_of(self.model, hub)
@@ -285,7 +286,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         Returns:
             A teacher of the same settings that reads from ``path``.
         """
-        from ..checkpoints import written_whole
+        from ..engine.checkpoints import written_whole
 
         if not isinstance(self._comparer, PairClassifier) or not self._comparer.ready:
             raise ValueError("there is no trained classifier to save: fit one first.")
@@ -298,7 +299,7 @@ class PairAsker(Asker):
     """Asks which of two documents is the more relevant."""
 
     def __init__(self, backend: Backend, prompt: str | prompts.Template, answers: tuple[str, str] | None):
-        super().__init__(backend, prompt, templates.PAIRWISE, DOCUMENTS, answers, ("B", "A"))
+        super().__init__(backend, prompt, library.PAIRWISE, DOCUMENTS, answers, ("B", "A"))
 
     def compare(self, triples: Sequence[Question]) -> np.ndarray:
         """P(first ≻ second) ``[n]``."""

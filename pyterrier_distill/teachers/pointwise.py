@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import prompts, templates
+from .. import prompts
 from ..backends.base import Backend, Usage, as_backend, log_softmax
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE, validate
 from ..frames.ranking import rerank, tied
+from ..prompts import library
 from .asking import Asker, Question, checked_template
 from .base import PromptTeacher, checked_backend
 
@@ -100,9 +101,9 @@ class PointwiseTeacher(PromptTeacher):
             device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,
         )  # fmt: skip
         if prompt is not None:
-            checked_template(prompt, templates.POINTWISE, ("document",))
+            checked_template(prompt, library.POINTWISE, ("document",))
         if isinstance(model, str):
-            from ..checkpoints import check_name
+            from ..engine.checkpoints import check_name
 
             self.model = check_name(model)
         elif not isinstance(model, pt.Transformer) and as_backend(model) is None:
@@ -118,7 +119,7 @@ class PointwiseTeacher(PromptTeacher):
     def _make_scorer(self) -> Any:
         shared = {**self._model_settings(), "verbose": self.verbose}
         if isinstance(self.model, str):
-            from ..backends.checkpoint import kind_of
+            from ..engine.pretrained import kind_of
 
             hub = {"trust_remote_code": self.trust_remote_code, "revision": self.revision}
             kind = self.kind or kind_of(self.model, hub)
@@ -205,7 +206,7 @@ class PointAsker(Asker):
     """Asks whether a document is relevant."""
 
     def __init__(self, backend: Backend, prompt: str | prompts.Template, answers: tuple[str, str] | None):
-        super().__init__(backend, prompt, templates.POINTWISE, ("document",), answers, ("no", "yes"))
+        super().__init__(backend, prompt, library.POINTWISE, ("document",), answers, ("no", "yes"))
 
     @property
     def gives(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from ..control import SQUARE, digits
+from ..prompts.control import SQUARE, digits
 
 OUTCOMES = ("ok", "wrong_format", "repetition", "missing")
 #: A fifth one, which is counted where it occurs.

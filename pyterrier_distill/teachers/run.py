@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import formats, frames
+from .. import frames
 from ..backends.base import Usage
 from ..frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE, validate
 from ..frames.ranking import constant, rerank, shared_ranks
+from ..stores import formats
 from .base import Teacher, mean_preferences
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class RunTeacher(Teacher):
             pairs. They are ranked by score, then rank, then preference, whatever there is.
         by: what of a TREC run or R frame is the label: its ``"rank"`` (of LLM rankings the score often means nothing)
             or its ``"score"``.
-        format: a name in ``pyterrier_distill.formats.FORMATS``; None = told from the file.
+        format: a name in ``pyterrier_distill.stores.formats.FORMATS``; None = told from the file.
         missing: what to do about candidates that are not stored, or not in all of several files: ``"error"``, or
             ``"drop"`` those rows.
         text_field: the column of document text, by which FlagEmbedding's and InRanker's JSON Lines, which know no ids,
@@ -88,7 +89,7 @@ class RunTeacher(Teacher):
         for one in given:
             if not isinstance(one, pd.DataFrame) and not Path(one).expanduser().is_file():
                 raise FileNotFoundError(f"no file of labels at {one}.")
-        from ..labels.content import checkpoint
+        from ..identity.content import checkpoint
 
         self._content = [None if isinstance(one, pd.DataFrame) else checkpoint(one)["content"] for one in given]
         self.labels = given if isinstance(labels, (list, tuple)) else given[0]

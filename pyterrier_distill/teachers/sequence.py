@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import scoring
 from ..backends.base import Usage, unfinished
-from ..model_state import Loaded
+from ..engine import batching
+from ..engine.model_state import Loaded
 
 
 class SequenceScorer:
@@ -68,7 +68,7 @@ class SequenceScorer:
 
         started = time.monotonic()
         try:
-            return scoring.run(
+            return batching.run(
                 items,
                 prepare=prepare,
                 forward=lambda features: forward(dict(features)),
@@ -80,7 +80,7 @@ class SequenceScorer:
                 unit=unit,
             )
         except Exception as error:
-            if (answers := scoring.before(error)) is None:
+            if (answers := batching.before(error)) is None:
                 raise
             raise unfinished(self.name, error, answers) from error
         finally:
@@ -89,6 +89,6 @@ class SequenceScorer:
     def estimate(self, items: Sequence[tuple[str, ...]]) -> Usage:
         """Calls and prompt tokens."""
         tokens = 0
-        for start in range(0, len(items), scoring.BUFFER):
-            tokens += int(self.features(items[start : start + scoring.BUFFER])["attention_mask"].sum())
+        for start in range(0, len(items), batching.BUFFER):
+            tokens += int(self.features(items[start : start + batching.BUFFER])["attention_mask"].sum())
         return Usage(len(items), tokens, 0)

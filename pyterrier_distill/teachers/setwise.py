@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import prompts, templates
+from .. import prompts
 from ..backends.base import Backend, BackendError, Usage
 from ..frames import TEACHER_RANK
+from ..prompts import library
 from .base import check_engine
 from .lists import ListTeacher
 from .together import Program
@@ -91,7 +92,7 @@ class SetwiseTeacher(ListTeacher):
     @property
     def template(self) -> prompts.Template:
         """The prompt as data."""
-        template = prompts.named(self.prompt, templates.SETWISE, ("query", "passages"))
+        template = prompts.named(self.prompt, library.SETWISE, ("query", "passages"))
         return template.check(("query", "passages"), ("num",))
 
     def _program(self, query: str, texts: Sequence[str]) -> Program:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
 
-from . import parallel
+from ..engine import processes
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def training_arguments(
     accumulation = given.get("gradient_accumulation_steps", settings.accumulation)
     epochs = given.get("num_train_epochs", settings.epochs)
     steps = given.get("max_steps", settings.steps or -1)
-    batches = math.ceil(examples / (per_batch * parallel.world()))
+    batches = math.ceil(examples / (per_batch * processes.world()))
     total = steps if steps > 0 else max(1, math.ceil(batches / accumulation * epochs))
     every = settings.eval_every or max(1, math.ceil(total / 10))
     save = settings.save_every or every

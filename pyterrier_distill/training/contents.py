@@ -13,7 +13,7 @@ from . import order
 
 if TYPE_CHECKING:
     from ..losses import Loss
-    from ..samplers import ListSampler
+    from ..sampling.samplers import ListSampler
 
 
 def fingerprint(part: Any, loss: Loss, sampler: ListSampler | None, text_field: str) -> str:
@@ -38,7 +38,7 @@ def fingerprint(part: Any, loss: Loss, sampler: ListSampler | None, text_field: 
         return _digest("store", names, sum(number for _, number in told) + _texts(part))
     if hasattr(part, "store"):  # of texts
         return _digest("texts", ("docno", "text"), _texts(part.store))
-    from ..labels import identity
+    from ..identity import identity
 
     return getattr(part, "fingerprint", None) or identity.digest(identity.identity(part))
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .. import redaction
+from ..stores import redaction
 
 #: Arguments of ``transformers.TrainingArguments`` that decide nothing, by the reason why.
 IDLE_ARGS = {
@@ -44,7 +44,7 @@ def changed(earlier: Mapping[str, Any], settings: Mapping[str, Any], *, validate
         settings: as :func:`described` gives them.
         validated: whether there is a validation frame, by which a checkpoint is chosen.
     """
-    from ..labels.comparing import difference
+    from ..identity.comparing import difference
 
     both = "described" in earlier and "described" in settings
     for name, value in settings.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..losses import Loss
-from ..samplers import ranks_apart
+from ..sampling.samplers import ranks_apart
 from .lists import QueryList
 
 

@@ -9,8 +9,8 @@ import ir_measures
 import pandas as pd
 import pyterrier as pt
 
+from ..engine import processes
 from ..losses import Loss
-from . import parallel
 from .lists import Collator, QueryList
 
 
@@ -72,7 +72,7 @@ def by_loss(
         import torch
 
         total = 0.0
-        with torch.no_grad(), context(), parallel.alone():
+        with torch.no_grad(), context(), processes.alone():
             for start in range(0, len(lists), batch):
                 part = lists[start : start + batch]
                 features = collate(part)

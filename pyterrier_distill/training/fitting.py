@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import checkpoints, scoring
-from . import arguments, evaluation, parallel, resuming, trainer
+from ..engine import batching, checkpoints, processes
+from . import arguments, evaluation, resuming, trainer
 from . import lists as training_lists
 from .run import run
 from .sampled import SampledLists
 
 if TYPE_CHECKING:
     from ..losses import Loss
-    from ..samplers import ListSampler
+    from ..sampling.samplers import ListSampler
     from ..students.base import Student
     from .settings import Settings
 
@@ -54,15 +54,15 @@ def train(
     """
     started = time.monotonic()
     device = student.model.device
-    parallel.start(device)
-    precision = scoring.resolve_precision(settings.precision, device)
+    processes.start(device)
+    precision = batching.resolve_precision(settings.precision, device)
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("training in fp16 needs a GPU: take precision='bf16' or 'fp32' on this CPU.")
     told = {
         "student": repr(student), "loss": repr(loss), "sampler": repr(sampler), **settings.told(),
-        "processes": parallel.world(), "data": data, "weights": checkpoints.fingerprint(student.model),
+        "processes": processes.world(), "data": data, "weights": checkpoints.fingerprint(student.model),
     }  # fmt: skip
-    from ..labels.identity import identity
+    from ..identity.identity import identity
 
     record = {**told, "described": identity(student), "computed": precision}
     torch.manual_seed(settings.seed)
@@ -73,12 +73,12 @@ def train(
     elif validation is not None:
         student.prepare_lists(validation, loss.needs)
         evaluate = evaluation.by_loss(
-            module, student, loss, validation, settings.queries_per_batch * parallel.world(),
-            lambda: scoring.autocast(precision, device),
+            module, student, loss, validation, settings.queries_per_batch * processes.world(),
+            lambda: batching.autocast(precision, device),
         )  # fmt: skip
     name = f"eval_{measure}" if measure is not None else "eval_loss"
     asked = arguments.training_arguments(settings, len(lists), precision, device, name if evaluate else None)
-    directory = parallel.from_main(lambda: resuming.open_directory(settings.checkpoints, record, evaluate is not None))
+    directory = processes.from_main(lambda: resuming.open_directory(settings.checkpoints, record, evaluate is not None))
     finished = resuming.finished(directory, module)
     if finished is not None:
         student.mark_trained(finished["manifest"])
@@ -113,6 +113,6 @@ def train(
         "versions": checkpoints.versions(),
     }
     if settings.checkpoints is not None:
-        parallel.from_main(lambda: resuming.finish(directory, module, {"manifest": manifest, "history": history}))
+        processes.from_main(lambda: resuming.finish(directory, module, {"manifest": manifest, "history": history}))
     student.mark_trained(manifest)
     return history

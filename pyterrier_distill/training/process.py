@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from .. import locks, randomness
+from ..engine import locks, randomness
 
 _LOCK = threading.RLock()
 
@@ -108,7 +108,7 @@ def _accelerate() -> Iterator[None]:
     """
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
-    from . import parallel
+    from ..engine import processes
 
     kinds = (AcceleratorState, GradientState, PartialState)
     before: list[dict[str, Any]] = [dict(kind._shared_state) for kind in kinds]
@@ -118,7 +118,7 @@ def _accelerate() -> Iterator[None]:
         yield
     finally:
         for kind, found in zip(kinds, before, strict=True):
-            if kind is PartialState and not found and parallel.world() > 1:
+            if kind is PartialState and not found and processes.world() > 1:
                 continue
             kind._shared_state.clear()
             kind._shared_state.update(found)

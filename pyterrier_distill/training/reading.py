@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
+from ..frames.copies import labelled_alike
 from ..frames.texts import text_source
 from ..losses import Loss
 from ..losses import base as losses
-from ..mining.copies import labelled_alike
-from ..samplers import ListSampler
+from ..sampling.samplers import ListSampler
 from . import lists as training_lists
 from . import order
 

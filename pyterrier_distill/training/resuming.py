@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .. import redaction
-from ..checkpoints import write_json
+from ..engine.checkpoints import write_json
+from ..stores import redaction
 from . import deciding, intact
 
 if TYPE_CHECKING:

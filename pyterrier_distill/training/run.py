@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import intact, memory, micro_batches, parallel, trainer
+from ..engine import memory, micro_batches, processes
+from . import intact, trainer
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,7 @@ def run(
     Raises:
         FloatingPointError: if the loss becomes NaN or infinite.
     """
-    resume = parallel.from_main(lambda: intact.newest_whole(directory))
+    resume = processes.from_main(lambda: intact.newest_whole(directory))
     arguments.output_dir = str(directory)
     arguments.eval_on_start = evaluate is not None and resume is None  # what the training starts from
     callbacks = []
@@ -80,8 +81,8 @@ def run(
             if resume is not None:
                 logger.info("going on from %s", resume)
             running.train(resume_from_checkpoint=None if resume is None else str(resume))
-            parallel.wait()
+            processes.wait()
     finally:
-        if settings.checkpoints is None and parallel.rank() == 0:
+        if settings.checkpoints is None and processes.rank() == 0:
             shutil.rmtree(directory, ignore_errors=True)
     return running.state

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from ..losses import Loss
-from ..samplers import ListSampler
+from ..sampling.samplers import ListSampler
 from . import disagreeing
 from .lists import QueryList
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import redaction, scoring
+from ..engine import batching
+from ..stores import redaction
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Settings:
             raise ValueError(f"dropout must be None or a probability below 1, not {self.dropout!r}.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be between 0 and 2**32 - 1, not {self.seed!r}.")
-        scoring.check_precision(self.precision)
+        batching.check_precision(self.precision)
 
     @classmethod
     def of(cls, holder: Any) -> Settings:

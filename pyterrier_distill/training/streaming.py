@@ -15,7 +15,6 @@ from .lists import QueryList, check_lists
 from .reading import Reader
 
 if TYPE_CHECKING:
-    from ..labels.reading import Block
     from ..labels.store import LabelStore
 
 #: Blocks whose queries are mixed with each other, and that stay in memory.
@@ -40,7 +39,7 @@ class StoredLists(Dataset):
         self.reader = reader
         located = store.located()
         located = located.iloc[np.argsort(order.codes(located["qid"]), kind="stable")]
-        self.blocks = [_parts(located.iloc[n : n + BLOCK]) for n in range(0, len(located), BLOCK)]
+        self.blocks = [store.parts(located.iloc[n : n + BLOCK]) for n in range(0, len(located), BLOCK)]
         self.ends = np.minimum(np.arange(1, len(self.blocks) + 1) * BLOCK, len(located))
         self._prepare: Callable[[list[QueryList]], None] | None = None
         self._kept: OrderedDict[int, list[QueryList]] = OrderedDict()
@@ -109,13 +108,6 @@ class StoredLists(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": OrderedDict()}
-
-
-def _parts(located: pd.DataFrame) -> list[Block]:
-    """Where some queries are, a part for each shard that has any."""
-    from ..labels.reading import Block
-
-    return [Block(name, np.sort(rows.to_numpy())) for name, rows in located.groupby("shard", sort=True)["row"]]
 
 
 class BlockSampler(Sampler[int]):

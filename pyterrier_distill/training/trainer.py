@@ -13,10 +13,10 @@ import transformers
 from torch import Tensor, nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from .. import locks
+from ..engine import locks, processes
+from ..engine.state import keep_what_trains
 from ..losses import Loss
-from . import intact, parallel, sampled, watching
-from .state import keep_what_trains
+from . import intact, sampled, watching
 
 
 class TrainingModule(nn.Module):
@@ -54,10 +54,10 @@ class TrainingModule(nn.Module):
     ) -> dict[str, Tensor]:
         """The loss of one batch; of the batch that all processes hold together, where there are several."""
         self.last = (batch, mask)
-        with parallel.guest(guest):
+        with processes.guest(guest):
             outputs = self.student.forward(batch, mask, self.loss.needs)
-            if parallel.sharing():
-                outputs, labels = parallel.gather_batch(outputs, labels, self.counting)
+            if processes.sharing():
+                outputs, labels = processes.gather_batch(outputs, labels, self.counting)
         return {"loss": self.loss.total(outputs, labels)}
 
     def spread(self) -> float | None:
@@ -68,7 +68,7 @@ class TrainingModule(nn.Module):
         training = self.training
         self.eval()  # dropout alone would tell any two documents apart
         device = next(self.parameters()).device.type
-        with torch.no_grad(), parallel.alone(), torch.autocast(device, enabled=False):
+        with torch.no_grad(), processes.alone(), torch.autocast(device, enabled=False):
             found = watching.spread(self.student.forward(batch, mask, self.loss.needs))
         self.train(training)
         return found
@@ -88,7 +88,7 @@ class Progress(transformers.TrainerCallback):
             initial=state.global_step,
             desc="Distilling",
             unit="step",
-            disable=not self.show or parallel.rank() > 0,
+            disable=not self.show or processes.rank() > 0,
         )
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -146,11 +146,11 @@ class Trainer(transformers.Trainer):
 
     def get_train_dataloader(self) -> Any:
         """This process's part of each batch: the same batches that one process would have."""
-        if parallel.world() == 1:
+        if processes.world() == 1:
             return super().get_train_dataloader()
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         order = sampled.order_of(self.train_dataset, seed)
-        batches = sampled.SharedBatches(order, self._train_batch_size, parallel.rank(), parallel.world())
+        batches = sampled.SharedBatches(order, self._train_batch_size, processes.rank(), processes.world())
         self.add_callback(Epochs(batches))
         return torch.utils.data.DataLoader(
             sampled.SharedLists(self.train_dataset),
@@ -170,7 +170,7 @@ class Trainer(transformers.Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
-        parallel.wait()
+        processes.wait()
         if self.args.should_save:
             intact.seal(checkpoint)
             rotate_checkpoints(str(checkpoint.parent), limit, self.state.best_model_checkpoint)
@@ -207,7 +207,7 @@ class Trainer(transformers.Trainer):
         """Evaluate, log, and tell the callbacks."""
         training = self.model.training
         self.model.eval()
-        found = parallel.from_main(self.evaluation or dict)
+        found = processes.from_main(self.evaluation or dict)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.model.train(training)
         self.log(metrics)

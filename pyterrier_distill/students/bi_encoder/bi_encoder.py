@@ -13,10 +13,10 @@ import pyterrier as pt
 import pyterrier_dr
 from pyterrier_dr import SimFn
 
-from ... import checkpoints, scoring
-from ...backends.tokens import disarmed
+from ...engine import batching, checkpoints
+from ...engine.locks import loading, using
+from ...engine.tokens import disarmed
 from ...frames import DOC_VEC
-from ...locks import loading, using
 from ...losses import base as losses
 from ..artifact import Weights
 from ..base import Student
@@ -115,7 +115,7 @@ class BiEncoder(Student, Encoder, pt.Artifact):
         model.check_settings(pooling, batch_size=batch_size, max_length=max_length, projection=projection)
         if doc_index is not None and not hasattr(doc_index, "payload"):
             raise ValueError(f"doc_index must be a FlexIndex, such as FlexIndex('docs.flex'), not {doc_index!r}.")
-        scoring.check_precision(precision)
+        batching.check_precision(precision)
         self.name_or_path = (
             name_or_path if isinstance(name_or_path, BiEncoder) else checkpoints.check_name(os.fspath(name_or_path))
         )
@@ -167,7 +167,7 @@ class BiEncoder(Student, Encoder, pt.Artifact):
         return self._weights.model
 
     def _load(self) -> None:
-        from ...labels.identity import identity
+        from ...identity.identity import identity
 
         sources = {name: getattr(self, name) for name in self._copied()}
         self._weights.hold(model.build_for(self), files=self._files())
@@ -248,11 +248,11 @@ class BiEncoder(Student, Encoder, pt.Artifact):
 
     def encode_side(self, texts: list[str], side: str, batch_size: int) -> np.ndarray:
         """Vectors float32 ``[n, dimension]`` of n ≥ 1 texts of the ``"query"`` or ``"document"`` side."""
-        return scoring.run(
+        return batching.run(
             texts,
             prepare=lambda chunk: self.tokenise(chunk, side),
             forward=lambda features: self.pooled(self.model(dict(features), task=side), side),
-            device=scoring.infer_device(self.device),
+            device=batching.infer_device(self.device),
             precision=self.precision,
             batch_size=batch_size,
             verbose=self.verbose,

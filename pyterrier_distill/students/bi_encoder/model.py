@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ... import checkpoints, fitting, randomness, scoring
+from ...engine import batching, checkpoints, lengths, randomness
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -85,7 +85,7 @@ def build_for(student: BiEncoder) -> SentenceTransformer:
             raise ValueError("freeze_docs=True needs doc_encoder=: one encoder for both would leave nothing to train.")
         if student.prompts is not None:
             model.prompts = prompts_for(model.prompts, student.prompts)
-        return model.to(scoring.infer_device(student.device)).eval()
+        return model.to(batching.infer_device(student.device)).eval()
 
 
 def _checkpoint_name(student: BiEncoder) -> str:
@@ -203,7 +203,7 @@ def _changed(
 
 def _cut_texts(name: str, module: nn.Module, max_length: int) -> None:
     if hasattr(module, "auto_model"):
-        fitting.check_length(name, module.auto_model, max_length)
+        lengths.check_length(name, module.auto_model, max_length)
     module.max_seq_length = max_length
 
 

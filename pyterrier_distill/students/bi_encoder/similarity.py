@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ... import checkpoints
+from ...engine import checkpoints
 from .model import dimension
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ... import scoring
-from ...locks import hidden_states
+from ...engine import batching
+from ...engine.locks import hidden_states
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ def embed(student: BiEncoder, features: dict[str, Any]) -> tuple[Tensor, Tensor]
     """
     import torch
 
-    from ...training import micro_batches
+    from ...engine import micro_batches
 
     def forward(part: dict[str, Any]) -> tuple[Tensor, Tensor]:
         with _hidden_states(student):  # here, for the backward pass may call it again
@@ -98,11 +98,11 @@ def encode(
         return rows[0, -1].copy(), rows[:, :-1].astype(np.float16)
 
     with _hidden_states(student):
-        states = scoring.run(
+        states = batching.run(
             texts,
             prepare=lambda chunk: student.tokenise(chunk, "query"),
             forward=forward,
-            device=scoring.infer_device(student.device),
+            device=batching.infer_device(student.device),
             precision=student.precision,
             batch_size=student.batch_size,
             verbose=student.verbose,

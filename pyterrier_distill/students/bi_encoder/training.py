@@ -58,14 +58,14 @@ def collate(student: BiEncoder, lists: list[QueryList], needs: frozenset[str]) -
     """A batch: tokenised queries, the distinct documents of all lists (tokens or vectors), and who is where."""
     import torch
 
-    from ...training import parallel
+    from ...engine import processes
 
     batch: dict[str, Any] = {"queries": student.tokenise([one.query for one in lists], "query")}
     if not needs - losses.QUERY_SIDE:
         return batch
     documents, index = distinct_documents(lists)
     batch["index"] = index
-    batch["keys"] = torch.tensor([parallel.key(document) for document in documents])
+    batch["keys"] = torch.tensor([processes.key(document) for document in documents])
     if lists[0].doc_matrix is None:
         batch["documents"] = student.tokenise([text or "" for _, text in documents], "document")
         return batch
@@ -81,7 +81,7 @@ def forward(student: BiEncoder, batch: dict[str, Any], mask: Tensor, needs: froz
     """One forward pass over a collated batch; only what ``needs`` names is computed."""
     import torch
 
-    from ...training import parallel
+    from ...engine import processes
 
     outputs = losses.Outputs(mask=mask)
     if losses.QUERY_STATES in needs:
@@ -99,8 +99,8 @@ def forward(student: BiEncoder, batch: dict[str, Any], mask: Tensor, needs: froz
     if losses.DOC_VECTORS in needs:
         outputs.doc_vectors = documents[index]
     if needs & {losses.SCORES, losses.BATCH_SCORES}:
-        if parallel.sharing() and losses.BATCH_SCORES in needs:
-            index, documents = parallel.gather_documents(index, batch["keys"].to(index.device), documents)
+        if processes.sharing() and losses.BATCH_SCORES in needs:
+            index, documents = processes.gather_documents(index, batch["keys"].to(index.device), documents)
         outputs.batch_scores = queries @ documents.T
         outputs.batch_index = index
         outputs.scores = outputs.batch_scores.gather(-1, index)
@@ -109,7 +109,7 @@ def forward(student: BiEncoder, batch: dict[str, Any], mask: Tensor, needs: froz
 
 def embed(student: BiEncoder, features: dict[str, Any], side: str, batch_size: int | None = None) -> Tensor:
     """Vectors ``[n, dimension]`` of tokenised texts, with gradients; short texts are not padded to long ones."""
-    from ...training import micro_batches
+    from ...engine import micro_batches
 
     def run(part: dict[str, Any]) -> Tensor:
         return student.pooled(student.model(dict(part), task=side), side)

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from ... import checkpoints, randomness, scoring
-from ...backends.tokens import disarmed
+from ...engine import batching, checkpoints, randomness
+from ...engine.locks import loading, using
+from ...engine.tokens import disarmed
 from ...frames import DOC_EMBS, QUERY_EMBS, validate
 from ...frames.ranking import rerank
-from ...locks import loading, using
 from ...losses import base as losses
 from ..artifact import Weights
 from ..base import Student
@@ -116,7 +116,7 @@ class LateInteraction(Student, pt.Transformer, pt.Artifact):
         self.query_length = query_length
         self.document_length = document_length
         self.query_expansion = query_expansion
-        self.precision = scoring.check_precision(precision)
+        self.precision = batching.check_precision(precision)
         self.batch_size = batch_size
         self.text_field = text_field
         self.device = device
@@ -149,7 +149,7 @@ class LateInteraction(Student, pt.Transformer, pt.Artifact):
                     query_expansion=self.query_expansion,
                     trust_remote_code=self.trust_remote_code,
                 )
-                self._weights.hold(model.to(scoring.infer_device(self.device)).eval(), files=self._files())
+                self._weights.hold(model.to(batching.infer_device(self.device)).eval(), files=self._files())
 
     def _write(self, draft: Path) -> None:
         self.model.save_pretrained(str(draft), create_model_card=False)
@@ -182,11 +182,11 @@ class LateInteraction(Student, pt.Transformer, pt.Artifact):
             vectors, counts = self.token_vectors(dict(features), task)
             return torch.cat([vectors.float(), counts.unsqueeze(-1).float()], dim=-1)  # which of them count, last
 
-        return scoring.run(
+        return batching.run(
             texts,
             prepare=lambda chunk: self.tokenise(chunk, task),
             forward=forward,
-            device=scoring.infer_device(self.device),
+            device=batching.infer_device(self.device),
             precision=self.precision,
             batch_size=batch_size or self.batch_size,
             verbose=self.verbose if verbose is None else verbose,

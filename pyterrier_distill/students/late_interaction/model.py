@@ -6,8 +6,8 @@ import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ... import checkpoints, fitting
-from ...files import read_object
+from ...engine import checkpoints, lengths
+from ...stores.files import read_object
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
@@ -57,14 +57,14 @@ def build(
         modules = _projected(modules, dimension)
     if not ready:
         modules, prompts = _as_colbert(modules, prompts)
-        most = fitting.limits(model[0].auto_model).most or QUERY_LENGTH
+        most = lengths.limits(model[0].auto_model).most or QUERY_LENGTH
         query_length = query_length or min(QUERY_LENGTH, most)
         document_length = document_length or min(DOCUMENT_LENGTH, model[0].max_seq_length or DOCUMENT_LENGTH)
         query_expansion = True if query_expansion is None else query_expansion
     if modules != list(model):
         model = checkpoints.remade(model, modules, prompts=prompts)
     for what, value in (("query_length", query_length), ("document_length", document_length)):
-        fitting.check_length(name, model[0].auto_model, value, what)
+        lengths.check_length(name, model[0].auto_model, value, what)
     _set_lengths(model[0], query_length, document_length, query_expansion)
     return model
 

@@ -18,12 +18,12 @@ def collate(student: LateInteraction, lists: list[QueryList]) -> dict[str, Any]:
     """A batch: tokenised queries, the distinct documents of all lists, and who is where (int ``[B, N]``)."""
     import torch
 
-    from ...training import parallel
+    from ...engine import processes
 
     column, index = distinct_documents(lists)
     queries = student.tokenise([one.query for one in lists], "query")
     documents = student.tokenise([text or "" for _, text in column], "document")
-    keys = torch.tensor([parallel.key(document) for document in column])
+    keys = torch.tensor([processes.key(document) for document in column])
     return {"queries": queries, "documents": documents, "index": index, "keys": keys}
 
 
@@ -34,7 +34,7 @@ def forward(
     import torch
     from sentence_transformers.util.similarity import maxsim
 
-    from ...training import parallel
+    from ...engine import processes
 
     queries, query_mask = embed(student, batch["queries"], "query")
     documents, doc_mask = embed(student, batch["documents"], "document")
@@ -42,9 +42,9 @@ def forward(
     outputs = losses.Outputs(mask=mask)
     with torch.autocast(queries.device.type, enabled=False):  # in half precision close documents would tie
         if losses.BATCH_SCORES in needs:
-            if parallel.sharing():
+            if processes.sharing():
                 keys = batch["keys"].to(index.device)
-                index, documents, doc_mask = parallel.gather_documents(index, keys, documents, doc_mask)
+                index, documents, doc_mask = processes.gather_documents(index, keys, documents, doc_mask)
             outputs.batch_scores = maxsim(queries, documents, query_mask, doc_mask)
             outputs.batch_index = index
             outputs.scores = outputs.batch_scores.gather(-1, index)
@@ -71,7 +71,7 @@ def embed(student: LateInteraction, features: dict[str, Any], task: str) -> tupl
     import torch
     from torch.nn.functional import pad
 
-    from ...training import micro_batches
+    from ...engine import micro_batches
 
     def forward(part: dict[str, Any]) -> tuple[Tensor, Tensor]:
         return student.token_vectors(dict(part), task)

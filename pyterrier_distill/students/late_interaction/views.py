@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from ... import scoring
+from ...engine import batching
 from ...frames import DOC_EMBS, QUERY_EMBS, check_text, validate
 from ...frames.ranking import rerank
 
@@ -112,8 +112,8 @@ class MaxSimScorer(_View):
         order = np.argsort(codes, kind="stable")
         out = np.empty(len(inp))
         with pt.tqdm(total=len(texts), desc="Re-ranking", unit="d", disable=not self.verbose) as bar:
-            for start in range(0, len(texts), scoring.BUFFER):
-                chunk = texts[start : start + scoring.BUFFER].tolist()
+            for start in range(0, len(texts), batching.BUFFER):
+                chunk = texts[start : start + batching.BUFFER].tolist()
                 vectors = student.encode(chunk, "document", batch_size=self.batch_size, verbose=False)
                 first, last = np.searchsorted(codes[order], [start, start + len(chunk)])
                 rows = order[first:last]
@@ -148,7 +148,7 @@ def pair_scores(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray], 
         [torch.as_tensor(np.asarray(queries[row], dtype=np.float32)) for row in order],
         [torch.as_tensor(np.asarray(documents[row], dtype=np.float32)) for row in order],
         chunk_elements=_ELEMENTS,
-        device=scoring.infer_device(device),
+        device=batching.infer_device(device),
     )
     out = np.empty(len(order), dtype=np.float32)
     out[order] = found.numpy()

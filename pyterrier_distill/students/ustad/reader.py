@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ... import fitting
-from ...backends.tokens import disarmed
-from ...locks import using
+from ...engine import lengths
+from ...engine.locks import using
+from ...engine.tokens import disarmed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,7 +61,7 @@ class Reader:
             model: the encoder.
             tokenizer: its tokenizer.
             query_length: as in USTAD.
-            max_length: as :func:`~pyterrier_distill.fitting.fit` gives it; None = no limit, then :data:`UNLIMITED`.
+            max_length: as ``engine.lengths.fit`` gives it; None = no limit, then :data:`UNLIMITED`.
             pooling: as in USTAD.
 
         Raises:
@@ -85,7 +85,7 @@ class Reader:
                 f"query_length={query_length} leaves no place for documents among max_length={max_length} tokens."
             )
         segments = "token_type_ids" in takes and getattr(model.config, "type_vocab_size", 0) > 1
-        first = fitting.first_position(model)
+        first = lengths.first_position(model)
         return cls(tokenizer, query_length, max_length, pooling == "cls", segments, positions, first)
 
     def queries(self, texts: Sequence[str]) -> dict[str, Any]:

@@ -23,9 +23,9 @@ def check(needs: frozenset[str]) -> None:
     Raises:
         ValueError: for in-batch negatives in several processes.
     """
-    from ...training import parallel
+    from ...engine import processes
 
-    if losses.BATCH_SCORES in needs and parallel.planned() > 1:
+    if losses.BATCH_SCORES in needs and processes.planned() > 1:
         raise ValueError(
             "USTAD takes in-batch negatives from one process: train it with LocalizedContrastive() in several, or"
             " with InfoNCE() in one, where gradient_cache=True makes room for a large batch."
@@ -93,7 +93,7 @@ def _outputs(scores: Tensor, query_of: Tensor, document_of: Tensor, mask: Tensor
 
 def _together(student: USTAD, features: dict[str, Any]) -> Tensor:
     """Scores ``[n]`` of pairs read together; short pairs are not padded to long ones."""
-    from ...training import micro_batches
+    from ...engine import micro_batches
 
     return micro_batches.run(features, student.logits, _where(student)).squeeze(-1)
 
@@ -114,7 +114,7 @@ def _apart(
     """
     import torch
 
-    from ...training import micro_batches
+    from ...engine import micro_batches
     from .scores import inner_products, pool, sum_max
 
     q_states, q_mask = _queries(student, queries)
@@ -155,7 +155,7 @@ def _queries(student: USTAD, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    from ...training import micro_batches
+    from ...engine import micro_batches
 
     states: dict[int, torch.Tensor] = {}
     for positions, _, (encoded, mask, _) in micro_batches.pieces(features, student.encode, _where(student)):

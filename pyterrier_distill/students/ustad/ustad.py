@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyterrier as pt
 
-from ... import checkpoints, fitting, scoring
-from ...locks import loading
+from ...engine import batching, checkpoints, lengths
+from ...engine.locks import loading
 from ...losses import base as losses
 from ..joint import JointStudent, Pair
 from . import modes as scoring_modes
@@ -139,15 +139,15 @@ class USTAD(JointStudent):
     def _build(self) -> nn.Module:
         from transformers import AutoConfig
 
-        from ...backends import checkpoint
+        from ...engine import pretrained
 
         hub = {"trust_remote_code": self.trust_remote_code}
         name = self.name_or_path
-        config = checkpoint.read(name, "configuration", lambda: AutoConfig.from_pretrained(name, **hub))
+        config = pretrained.read(name, "configuration", lambda: AutoConfig.from_pretrained(name, **hub))
         if config.is_encoder_decoder:
             raise ValueError(f"{name!r} is an encoder with a decoder: USTAD wants an encoder such as BERT.")
-        loaded = checkpoint.load(
-            name, "encoder", hub, "fp32", scoring.infer_device(self.device), max_length=self.max_length,
+        loaded = pretrained.load(
+            name, "encoder", hub, "fp32", batching.infer_device(self.device), max_length=self.max_length,
             may_lack=lambda weight: "pooler" in weight,  # which nobody reads
         )  # fmt: skip
         if self.layers is not None:
@@ -166,10 +166,10 @@ class USTAD(JointStudent):
         model = self.model
         with loading():
             if self._weights.reader is None:  # unpickled: the weights came along, what reads texts for them did not
-                from ...backends import checkpoint
+                from ...engine import pretrained
 
-                tokenizer = checkpoint.load_tokenizer(self.name_or_path, {"trust_remote_code": self.trust_remote_code})
-                length = fitting.fit(self.name_or_path, tokenizer, model, self.max_length)
+                tokenizer = pretrained.load_tokenizer(self.name_or_path, {"trust_remote_code": self.trust_remote_code})
+                length = lengths.fit(self.name_or_path, tokenizer, model, self.max_length)
                 self._weights.reader = self._read_by(model, tokenizer, length)
         return self._weights.reader
 
@@ -278,11 +278,11 @@ class USTAD(JointStudent):
             states, query, document = self.encode(dict(features))
             return scores.pool(states, query | document, self.pooling) if pool else states
 
-        return scoring.run(
+        return batching.run(
             texts,
             prepare=prepare,
             forward=forward,
-            device=scoring.infer_device(self.device),
+            device=batching.infer_device(self.device),
             precision=self.precision,
             batch_size=batch_size or self.batch_size,
             verbose=self.verbose and pool,

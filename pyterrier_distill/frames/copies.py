@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from ..frames import LABEL
+from .columns import LABEL
 
 
 def same_text(text: object) -> str | None:

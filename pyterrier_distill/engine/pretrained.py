@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import fitting, scoring
-from ..checkpoints import check_name, reading
-from ..locks import loading
+from . import batching, lengths
+from .checkpoints import check_name, reading
+from .locks import loading
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ _KINDS = {
 
 
 def read(name: str, what: str, load: Callable[[], Any]) -> Any:
-    """Call ``load``; say in one line what is wrong if it fails. As :func:`~pyterrier_distill.checkpoints.reading`."""
+    """Call ``load``; say in one line what is wrong if it fails. As ``checkpoints.reading``."""
     return reading(name, what, "transformers", load)
 
 
@@ -109,7 +109,7 @@ def weights_dtype(precision: str, device: torch.device) -> torch.dtype:
     """How weights are kept: on a GPU as they are computed with, on a CPU in float32, as autocast wants them."""
     import torch
 
-    resolved = scoring.resolve_precision(precision, device)
+    resolved = batching.resolve_precision(precision, device)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolved, torch.float32)
     return half if device.type == "cuda" else torch.float32
 
@@ -123,7 +123,7 @@ def load_tokenizer(name: str, hub: dict[str, Any]) -> Any:
     """
     from transformers import AutoTokenizer
 
-    return fitting.check_vocabulary(name, read(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(name, **hub)))
+    return lengths.check_vocabulary(name, read(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(name, **hub)))
 
 
 class Loaded(NamedTuple):
@@ -192,5 +192,5 @@ def load(
             f"{name!r} lacks {len(missing)} weights of a {kind}, such as {missing[0]!r}: it would score at random."
             " Say the right kind=, or train it first."
         )
-    length = fitting.fit(name, tokenizer, model, max_length)
+    length = lengths.fit(name, tokenizer, model, max_length)
     return Loaded(tokenizer, model.to(device).eval(), length, absent)

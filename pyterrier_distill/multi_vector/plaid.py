@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import checkpoints, scoring
-from .multi_vector_search import score
+from ..engine import batching, checkpoints
+from .maxsim import score
 
 #: A file of a finished cluster index.
 MARK = "ptd.json"
@@ -52,7 +52,7 @@ def opened(path: str | os.PathLike, vectors: np.ndarray, offsets: np.ndarray, de
     import torch
     from fast_plaid import search
 
-    where = str(scoring.infer_device(device))
+    where = str(batching.infer_device(device))
     path = Path(path)
     if not (path / MARK).exists():
         with checkpoints.written_whole(path, MARK, overwrite=True) as draft:
@@ -83,7 +83,7 @@ def search(
         probes: clusters that each token of a query looks into.
         candidates: documents of a query whose compressed vectors are compared.
 
-    The others, and the result, are as in :func:`~pyterrier_distill.students.multi_vector_search.search`; a query may
+    The others, and the result, are as in :func:`~pyterrier_distill.multi_vector.search.search`; a query may
     find fewer than k.
     """
     import torch

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..checkpoints import default_prompt
-from ..control import AnyCase, Guard, guard
-from ..locks import using
+from ..prompts.control import AnyCase, Guard, guard
+from .checkpoints import default_prompt
+from .locks import using
 
 
 def control_tokens(tokenizer: Any) -> list[str]:
     """What a tokenizer takes for control tokens: the special ones, and added ones that look like markup.
 
-    Those that it finds in any case are of type :class:`~pyterrier_distill.control.AnyCase`.
+    Those that it finds in any case are of type :class:`~pyterrier_distill.prompts.control.AnyCase`.
 
     Args:
         tokenizer: of transformers or of tokenizers; others have none.

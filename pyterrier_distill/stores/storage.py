@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .. import redaction
-from ..files import check_path, naming
+from . import redaction
+from .files import check_path, naming
 
 #: Which queries of a build a process has claimed; the lock goes with the process.
 CLAIMS = "claims"

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from .. import checkpoints
-from ..files import check_path, naming, read_object
+from ..engine import checkpoints
 from ..frames import DOC_EMBS, QUERY_EMBS, validate
-from .multi_vector_search import MultiVectorRetriever, MultiVectorScorer
+from ..stores.files import check_path, naming, read_object
+from .search import MultiVectorRetriever, MultiVectorScorer
 
 _META, _VECTORS, _OFFSETS = "pt_meta.json", "vectors.f2", "offsets.npy"
 _DOCNOS, _SORTED = "docnos.npy", "docnos_sorted.npy"
@@ -121,7 +121,7 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
             ModuleNotFoundError: if fast-plaid is missing, or was built for another torch.
         """
         if device not in self._engines:
-            from .multi_vector_plaid import opened
+            from .plaid import opened
 
             vectors, offsets, _ = self.payload()
             self._engines[device] = opened(Path(self.path) / "plaid", vectors, offsets, device)

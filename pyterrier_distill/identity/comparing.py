@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .. import redaction
-from ..backends import idle
+from ..stores import redaction
+from . import idle
 
 #: Settings that change how fast an answer comes, or whether it comes, not which.
 IDLE = frozenset(

@@ -22,8 +22,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from .. import redaction
-from ..backends.base import Backend
+from ..stores import redaction
 from . import arrays, functions
 from .comparing import IDLE, STAND_INS, Retold, Told, as_stored, class_name, difference
 from .content import checkpoint
@@ -122,10 +121,11 @@ def _besides(value: Any) -> dict[str, Any]:
 
 def _parameters(kind: type) -> list[str]:
     """The arguments of a constructor, those that change no answer left out."""
-    if kind.__init__ is object.__init__:
+    constructor: Any = getattr(kind, "__init__")  # noqa: B009
+    if constructor is object.__init__:
         return []
     try:
-        parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+        parameters = list(inspect.signature(constructor).parameters.values())[1:]
     except (TypeError, ValueError):  # not written in Python
         return []
     various = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -250,7 +250,7 @@ def _object(value: Any, depth: int) -> Any:
         return Told({**told, **declared, **_changes(value)}, said=[redaction.text(stable_repr(value))])
     if kind.__repr__ is not object.__repr__ and not generated:
         said = redaction.text(stable_repr(value))
-        return {**told, "repr": said} if isinstance(value, Backend) else said
+        return {**told, "repr": said} if getattr(value, "told_with_class", False) else said
     if depth < 8:
         told.update(_named(_made_with(value), depth + 1))
     if not generated and not functions.is_installed(kind):

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..frames.words import first
 from .control import disarm, neutralise
-from .words import first
 
 __all__ = [
     "Prompt", "Sizer", "Template", "disarm", "fill", "first_words", "fit", "flatten", "from_json", "level", "named",
@@ -105,7 +105,7 @@ def flatten(prompt: Prompt) -> str:
 
 
 def first_words(text: str, words: int) -> str:
-    """The first ``words`` words of ``text``, the spaces between them kept; see :mod:`pyterrier_distill.words`."""
+    """The first ``words`` words of ``text``, the spaces between them kept; see ``frames.words``."""
     return first(text, words)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .prompts import Template
+from . import Template
 
 #: Is this document relevant?
 POINTWISE: dict[str, Template] = {

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoints, seals
+from ..stores import seals
+from . import checkpoints
 
 #: Models of up to so many weights are read whole each time (30 ms), larger ones where a counter says that they changed.
 _WHOLE = 1 << 26

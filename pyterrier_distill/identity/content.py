@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .. import redaction
-from ..files import DOCUMENTS
+from ..stores import redaction
+from ..stores.files import DOCUMENTS
 from .comparing import Told
 
 #: Files up to this size are read whole, larger ones in this many blocks spread evenly: a training changes all of them.

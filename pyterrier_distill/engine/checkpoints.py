@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import fitting, scoring, seals
-from .files import check_path, naming, read_object
+from ..stores import seals
+from ..stores.files import check_path, naming, read_object
+from . import batching, lengths
 from .layers import check_layers, cut_layers, kept_layers, told_layers  # noqa: F401 - callers ask here
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def load_sentence_transformer(
     kind = kind or SentenceTransformer
     dtype = torch.float32 if dtype is None else dtype
     model = reading(name, what, "sentence-transformers", lambda: kind(name, model_kwargs={"dtype": dtype}, **kwargs))
-    fitting.fit_modules(name, model, max_length)
+    lengths.fit_modules(name, model, max_length)
     return model
 
 
@@ -150,7 +151,7 @@ def reading(name: str, what: str, library: str, load: Callable[[], Any]) -> Any:
         # tokenizers raises bare exceptions, safetensors its own of weights that end too soon
         bare = type(error) is Exception or type(error).__name__ == "SafetensorError"
         told = isinstance(error, (OSError, ValueError)) or bare
-        if isinstance(error, ImportError) or scoring.out_of_memory(error):  # nothing is wrong with the checkpoint
+        if isinstance(error, ImportError) or batching.out_of_memory(error):  # nothing is wrong with the checkpoint
             raise
         if not os.path.isdir(name) and not told and not isinstance(error, KeyError):
             raise
@@ -243,6 +244,6 @@ def versions() -> dict[str, str]:
         "accelerate", "numpy", "pandas", "ir-measures", "ir-datasets",
     )  # fmt: skip
     packages += ("peft",) if find_spec("peft") else ()
-    from ._version import __version__
+    from .._version import __version__
 
     return {"pyterrier-distill": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}

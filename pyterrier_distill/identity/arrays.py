@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import model_state
+from ..engine import model_state
 from .comparing import class_name
 
 #: What modules were when they were first seen; they are held weakly.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .. import scoring
+from . import batching
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class MicroBatches:
     """How batches are cut.
 
     Attributes:
-        tokens: of a micro-batch, padding included; None = by device (``scoring.TRAINING_BUDGET``).
+        tokens: of a micro-batch, padding included; None = by device (``batching.TRAINING_BUDGET``).
         recompute: keep no activations: the backward pass computes each micro-batch again, with the same dropout. That
             is gradient caching (Gao et al. 2021): the memory of one micro-batch, for about a third more time.
     """
@@ -44,7 +44,7 @@ def cut(settings: MicroBatches) -> Iterator[None]:
 
 
 def pieces(
-    features: scoring.Features,
+    features: batching.Features,
     forward: Callable[[dict[str, Any]], Any],
     device: torch.device,
     *,
@@ -64,8 +64,8 @@ def pieces(
         ``(positions, micro_batch, result)``: which rows of the input it holds.
     """
     settings = _SETTINGS.get()
-    budget = settings.tokens or tokens or scoring.TRAINING_BUDGET.get(device.type, scoring.TRAINING_BUDGET["cpu"])
-    for positions, part in scoring.pack(features, budget, rows):
+    budget = settings.tokens or tokens or batching.TRAINING_BUDGET.get(device.type, batching.TRAINING_BUDGET["cpu"])
+    for positions, part in batching.pack(features, budget, rows):
         part = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in part.items()}
         if settings.recompute and torch.is_grad_enabled():
             yield positions, part, checkpoint(forward, part, use_reentrant=False)
@@ -74,7 +74,7 @@ def pieces(
 
 
 def run(
-    features: scoring.Features,
+    features: batching.Features,
     forward: Callable[[dict[str, Any]], Tensor],
     device: torch.device,
     *,

@@ -1,0 +1,1 @@
+"""Indexes of token vectors, and their search."""

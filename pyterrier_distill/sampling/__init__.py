@@ -1,0 +1,1 @@
+"""Which documents and pairs are worth training on or asking about."""
