@@ -101,3 +101,15 @@ def test_options_of_others_are_not_those_of_vllm(path):
     store.build(Candidates() >> Passager({"block_size": 3}) >> Scorer(), topics(1), verbose=False)
     with pytest.raises(ValueError, match="block_size was 3 and is 9"):
         store.build(Candidates() >> Passager({"block_size": 9}) >> Scorer(), topics(2), verbose=False)
+
+
+def test_trusting_a_directory_without_code_changes_nothing(tmp_path, tiny_cross):
+    shutil.copytree(tiny_cross, tmp_path / "m")
+
+    def same():
+        given = [ptd.PointwiseTeacher(tmp_path / "m", trust_remote_code=trust) for trust in (False, True)]
+        return difference(*map(identity, given)) is None and len({digest(identity(one)) for one in given}) == 1
+
+    assert same()
+    (tmp_path / "m" / "modeling_own.py").write_text("")
+    assert not same()

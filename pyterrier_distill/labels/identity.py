@@ -17,6 +17,7 @@ import re
 import types
 from collections.abc import Mapping
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -164,7 +165,17 @@ def _changes(value: Any) -> dict[str, str]:
 
 def _named(values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     """Settings as plain data, without those that are idle or secret."""
-    return {n: _value(v, n, depth) for n, v in redaction.without(values).items() if n not in IDLE}
+    told = {n: _value(v, n, depth) for n, v in redaction.without(values).items() if n not in IDLE}
+    if told.get("trust_remote_code") is True and _without_code(values.get("model", values.get("name_or_path"))):
+        told["trust_remote_code"] = False  # there is no code to trust
+    return told
+
+
+def _without_code(name: Any) -> bool:
+    """Whether a model is a directory here that brings no code of its own."""
+    if not isinstance(name, (str, os.PathLike)) or not os.path.isdir(os.path.expanduser(name)):
+        return False
+    return not any(file.suffix == ".py" for file in Path(name).expanduser().rglob("*"))
 
 
 def _declared(value: Any, depth: int = 0) -> dict[str, Any] | None:
