@@ -113,3 +113,19 @@ def test_trusting_a_directory_without_code_changes_nothing(tmp_path, tiny_cross)
     assert same()
     (tmp_path / "m" / "modeling_own.py").write_text("")
     assert not same()
+
+
+def test_settings_of_an_open_index_count(tmp_path, tiny):
+    documents = [{"docno": f"d{n}", "text": "red " * (n + 1) + "dog"} for n in range(4)]
+    query = pd.DataFrame({"qid": ["1"], "query": ["red"]})
+    search = bm25s(tmp_path / "index", documents, tiny)
+    search(query)
+    search.k1 = 3.0
+    expected = ptd.bm25(tmp_path / "index", engine="bm25s", k1=3.0)(query)
+    pd.testing.assert_frame_equal(search(query), expected)
+
+
+def test_a_re_ranker_that_gives_no_number_is_named():
+    lost = pt.apply.generic(lambda rows: rows.assign(score=[float("nan"), *rows["score"][1:]]))
+    with pytest.raises(ValueError, match="no number as the score of 1 of 4 documents, such as 'd0' of query 'q0'"):
+        ptd.PointwiseTeacher(lost)(Candidates()(topics(1)))
