@@ -129,3 +129,25 @@ def test_a_re_ranker_that_gives_no_number_is_named():
     lost = pt.apply.generic(lambda rows: rows.assign(score=[float("nan"), *rows["score"][1:]]))
     with pytest.raises(ValueError, match="no number as the score of 1 of 4 documents, such as 'd0' of query 'q0'"):
         ptd.PointwiseTeacher(lost)(Candidates()(topics(1)))
+
+
+class Newer(Scorer):
+    """A teacher that got a setting since a store was built."""
+
+    def __init__(self, factor=1.0, depth=None, mode="plain"):
+        super().__init__(factor)
+        self.depth, self.mode = depth, mode
+
+
+def test_a_setting_that_is_newer_than_the_store_refuses_nothing_at_its_default():
+    told = json.loads(json.dumps(identity(Candidates() >> Newer(2.0))))
+    for name in ("depth", "mode"):
+        told["stages"][1].pop(name)
+    assert difference(told, identity(Candidates() >> Newer(2.0))) is None
+    assert "mode was None and is 'other'" in difference(told, identity(Candidates() >> Newer(2.0, mode="other")))
+    told["stages"][1].pop("factor")
+    assert difference(told, identity(Candidates() >> Newer(2.0))) is not None
+    told = json.loads(json.dumps(identity(ptd.PairTraining())))
+    told.pop("weight_decay")
+    assert difference(told, identity(ptd.PairTraining())) is None
+    assert difference(told, identity(ptd.PairTraining(weight_decay=0.5))) is not None

@@ -67,7 +67,8 @@ def identity(transformer: Any) -> Any:
     told |= _changes(transformer)
     if _declared(transformer) is None:
         told |= _besides(transformer)
-    return {"class": class_name(kind), **(told or {"repr": redaction.text(stable_repr(transformer))})}
+    told = told or {"repr": redaction.text(stable_repr(transformer))}
+    return Told({"class": class_name(kind), **told}, assumed=_defaults(kind))
 
 
 #: Where those who say nothing of what decides their answers are noted.
@@ -131,6 +132,13 @@ def _parameters(kind: type) -> list[str]:
         return []
     various = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in parameters if p.kind not in various and p.name not in IDLE and p.name[:1] != "_"]
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """The plain defaults of a constructor's arguments."""
+    names = _parameters(kind)
+    given = {name: inspect.signature(kind.__init__).parameters[name].default for name in names}
+    return {n: _value(v, n) for n, v in given.items() if v is None or isinstance(v, (bool, int, float, str, tuple))}
 
 
 def _kept_back(value: Any) -> list[str]:
@@ -267,7 +275,7 @@ def _object(value: Any, depth: int) -> Any:
     if not generated and not functions.is_installed(kind):
         told |= _besides(value)
     if generated:
-        return Told(told, said=[redaction.text(stable_repr(value))])
+        return Told(told, said=[redaction.text(stable_repr(value))], assumed=_defaults(kind))
     return told
 
 
