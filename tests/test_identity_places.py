@@ -101,3 +101,53 @@ def test_options_of_others_are_not_those_of_vllm(path):
     store.build(Candidates() >> Passager({"block_size": 3}) >> Scorer(), topics(1), verbose=False)
     with pytest.raises(ValueError, match="block_size was 3 and is 9"):
         store.build(Candidates() >> Passager({"block_size": 9}) >> Scorer(), topics(2), verbose=False)
+
+
+def test_trusting_a_directory_without_code_changes_nothing(tmp_path, tiny_cross):
+    shutil.copytree(tiny_cross, tmp_path / "m")
+
+    def same():
+        given = [ptd.PointwiseTeacher(tmp_path / "m", trust_remote_code=trust) for trust in (False, True)]
+        return difference(*map(identity, given)) is None and len({digest(identity(one)) for one in given}) == 1
+
+    assert same()
+    (tmp_path / "m" / "modeling_own.py").write_text("")
+    assert not same()
+
+
+def test_settings_of_an_open_index_count(tmp_path, tiny):
+    documents = [{"docno": f"d{n}", "text": "red " * (n + 1) + "dog"} for n in range(4)]
+    query = pd.DataFrame({"qid": ["1"], "query": ["red"]})
+    search = bm25s(tmp_path / "index", documents, tiny)
+    search(query)
+    search.k1 = 3.0
+    expected = ptd.bm25(tmp_path / "index", engine="bm25s", k1=3.0)(query)
+    pd.testing.assert_frame_equal(search(query), expected)
+
+
+def test_a_re_ranker_that_gives_no_number_is_named():
+    lost = pt.apply.generic(lambda rows: rows.assign(score=[float("nan"), *rows["score"][1:]]))
+    with pytest.raises(ValueError, match="no number as the score of 1 of 4 documents, such as 'd0' of query 'q0'"):
+        ptd.PointwiseTeacher(lost)(Candidates()(topics(1)))
+
+
+class Newer(Scorer):
+    """A teacher that got a setting since a store was built."""
+
+    def __init__(self, factor=1.0, depth=None, mode="plain"):
+        super().__init__(factor)
+        self.depth, self.mode = depth, mode
+
+
+def test_a_setting_that_is_newer_than_the_store_refuses_nothing_at_its_default():
+    told = json.loads(json.dumps(identity(Candidates() >> Newer(2.0))))
+    for name in ("depth", "mode"):
+        told["stages"][1].pop(name)
+    assert difference(told, identity(Candidates() >> Newer(2.0))) is None
+    assert "mode was None and is 'other'" in difference(told, identity(Candidates() >> Newer(2.0, mode="other")))
+    told["stages"][1].pop("factor")
+    assert difference(told, identity(Candidates() >> Newer(2.0))) is not None
+    told = json.loads(json.dumps(identity(ptd.PairTraining())))
+    told.pop("weight_decay")
+    assert difference(told, identity(ptd.PairTraining())) is None
+    assert difference(told, identity(ptd.PairTraining(weight_decay=0.5))) is not None

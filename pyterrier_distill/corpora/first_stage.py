@@ -193,6 +193,7 @@ class Bm25s(pt.Transformer):
         self.b = b
         self.num_results = num_results
         self._loaded: tuple[Any, list[str]] | None = None
+        self._loaded_for: tuple[float, float] | None = None
 
     @classmethod
     def build(cls, path: str | os.PathLike, documents: Iterable[dict[str, str]], text_field: str) -> None:
@@ -206,7 +207,7 @@ class Bm25s(pt.Transformer):
             (draft / cls.META).write_text(json.dumps(content), encoding="utf-8")
 
     def _index(self) -> tuple[Any, list[str]]:
-        if self._loaded is None:
+        if self._loaded is None or self._loaded_for != (self.k1, self.b):
             import bm25s
 
             content = read_object(self.path / self.META, " Index again.")
@@ -216,6 +217,7 @@ class Bm25s(pt.Transformer):
             index = bm25s.BM25(method="lucene", k1=self.k1, b=self.b)
             index.index(content["tokens"], show_progress=False)
             self._loaded = (index, content["docnos"])
+            self._loaded_for = (self.k1, self.b)
         return self._loaded
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:

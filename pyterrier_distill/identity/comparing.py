@@ -35,14 +35,16 @@ class Told(dict):
 
     Attributes:
         said: these.
+        assumed: what settings are where nobody gives them: a description that lacks one is older than the setting.
     """
 
-    def __init__(self, told: Mapping[str, Any], said: Sequence[Any] = ()):
+    def __init__(self, told: Mapping[str, Any], said: Sequence[Any] = (), assumed: Mapping[str, Any] | None = None):
         super().__init__(told)
         self.said = list(said)
+        self.assumed = dict(assumed or {})
 
     def __reduce__(self) -> tuple:
-        return type(self), (dict(self), self.said)
+        return type(self), (dict(self), self.said, self.assumed)
 
 
 class Retold(Told):
@@ -86,7 +88,7 @@ def difference(before: Any, now: Any) -> str | None:
 
 def _differences(before: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
     before = _present(before)
-    said = now.said if isinstance(now, Told) else []
+    said, assumed = (now.said, now.assumed) if isinstance(now, Told) else ([], {})
     now = _present(now)
     if before == now or before in said or (isinstance(before, str) and redaction.text(before) in said):
         return
@@ -95,7 +97,7 @@ def _differences(before: Any, now: Any, where: str) -> Iterator[tuple[str, Any, 
             before = {"content": before["content"]}
             if before == now or before in said:
                 return
-        yield from _of_mappings(before, now, where)
+        yield from _of_mappings(before, now, where, assumed)
     elif isinstance(before, list) and isinstance(now, list):
         for n in range(max(len(before), len(now))):
             one, other = (part[n] if n < len(part) else _MISSING for part in (before, now))
@@ -104,7 +106,7 @@ def _differences(before: Any, now: Any, where: str) -> Iterator[tuple[str, Any, 
         yield where, before, now
 
 
-def _of_mappings(before: dict, now: dict, where: str) -> Iterator[tuple[str, Any, Any]]:
+def _of_mappings(before: dict, now: dict, where: str, assumed: dict) -> Iterator[tuple[str, Any, Any]]:
     # An object that was once described by all its attributes, counters among them.
     attributes = "class" in before and not {"stages", "repr"} & set(before)
     known = "class" in now
@@ -112,6 +114,8 @@ def _of_mappings(before: dict, now: dict, where: str) -> Iterator[tuple[str, Any
         if known and key in IDLE:
             continue
         one, other = before.get(key), now.get(key)
+        if known and key not in before and key in assumed and other == assumed[key]:
+            continue
         if key in _WITHIN and now.get("class") in _HANDING_ON:
             one, other = (_without(part, _WITHIN[key]) for part in (one, other))
         if key not in now and known and attributes and _is_counter(now):

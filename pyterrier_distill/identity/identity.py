@@ -17,6 +17,7 @@ import re
 import types
 from collections.abc import Mapping
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -65,7 +66,8 @@ def identity(transformer: Any) -> Any:
     told |= _changes(transformer)
     if _declared(transformer) is None:
         told |= _besides(transformer)
-    return {"class": class_name(kind), **(told or {"repr": redaction.text(stable_repr(transformer))})}
+    told = told or {"repr": redaction.text(stable_repr(transformer))}
+    return Told({"class": class_name(kind), **told}, assumed=_defaults(kind))
 
 
 #: Where those who say nothing of what decides their answers are noted.
@@ -132,6 +134,13 @@ def _parameters(kind: type) -> list[str]:
     return [p.name for p in parameters if p.kind not in various and p.name not in IDLE and p.name[:1] != "_"]
 
 
+def _defaults(kind: type) -> dict[str, Any]:
+    """The plain defaults of a constructor's arguments."""
+    names = _parameters(kind)
+    given = {name: inspect.signature(kind.__init__).parameters[name].default for name in names}
+    return {n: _value(v, n) for n, v in given.items() if v is None or isinstance(v, (bool, int, float, str, tuple))}
+
+
 def _kept_back(value: Any) -> list[str]:
     """The constructor's arguments that an object does not keep under their names, with or without an underscore."""
     names = _parameters(type(value))
@@ -164,7 +173,17 @@ def _changes(value: Any) -> dict[str, str]:
 
 def _named(values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     """Settings as plain data, without those that are idle or secret."""
-    return {n: _value(v, n, depth) for n, v in redaction.without(values).items() if n not in IDLE}
+    told = {n: _value(v, n, depth) for n, v in redaction.without(values).items() if n not in IDLE}
+    if told.get("trust_remote_code") is True and _without_code(values.get("model", values.get("name_or_path"))):
+        told["trust_remote_code"] = False  # there is no code to trust
+    return told
+
+
+def _without_code(name: Any) -> bool:
+    """Whether a model is a directory here that brings no code of its own."""
+    if not isinstance(name, (str, os.PathLike)) or not os.path.isdir(os.path.expanduser(name)):
+        return False
+    return not any(file.suffix == ".py" for file in Path(name).expanduser().rglob("*"))
 
 
 def _declared(value: Any, depth: int = 0) -> dict[str, Any] | None:
@@ -256,7 +275,7 @@ def _object(value: Any, depth: int) -> Any:
     if not generated and not functions.is_installed(kind):
         told |= _besides(value)
     if generated:
-        return Told(told, said=[redaction.text(stable_repr(value))])
+        return Told(told, said=[redaction.text(stable_repr(value))], assumed=_defaults(kind))
     return told
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ class CachedQuestions:
     def __init__(self, teacher: PromptTeacher, commits: Commits):
         self.teacher = teacher
         self.commits = commits
+        self._grouped: tuple[Any, int, dict[str, dict[str, None]]] = (None, 0, {})  # commits by query, of an index
 
     def asker(self) -> Any:
         """The identity of what answers."""
@@ -133,12 +135,20 @@ class CachedQuestions:
         return known
 
     def _parts(self, key: str) -> list[str]:
-        """The commits of one query."""
+        """The commits of one query that are in; one of them may be lost."""
         index = self.commits.store._index()
-        parts = []
-        while (name := f"{key}.{len(parts)}") in index:
-            parts.append(name)
-        return parts
+        of, read, parts = self._grouped
+        if of is not index or read > len(index):
+            read, parts = 0, {}
+        names = list(itertools.islice(index, read, None))
+        for name in names:
+            parts.setdefault(name.partition(".")[0], {})[name] = None
+        self._grouped = (index, read + len(names), parts)
+        return list(parts.get(key, ()))
+
+    def _next(self, key: str) -> str:
+        """The name of the next commit of one query."""
+        return f"{key}.{1 + max((int(name.partition('.')[2]) for name in self._parts(key)), default=-1)}"
 
     def _keep(self, new: dict[Any, Any], keys: dict[str, str], usage: Usage) -> None:
         """Commit answers."""
@@ -160,7 +170,7 @@ class CachedQuestions:
                     cells[_document(document)] = answer
             if not rows:
                 return
-            names = {query: f"{keys[query]}.{len(self._parts(keys[query]))}" for query in rows}
+            names = {query: self._next(keys[query]) for query in rows}
             frame = pd.DataFrame(
                 [(names[query], query, doc, cell) for query, cells in rows.items() for doc, cell in cells.items()],
                 columns=["qid", "query", "docno", self.teacher.answers_as],

@@ -16,8 +16,8 @@ from ..frames import validate
 from ..frames.ids import check_ids
 from ..identity.identity import digest
 from ..stores.storage import CLAIMS, is_remote, local
+from . import checks, shards, tables
 from . import directory as files
-from . import shards, tables
 from .building import Building
 from .caching import Caching
 from .converting import Converting
@@ -168,6 +168,11 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         of_queries = bool(columns) and all(frames.kind_of(column).per_query for column in columns)
         wanted = ["qid", "query", *([] if of_queries else ["docno"]), *(["text"] if with_text else [])]
         frames.require_columns(labelled, wanted, reader=f"LabelStore(with_text={with_text})")
+        if not columns and (texts := checks.text_labels(labelled)):
+            raise ValueError(
+                f"{what} no label: its column {texts[0]!r} holds text, such as {labelled[texts[0]].iloc[0]!r}, and must"
+                " hold numbers."
+            )
         if not columns:
             raise ValueError(
                 f"{what} no label ({', '.join(map(str, labelled.columns))}): put a teacher at the end of the pipeline."
@@ -176,9 +181,12 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             return
         ids = ["qid", *(["docno"] if "docno" in labelled.columns else [])]
         validate.frame(labelled, "the labelled frame")
+        for name in ids:
+            if (labelled[name].astype(str) == "").any():
+                raise ValueError(f"the labelled frame has rows with an empty {name!r}: every row needs an id.")
         frames.check_results(labelled[ids].astype(str))
         frames.check_text(labelled, ["query"])
-        tables.check_labels(labelled)
+        checks.check_labels(labelled)
         if with_text:
             frames.check_text(labelled, ["text"])
             check_one_text(labelled)

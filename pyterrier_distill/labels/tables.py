@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..frames import check_numbers, kind_of, known
+from ..frames import kind_of, known
 from .shards import OUTSIDE, DamagedShard, arrow, check_schema, is_list, meta_of, with_meta
 
 if TYPE_CHECKING:
@@ -45,57 +45,6 @@ def label_columns(frame: pd.DataFrame) -> list[str]:
     ]  # fmt: skip
 
 
-def check_labels(frame: pd.DataFrame) -> None:
-    """Check that every cell of every label column can be kept: none missing, none without a finite value.
-
-    Raises:
-        ValueError: naming the column and the first row at fault.
-    """
-    for name in label_columns(frame):
-        cells = frame[name]
-        if not len(frame) or pd.api.types.is_bool_dtype(cells.dtype):
-            continue
-        if pd.api.types.is_numeric_dtype(cells.dtype):
-            check_numbers(frame, name)
-            continue
-        first = cells.iloc[0]
-        shape = np.shape(first)
-        for row, cell in enumerate(cells):
-            wrong = _wrong_cell(cell, isinstance(first, dict), shape)
-            if wrong:
-                where = ", ".join(f"{key} {frame[key].iloc[row]!r}" for key in ("qid", "docno") if key in frame.columns)
-                raise ValueError(
-                    f"the column {name!r} cannot be stored ({where}: {wrong}): every cell must be a finite number, a"
-                    " vector of them of one size, or a dict of preferences, other docno -> P(this > other) in [0, 1],"
-                    " and none may be missing."
-                )
-
-
-def _wrong_cell(cell: Any, preferences: bool, shape: tuple[int, ...]) -> str | None:
-    """What is wrong with a cell of a column whose first cell has such a kind and shape; None = nothing."""
-    if preferences:
-        if not isinstance(cell, dict):
-            return f"{str(cell)[:60]} is no dict"
-        for other, p in cell.items():
-            if not isinstance(other, (str, int, np.integer)) or isinstance(other, bool) or other == "":
-                return f"{other!r} is no docno"
-            if isinstance(p, (str, bytes, bool)) or not isinstance(p, (int, float, np.number)) or not 0 <= p <= 1:
-                return f"{p!r} is no probability"
-        return None
-    if isinstance(cell, (str, bytes, dict)):
-        return f"{str(cell)[:60]!r} is no number"
-    try:
-        values = np.asarray(cell, dtype=float)
-    except (TypeError, ValueError):
-        return f"{str(cell)[:60]} is no number"
-    if len(shape) == 3:  # states: queries differ in their tokens
-        if values.ndim != 3 or values.shape[1:] != shape[1:]:
-            return f"its shape is {values.shape}, that of the first [tokens, {shape[1]}, {shape[2]}]"
-    elif values.shape != shape:
-        return f"its shape is {list(values.shape)}, that of the first {list(shape)}"
-    if not values.size or not np.isfinite(values).all():
-        return f"{str(cell)[:60]} is missing or not finite"
-    return None
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -74,8 +74,13 @@ class Upkeep:
         content = self.directory.bytes_of(name, folder)
         if name[11:].removesuffix(".parquet") != shards.digest_of(content):
             raise shards.DamagedShard("its bytes are not those that were written")
-        file = self.directory.parse(content, name, folder)
-        table = file.read()
+        try:
+            file = self.directory.parse(content, name, folder)
+            table = file.read()
+        except shards.DamagedShard as error:
+            if isinstance(error.__cause__, OSError):  # the bytes are as they were written: arrow could not unpack them
+                raise error.__cause__ from None
+            raise
         keys = table.column(key).to_pylist()
         if folder == SHARDS:
             tables.to_frame(table)

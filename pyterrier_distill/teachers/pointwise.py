@@ -159,6 +159,13 @@ class PointwiseTeacher(PromptTeacher):
             ranked = self.model(inp)
         if "score" not in ranked.columns:
             raise ValueError(f"{self.model!r} wraps no re-ranker: it gives no score.")
+        unknown = pd.to_numeric(ranked["score"], errors="coerce").isna().to_numpy()
+        if unknown.any():
+            qid, docno = ranked.loc[unknown, ["qid", "docno"]].iloc[0]
+            raise ValueError(
+                f"{self.model!r} gives no number as the score of {int(unknown.sum())} of {len(ranked)} documents, such"
+                f" as {docno!r} of query {qid!r}: a re-ranker must score every document that it returns."
+            )
         return rerank(ranked, ranked["score"].to_numpy(), **{self.label: ranked["score"].to_numpy(dtype=float)})
 
     def _re_ranker_inputs(self) -> list[list[str]]:
