@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import checkpoints, scoring
 from ..backends import checkpoint
-from ..backends.base import BackendError
+from ..backends.base import answers_as
 from ..backends.tokens import read_pairs
 from ..locks import loading, once
 from .sequence import SequenceScorer
@@ -66,11 +66,8 @@ class CrossEncoderScorer(SequenceScorer):
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """Raw logits ``[n, 1]`` or ``[n, 2]``."""
         forward = lambda features: self.model(dict(features))["scores"]  # noqa: E731
-        try:
+        with answers_as(lambda row: row.reshape(-1)):
             return self._run(pairs, forward, "Scoring", "d").reshape(len(pairs), -1)
-        except BackendError as error:
-            error.answers = [None if row is None else row.reshape(-1) for row in error.answers]
-            raise
 
     def features(self, items: Sequence[tuple[str, ...]]) -> dict[str, Any]:
         """As sentence-transformers reads pairs."""

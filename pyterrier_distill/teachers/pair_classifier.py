@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import prompts, randomness, scoring
 from ..backends import checkpoint
-from ..backends.base import BackendError
+from ..backends.base import answers_as
 from ..backends.tokens import disarmed
 from ..locks import loading, once, using
 from .sequence import SequenceScorer
@@ -115,11 +115,8 @@ class PairClassifier(SequenceScorer):
                 " checkpoint."
             )
         sigmoid = lambda logits: 1 / (1 + np.exp(-logits.astype(np.float64)))  # noqa: E731
-        try:
+        with answers_as(lambda logit: float(sigmoid(logit))):
             return sigmoid(self._run(triples, lambda features: self.logits(dict(features)), "Comparing", "pair"))
-        except BackendError as error:
-            error.answers = [None if logit is None else float(sigmoid(logit)) for logit in error.answers]
-            raise
 
     def mark_trained(self) -> None:
         """Record that the weights are no longer the checkpoint's."""

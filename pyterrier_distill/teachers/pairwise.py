@@ -12,7 +12,7 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import prompts, templates, validate
-from ..backends.base import Backend, BackendError, Usage, as_backend
+from ..backends.base import Backend, Usage, answers_as, as_backend
 from ..frames import TEACHER_PREFS
 from ..ranking import incoming_order, rerank
 from ..samplers import PairSampler
@@ -301,8 +301,5 @@ class PairAsker(Asker):
 
     def compare(self, triples: Sequence[Question]) -> np.ndarray:
         """P(first ≻ second) ``[n]``."""
-        try:
+        with answers_as(lambda row: float(np.exp(row[1]))):
             return np.exp(self.choose(triples)[:, 1].astype(np.float64))
-        except BackendError as error:
-            error.answers = [None if row is None else float(np.exp(row[1])) for row in error.answers]
-            raise
