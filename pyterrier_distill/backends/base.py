@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -85,6 +86,16 @@ def unfinished(who: Any, error: Exception, answers: Sequence[Any], failed: int |
     if failed is None:
         failed = next((n for n, answer in enumerate(answers) if answer is None), 0)
     return BackendError(f"{who} failed ({type(error).__name__}: {said}).", answers, failed)
+
+
+@contextmanager
+def answers_as(change: Callable[[Any], Any]) -> Iterator[None]:
+    """Within, the answers that a :class:`BackendError` carries become what ``change`` makes of each."""
+    try:
+        yield
+    except BackendError as error:
+        error.answers = [None if answer is None else change(answer) for answer in error.answers]
+        raise
 
 
 class Backend:

@@ -16,7 +16,7 @@ from ..engine.model_state import Loaded, shown
 from ..engine.tokens import chat_text, control_tokens, one_token_each
 from ..prompts import Prompt, flatten
 from . import permutation
-from .base import Backend, BackendError, log_softmax, unfinished
+from .base import Backend, answers_as, log_softmax, unfinished
 from .completions import Completion, Sampling
 from .inputs import decoder_start, frozen, in_halves, keyed, last_only, thawed
 
@@ -242,11 +242,9 @@ class HF(Backend):
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Log-probabilities ``[n, m]`` of ``options``, normalised over them."""
-        try:
-            return log_softmax(self.option_logits(prompts, options, spaced=spaced)).astype(np.float32)
-        except BackendError as error:
-            error.answers = [None if row is None else log_softmax(row).astype(np.float32) for row in error.answers]
-            raise
+        normalised = lambda logits: log_softmax(logits).astype(np.float32)  # noqa: E731
+        with answers_as(normalised):
+            return normalised(self.option_logits(prompts, options, spaced=spaced))
 
     def generate(
         self, prompts: Sequence[Prompt], *, max_new_tokens: int, permutations: Sequence[int] | None = None

@@ -40,7 +40,8 @@ def check_labels(frame: pd.DataFrame) -> None:
         qids, seen = frame["qid"].tolist(), {}
         for row, cell in enumerate(cells):
             wrong = _wrong_cell(cell, isinstance(first, dict), shape)
-            if wrong is None and kind_of(name).per_query and shape and not _same(seen.setdefault(qids[row], cell), cell):
+            one = kind_of(name).per_query and shape
+            if wrong is None and one and not _same(seen.setdefault(qids[row], cell), cell):
                 wrong = "it is another one than in the query's first row, and a query has one"
             if wrong:
                 where = ", ".join(f"{key} {frame[key].iloc[row]!r}" for key in ("qid", "docno") if key in frame.columns)

@@ -77,7 +77,7 @@ def through(
                 if not len(frame):  # nothing was finished; a stage that never meets an empty frame need not take one
                     break
                 continue
-            told = f"{type(stage).__name__} raised {type(error).__name__}: {error}"
+            told = f"{type(stage).__name__} raised {type(error).__name__}: {str(error).rstrip('.')}."
             kept = f"What came into that stage is in this error's .{finished}, and not stored."
             if stopped is not None:
                 raise stops(f"{stopped} Then {told} {kept}", frame) from stopped

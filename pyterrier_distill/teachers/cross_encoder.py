@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.base import BackendError
+from ..backends.base import answers_as
 from ..engine import batching, checkpoints, pretrained
 from ..engine.locks import loading, once
 from ..engine.tokens import read_pairs
@@ -65,11 +65,8 @@ class CrossEncoderScorer(SequenceScorer):
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """Raw logits ``[n, 1]`` or ``[n, 2]``."""
         forward = lambda features: self.model(dict(features))["scores"]  # noqa: E731
-        try:
+        with answers_as(lambda row: row.reshape(-1)):
             return self._run(pairs, forward, "Scoring", "d").reshape(len(pairs), -1)
-        except BackendError as error:
-            error.answers = [None if row is None else row.reshape(-1) for row in error.answers]
-            raise
 
     def features(self, items: Sequence[tuple[str, ...]]) -> dict[str, Any]:
         """As sentence-transformers reads pairs."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import prompts
-from ..backends.base import BackendError
+from ..backends.base import answers_as
 from ..engine import batching, pretrained, randomness
 from ..engine.locks import loading, once, using
 from ..engine.tokens import disarmed
@@ -115,11 +115,8 @@ class PairClassifier(SequenceScorer):
                 " checkpoint."
             )
         sigmoid = lambda logits: 1 / (1 + np.exp(-logits.astype(np.float64)))  # noqa: E731
-        try:
+        with answers_as(lambda logit: float(sigmoid(logit))):
             return sigmoid(self._run(triples, lambda features: self.logits(dict(features)), "Comparing", "pair"))
-        except BackendError as error:
-            error.answers = [None if logit is None else float(sigmoid(logit)) for logit in error.answers]
-            raise
 
     def mark_trained(self) -> None:
         """Record that the weights are no longer the checkpoint's."""

@@ -12,7 +12,7 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import prompts
-from ..backends.base import Backend, BackendError, Usage, as_backend
+from ..backends.base import Backend, Usage, answers_as, as_backend
 from ..frames import TEACHER_PREFS, validate
 from ..frames.ranking import incoming_order, rerank
 from ..prompts import library
@@ -303,8 +303,5 @@ class PairAsker(Asker):
 
     def compare(self, triples: Sequence[Question]) -> np.ndarray:
         """P(first ≻ second) ``[n]``."""
-        try:
+        with answers_as(lambda row: float(np.exp(row[1]))):
             return np.exp(self.choose(triples)[:, 1].astype(np.float64))
-        except BackendError as error:
-            error.answers = [None if row is None else float(np.exp(row[1])) for row in error.answers]
-            raise
