@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 import pyterrier_distill as ptd
-from pyterrier_distill import seals
+from pyterrier_distill.stores import seals
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 STUDENTS = {

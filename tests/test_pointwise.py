@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import pyterrier_distill as ptd
-from pyterrier_distill.prompts import Template, disarm, neutralise
+from pyterrier_distill.prompts import Template
+from pyterrier_distill.prompts.control import disarm, neutralise
 from pyterrier_distill.prompts.library import POINTWISE
 
 SHARED = dict(precision="fp32", device="cpu")

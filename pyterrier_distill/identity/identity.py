@@ -121,9 +121,13 @@ def _besides(value: Any) -> dict[str, Any]:
     return said
 
 
+def _constructor(kind: Any) -> Any:
+    return kind.__init__
+
+
 def _parameters(kind: type) -> list[str]:
     """The arguments of a constructor, those that change no answer left out."""
-    constructor: Any = getattr(kind, "__init__")  # noqa: B009
+    constructor = _constructor(kind)
     if constructor is object.__init__:
         return []
     try:
@@ -137,7 +141,7 @@ def _parameters(kind: type) -> list[str]:
 def _defaults(kind: type) -> dict[str, Any]:
     """The plain defaults of a constructor's arguments."""
     names = _parameters(kind)
-    given = {name: inspect.signature(kind.__init__).parameters[name].default for name in names}
+    given = {name: inspect.signature(_constructor(kind)).parameters[name].default for name in names}
     return {n: _value(v, n) for n, v in given.items() if v is None or isinstance(v, (bool, int, float, str, tuple))}
 
 

@@ -19,8 +19,8 @@ from ..frames.ids import check_ids
 from ..identity.identity import difference, digest, identity, silent, stable_repr
 from ..stores import redaction
 from ..teachers.base import LabellingError
-from . import engines, tables
-from .directory import MANIFEST, META
+from . import checks, engines, tables
+from .directory import META
 
 if TYPE_CHECKING:
     from .store import LabelStore
@@ -37,57 +37,46 @@ class _Job:
     claim: ExitStack
 
 
-class Building:
-    """The part of :class:`~pyterrier_distill.LabelStore` that labels."""
+class Build:
+    """One run of a pipeline over topics, into a store; see :meth:`~pyterrier_distill.LabelStore.build`.
 
-    def build(
+    Args:
+        store: where labels go.
+        pipeline: labels.
+        batch_size: queries of one commit.
+        with_text: whether texts are stored, too.
+        shard: which of the batches, for several machines; None = all.
+    """
+
+    def __init__(
         self,
+        store: LabelStore,
         pipeline: pt.Transformer,
-        topics: pd.DataFrame,
         *,
-        batch_size: int = 64,
-        with_text: bool = False,
-        shard: tuple[int, int] | None = None,
-        engine: str = "local",
-        workers: int = 2,
-        ray_options: Mapping[str, Any] | None = None,
-        overwrite: bool = False,
-        verbose: bool = True,
-    ) -> LabelStore:
-        """Run a pipeline on batches of queries and commit each batch's labels.
-
-        Run again after whatever stopped it, it goes on behind the last commit; queries that are in are not labelled
-        again. Several processes may build one store at once: each takes batches that no other has taken.
-
-        Args:
-            pipeline: Q → R with label columns: candidates, then teachers.
-            topics: Q frame.
-            batch_size: queries of one commit, and of one call of the pipeline. What is lost when a process is killed.
-                One size for all processes that build at once: claims are by batch.
-            with_text: whether to store the pipeline's ``text``, too, each document once.
-            shard: ``(k, n)``: only every n-th batch, from the k-th (0 ≤ k < n), for machines that share no files'
-                locks, or a remote store.
-            engine: ``"local"``: in this process; ``"ray"``: batches side by side on Ray actors that each hold the
-                pipeline. One that dies is replaced and its batch labelled by another.
-            workers: Ray actors.
-            ray_options: what each needs, as ``ray.remote`` takes it: ``{"num_gpus": 1}``; None = one CPU.
-            overwrite: begin anew where pipeline or queries differ from those that built the store.
-            verbose: whether to show progress, with the time left.
-
-        Returns:
-            self.
-
-        Raises:
-            ValueError: if pipeline or query text differ from what the store was built with, naming the field; if topics
-                have a query id twice.
-            LabellingError: if a teacher failed; what it had finished is committed.
-            OSError: if nothing can be written, before anything is asked; what was committed is intact. If that happens
-                later, or somebody deletes the store meanwhile, it is a LabellingError with the labels at hand.
-        """
+        batch_size: int,
+        with_text: bool,
+        shard: tuple[int, int] | None,
+    ):
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
         if shard is not None and not 0 <= shard[0] < shard[1]:
             raise ValueError(f"shard=(k, n) needs 0 <= k < n, not {shard!r}.")
+        self.store = store
+        self.pipeline = pipeline
+        self.batch_size = batch_size
+        self.with_text = with_text
+        self.shard = shard
+
+    def run(
+        self,
+        topics: pd.DataFrame,
+        engine: str,
+        workers: int,
+        ray_options: Mapping[str, Any],
+        overwrite: bool,
+        verbose: bool,
+    ) -> None:
+        """Label ``topics``; arguments and errors as of ``LabelStore.build``."""
         if engine not in ("local", "ray"):
             raise ValueError(f"engine must be 'local' or 'ray', not {engine!r}.")
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
@@ -97,55 +86,42 @@ class Building:
         topics = topics.assign(qid=topics["qid"].astype(str)).reset_index(drop=True)
         frames.check_unique(topics[["qid"]])
         frames.check_text(topics, ["query"])
-        self._agree(pipeline, topics, overwrite)
-        self.directory.sweep()
-        batches = [topics.iloc[n : n + batch_size] for n in range(0, len(topics), batch_size)]
-        numbers = range(len(batches)) if shard is None else range(shard[0], len(batches), shard[1])
+        self._agree(topics, overwrite)
+        self.store.directory.sweep()
+        batches = [topics.iloc[n : n + self.batch_size] for n in range(0, len(topics), self.batch_size)]
+        first, step = self.shard or (0, 1)
+        numbers = range(first, len(batches), step)
         total = sum(len(batches[n]) for n in numbers)
-        run = engines.here(pipeline) if engine == "local" else engines.on_ray(pipeline, workers, ray_options or {})
+        run = engines.here(self.pipeline) if engine == "local" else engines.on_ray(self.pipeline, workers, ray_options)
         with pt.tqdm(total=total, desc="Labelling", unit="q", disable=not verbose) as bar:
-            waiting = self._pass(run, batches, numbers, bar, with_text, wait=False)
+            waiting = self._pass(run, batches, numbers, bar, wait=False)
             if waiting:  # held by other processes: whatever they leave undone is done here
-                self._pass(run, batches, waiting, bar, with_text, wait=True)
-        self._check_there()
-        index = self._index()
+                self._pass(run, batches, waiting, bar, wait=True)
+        self.store._check_there()
+        index = self.store._index()
         gone = [qid for n in numbers for qid in batches[n]["qid"] if qid not in index]
         if gone:
             raise FileNotFoundError(
                 f"{len(gone)} of {total} queries, such as {gone[0]!r}, were labelled and are no longer in"
-                f" {self.directory}: it was deleted, moved or written over while it was built. Build again."
-            )
-        return self
-
-    def _check_there(self) -> None:
-        """Check that nobody has deleted or moved the store since it was made sure of.
-
-        Raises:
-            FileNotFoundError: if its descriptions are gone.
-        """
-        gone = [name for name in (META, MANIFEST) if not self.directory.files.is_file(name)]
-        if gone:
-            raise FileNotFoundError(
-                f"{self.directory.files.where(gone[0])} is gone: the store was deleted or moved while it was built or"
-                " filled, and what was committed with it. Bring it back, or build again."
+                f" {self.store.directory}: it was deleted, moved or written over while it was built. Build again."
             )
 
-    def _agree(self, pipeline: pt.Transformer, topics: pd.DataFrame, overwrite: bool) -> None:
+    def _agree(self, topics: pd.DataFrame, overwrite: bool) -> None:
         """Create the store, or check that it was built from the same pipeline and queries."""
-        described = identity(pipeline)
-        for name, kept_back in silent(pipeline).items():
+        described = identity(self.pipeline)
+        for name, kept_back in silent(self.pipeline).items():
             logger.warning(
                 "%s does not keep %s of its constructor under the same name, nor has it a __repr__ or decided_by: this"
                 " store would go on being built by one with other settings.", name, kept_back
             )  # fmt: skip
-        manifest = self.manifest
+        manifest = self.store.manifest
         told = None if "pipeline" not in manifest else difference(manifest["pipeline"], described)
         if "cache of" in manifest:
             told = "it is the cache of a teacher"
-        elif "pipeline" not in manifest and len(self):
+        elif "pipeline" not in manifest and len(self.store):
             told = "its labels were added by hand or come from a file, so nothing says what made them"
-        if told is None and len(self):
-            stored = self.topics().set_index("qid")["query"]
+        if told is None and len(self.store):
+            stored = self.store.topics().set_index("qid")["query"]
             both = topics[topics["qid"].isin(stored.index)]
             other = both[both["query"].to_numpy() != stored.reindex(both["qid"]).to_numpy()]
             if len(other):
@@ -154,20 +130,20 @@ class Building:
         if told is not None:
             if not overwrite:
                 raise ValueError(
-                    f"{self.directory} was built otherwise: {told}. Take another path for the new labels:"
-                    f" overwrite=True would delete the labels of {len(self)} queries that are here."
+                    f"{self.store.directory} was built otherwise: {told}. Take another path for the new labels:"
+                    f" overwrite=True would delete the labels of {len(self.store)} queries that are here."
                 )
-            self.directory.files.clear(keep=META)
-            self._forget()
-            self.__dict__.pop("texts", None)
+            self.store.directory.files.clear(keep=META)
+            self.store._forget()
+            self.store.__dict__.pop("texts", None)
         manifest = {
             "pipeline": described,
-            "reads": redaction.text(stable_repr(pipeline)),
+            "reads": redaction.text(stable_repr(self.pipeline)),
             "key": digest(described),
             "versions": versions(),
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        self._create(manifest)
+        self.store._create(manifest)
 
     def _pass(
         self,
@@ -175,14 +151,13 @@ class Building:
         batches: Sequence[pd.DataFrame],
         numbers: Sequence[int],
         bar: Any,
-        with_text: bool,
         wait: bool,
     ) -> list[int]:
         """Label the batches ``numbers``; gives those that another process holds."""
         held: list[int] = []
         claims = ExitStack()
 
-        done = set(self._index())
+        done = set(self.store._index())
 
         def jobs() -> Iterator[_Job]:
             for number in numbers:
@@ -191,7 +166,8 @@ class Building:
                     bar.update(len(batch))
                     continue
                 claim = claims.enter_context(ExitStack())
-                if not claim.enter_context(self.directory.claimed(digest([number, batch["qid"].tolist()]), wait=wait)):
+                key = digest([number, batch["qid"].tolist()])
+                if not claim.enter_context(self.store.directory.claimed(key, wait=wait)):
                     held.append(number)
                     continue
                 todo = self._todo(batch)  # another process may have finished it before it let go
@@ -202,11 +178,11 @@ class Building:
                 yield _Job(batch, todo, claim)
 
         if not all(done.issuperset(batches[number]["qid"]) for number in numbers):
-            self.directory.check_writable()
+            self.store.directory.check_writable()
         with claims:
             for job, labelled in run(jobs()):
                 if len(labelled.queries) or labelled.error is None:
-                    self._keep(labelled, with_text)
+                    self._keep(labelled)
                 if labelled.error is not None:
                     raise labelled.error
                 bar.update(len(job.batch))
@@ -215,10 +191,10 @@ class Building:
 
     def _todo(self, batch: pd.DataFrame) -> pd.DataFrame:
         """The queries of a batch that are not in yet."""
-        index = self._index()
+        index = self.store._index()
         return batch[[qid not in index for qid in batch["qid"]]]
 
-    def _keep(self, labelled: engines.Labelled, with_text: bool) -> None:
+    def _keep(self, labelled: engines.Labelled) -> None:
         """Commit a batch.
 
         Raises:
@@ -228,20 +204,21 @@ class Building:
         try:
             validate.frame(frame, "what the pipeline gives")
             frame = frame.assign(qid=frame["qid"].astype(str)) if "qid" in frame.columns else frame
-            self._check_labelled(frame, "the pipeline leaves", with_text)
+            checks.check_frame(frame, "the pipeline leaves", self.with_text)
             strangers = set(frame["qid"]) - set(queries["qid"])
             if strangers:
                 raise ValueError(
                     f"the pipeline gives rows of query {min(strangers)!r}, which it was not asked about: its qids must"
                     " be those of the topics."
                 )
-            with self.directory.claimed("commit", wait=True):  # another partition of the queries may have been faster
-                self._check_there()
+            # another partition of the queries may have been faster
+            with self.store.directory.claimed("commit", wait=True):
+                self.store._check_there()
                 new = self._todo(queries)
                 if len(new):
                     rows = frame[frame["qid"].isin(new["qid"])]
                     topics = new[["qid", "query"]].reset_index(drop=True)
-                    self._commit(rows, topics, int(new.index[0]), labelled.usage, with_text)
+                    self.store._commit(rows, topics, int(new.index[0]), labelled.usage, self.with_text)
         except (ValueError, TypeError, OSError) as error:
             if not tables.label_columns(frame):
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class CachedQuestions:
         unknown = [question for question in questions if question not in known]
         return self.teacher._cost(unknown) if unknown else Usage()
 
-    def answers(self, questions: Sequence[Hashable]) -> list[Any]:
+    def answers(self, questions: Sequence[Any]) -> list[Any]:
         """One answer a question; those that are not known are asked for, and committed a batch of queries at a time.
 
         Raises:

@@ -17,7 +17,7 @@ from ..frames.ranking import incoming_order, rerank
 from ..identity.comparing import class_name
 from ..identity.identity import digest, identity
 from ..teachers.base import LabellingError, Teacher, hands_on
-from . import tables
+from . import checks, tables
 from .cells import hash_cells
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class CachedRows:
             new = rows[[key not in index for key in rows["qid"]]]
             if len(new):
                 names = new[["qid", "query"]].drop_duplicates("qid", ignore_index=True)
-                store._check_labelled(new, f"{self.teacher!r} leaves", False)
+                checks.check_frame(new, f"{self.teacher!r} leaves", False)
                 store._commit(new, names, len(index), self.teacher.usage - before)
 
     def _answered(self, inp: pd.DataFrame, keys: np.ndarray) -> pd.DataFrame:

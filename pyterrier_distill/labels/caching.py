@@ -139,37 +139,19 @@ class Commits:
         self.__dict__.update(state, _lock=threading.Lock())
 
 
-class Caching:
-    """The part of :class:`~pyterrier_distill.LabelStore` that remembers."""
+def cached(store: LabelStore, teacher: pt.Transformer, batch_size: int) -> pt.Transformer:
+    """A teacher that is answered from a store; see :meth:`~pyterrier_distill.LabelStore.cache`."""
+    if "pipeline" in store.manifest:
+        raise ValueError(
+            f"{store.directory} holds labels that were built from topics: give the cache a path of its own."
+        )
+    from ..teachers.pointwise import PointwiseTeacher
 
-    def cache(self, teacher: pt.Transformer, batch_size: int = 64) -> pt.Transformer:
-        """``teacher``, answered from this store where it was asked before; what it gives is the same.
-
-        Args:
-            teacher: a teacher; any re-ranker: its score is then the label ``teacher_score``; or a pipeline. Of
-                a pipeline each teacher is cached by itself, by what it reads, and the other stages run as they are:
-                wrap a costly re-ranker among them in a ``PointwiseTeacher``.
-            batch_size: queries of one commit: what is lost when a process is killed.
-
-        Returns:
-            A :class:`CachedTeacher`; of a pipeline, a pipeline.
-
-        Raises:
-            ValueError: if this store was built from topics: labels of queries and answers of a teacher do not mix;
-                or if the teacher does not say what decides its answers: by settings under the names of its
-                constructor's arguments, a ``__repr__``, or ``decided_by``.
-        """
-        if "pipeline" in self.manifest:
-            raise ValueError(
-                f"{self.directory} holds labels that were built from topics: give the cache a path of its own."
-            )
-        from ..teachers.pointwise import PointwiseTeacher
-
-        stages = stages_of(teacher)
-        if not any(isinstance(stage, Teacher) for stage in stages):
-            stages[-1] = PointwiseTeacher(stages[-1])
-        for n, stage in enumerate(stages):
-            if isinstance(stage, Teacher) and not isinstance(stage, CachedTeacher):
-                check_told(stage)
-                stages[n] = CachedTeacher(self, stage, batch_size)
-        return stages[0] if len(stages) == 1 else pt.Compose(*stages)
+    stages = stages_of(teacher)
+    if not any(isinstance(stage, Teacher) for stage in stages):
+        stages[-1] = PointwiseTeacher(stages[-1])
+    for n, stage in enumerate(stages):
+        if isinstance(stage, Teacher) and not isinstance(stage, CachedTeacher):
+            check_told(stage)
+            stages[n] = CachedTeacher(store, stage, batch_size)
+    return stages[0] if len(stages) == 1 else pt.Compose(*stages)

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..frames import LABEL_COLUMNS, check_numbers, kind_of
+from .. import frames
+from ..frames import LABEL_COLUMNS, check_numbers, kind_of, validate
 from .tables import label_columns
+from .texts import check_one_text
 
 
 def text_labels(frame: pd.DataFrame) -> list[str]:
@@ -37,7 +39,8 @@ def check_labels(frame: pd.DataFrame) -> None:
             continue
         first = cells.iloc[0]
         shape = np.shape(first)
-        qids, seen = frame["qid"].tolist(), {}
+        qids = frame["qid"].tolist()
+        seen: dict[Any, Any] = {}
         for row, cell in enumerate(cells):
             wrong = _wrong_cell(cell, isinstance(first, dict), shape)
             one = kind_of(name).per_query and shape
@@ -84,3 +87,42 @@ def _wrong_cell(cell: Any, preferences: bool, shape: tuple[int, ...]) -> str | N
 
 def _same(one: Any, other: Any) -> bool:
     return one is other or np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def check_frame(labelled: pd.DataFrame, what: str, with_text: bool) -> None:
+    """Check that a labelled frame can go into a store.
+
+    Args:
+        labelled: the frame.
+        what: how the message begins, such as ``"the frame holds"``.
+        with_text: whether its texts shall be stored, too.
+
+    Raises:
+        ValueError: naming what is wrong with it.
+    """
+    columns = label_columns(labelled)
+    of_queries = bool(columns) and all(frames.kind_of(column).per_query for column in columns)
+    wanted = ["qid", "query", *([] if of_queries else ["docno"]), *(["text"] if with_text else [])]
+    frames.require_columns(labelled, wanted, reader=f"LabelStore(with_text={with_text})")
+    if not columns and (texts := text_labels(labelled)):
+        raise ValueError(
+            f"{what} no label: its column {texts[0]!r} holds text, such as {labelled[texts[0]].iloc[0]!r}, and must"
+            " hold numbers."
+        )
+    if not columns:
+        raise ValueError(
+            f"{what} no label ({', '.join(map(str, labelled.columns))}): put a teacher at the end of the pipeline."
+        )
+    if not len(labelled):
+        return
+    ids = ["qid", *(["docno"] if "docno" in labelled.columns else [])]
+    validate.frame(labelled, "the labelled frame")
+    for name in ids:
+        if (labelled[name].astype(str) == "").any():
+            raise ValueError(f"the labelled frame has rows with an empty {name!r}: every row needs an id.")
+    frames.check_results(labelled[ids].astype(str))
+    frames.check_text(labelled, ["query"])
+    check_labels(labelled)
+    if with_text:
+        frames.check_text(labelled, ["text"])
+        check_one_text(labelled)

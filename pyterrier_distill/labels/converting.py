@@ -19,146 +19,87 @@ from ..stores.files import identifier, json_lines, lines, written
 from . import tables
 
 if TYPE_CHECKING:
-    from .store import LabelStore
+    from .stored_labels import StoredLabels
 
 
-class Converting:
-    """The part of :class:`~pyterrier_distill.LabelStore` that speaks other formats."""
+def read_jsonl(file: str | os.PathLike, format: str | None) -> tuple[list[pd.DataFrame], bool]:
+    """What a JSON Lines file holds, as labelled R frames, and whether they have texts to be stored.
 
-    @classmethod
-    def from_frame(cls, path: str | os.PathLike, labelled: pd.DataFrame, *, with_text: bool = False) -> LabelStore:
-        """A new store of a labelled R frame, with its texts on demand."""
-        return cls(path).add(labelled, with_text=with_text)
+    Args:
+        file: as for :meth:`~pyterrier_distill.LabelStore.from_jsonl`.
+        format: its format; None = told by its lines.
 
-    @classmethod
-    def from_run(
-        cls, path: str | os.PathLike, run: str | os.PathLike, topics: pd.DataFrame, *, by: str = "rank", **options: Any
-    ) -> LabelStore:
-        """A new store of a stored ranking, as :class:`~pyterrier_distill.RunTeacher` reads it.
+    Raises:
+        ValueError: if it holds no texts of queries.
+    """
+    own = _read_own(file) if format is None else None
+    if own is not None:
+        return own, False
+    stored = formats.read_labels(file, format)
+    if "query" not in stored.columns:
+        raise ValueError(f"{file} holds no texts of queries: use from_run(path, file, topics).")
+    for column, text in (("qid", "query"), ("docno", "text")):
+        if column not in stored.columns:
+            hashed = pd.util.hash_pandas_object(stored[text].astype(str), index=False)
+            stored[column] = [f"{value:016x}" for value in hashed]
+    if TEACHER_SCORE not in stored.columns and "teacher_logits" in stored.columns:
+        pairs = np.stack(list(stored["teacher_logits"])).astype(float)
+        stored[TEACHER_SCORE] = -np.logaddexp(0, pairs[:, 0] - pairs[:, 1])
+    return [stored], "text" in stored.columns
 
-        Args:
-            path: of the store.
-            run: a TREC run, or another file that RunTeacher reads.
-            topics: texts of its queries.
-            by: what of a TREC run is the label, ``"rank"`` or ``"score"``.
-            **options: as for RunTeacher.
-        """
-        from ..teachers.run import RunTeacher
 
-        return cls(path).build(RunTeacher(run, by=by, **options), topics, batch_size=10_000, verbose=False)
+def to_run(store: StoredLabels, file: str | os.PathLike, by: str | None, tag: str) -> None:
+    """A TREC run; arguments and errors as of ``StoredLabels.to_run``."""
+    _check_field(tag, "the tag")
+    with written(file) as out:
+        for frame in store.lists(seed=None):
+            frames.require_columns(frame, ["docno", *([by] if by else [])], reader="to_run")
+            for qid, rows in frame.groupby("qid", sort=True):
+                _check_field(qid, "a qid")
+                for docno in rows["docno"]:
+                    _check_field(docno, f"a docno of query {qid!r}")
+                scores, ranks = carried(rows["qid"].to_numpy(), _ordering(rows, by), incoming_order(rows))
+                ordered = rows.assign(score=scores, rank=ranks).sort_values("rank", kind="stable")
+                for rank, (docno, value) in enumerate(zip(ordered["docno"], ordered["score"], strict=True), 1):
+                    out.write(f"{qid} Q0 {docno} {rank} {_shown(value)} {tag}\n")
 
-    @classmethod
-    def from_jsonl(cls, path: str | os.PathLike, file: str | os.PathLike, format: str | None = None) -> LabelStore:
-        """A new store of a JSON Lines file that holds its queries: FlagEmbedding, InRanker, rank_llm, RankGPT, or what
-        :meth:`to_jsonl` wrote.
 
-        Where a format knows no ids, query and document ids are digests of the texts.
-        """
-        own = _read_own(file) if format is None else None
-        if own is not None:
-            store = cls(path)
-            for part in own:
-                store.add(part)
-            return store
-        stored = formats.read_labels(file, format)
-        if "query" not in stored.columns:
-            raise ValueError(f"{file} holds no texts of queries: use from_run(path, file, topics).")
-        for column, text in (("qid", "query"), ("docno", "text")):
-            if column not in stored.columns:
-                hashed = pd.util.hash_pandas_object(stored[text].astype(str), index=False)
-                stored[column] = [f"{value:016x}" for value in hashed]
-        if TEACHER_SCORE not in stored.columns and "teacher_logits" in stored.columns:
-            pairs = np.stack(list(stored["teacher_logits"])).astype(float)
-            stored[TEACHER_SCORE] = -np.logaddexp(0, pairs[:, 0] - pairs[:, 1])
-        return cls(path).add(stored, with_text="text" in stored.columns)
+def to_jsonl(store: StoredLabels, file: str | os.PathLike) -> None:
+    """JSON Lines; arguments and errors as of ``StoredLabels.to_jsonl``."""
+    with written(file) as out:
+        for frame in store.lists(seed=None):
+            frames.require_columns(frame, ["docno"], reader="to_jsonl")
+            for qid, rows in frame.groupby("qid", sort=False):
+                entry = {"qid": qid, "query": rows["query"].iloc[0], "docno": rows["docno"].tolist()}
+                for column in tables.label_columns(frame):
+                    known = rows[column].notna().to_numpy()
+                    if known.all():
+                        entry[column] = [_plain(cell) for cell in rows[column]]
+                    elif known.any():
+                        raise ValueError(f"query {qid!r} has {column!r} for some of its documents only.")
+                out.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def to_run(self, file: str | os.PathLike, by: str | None = None, tag: str = "teacher") -> None:
-        """Write a TREC run, whole or not at all.
 
-        A run holds an order, so tied labels are written as numbers that fall by the least that trec_eval tells apart,
-        in the order of the stored ranking.
-
-        Args:
-            file: gzipped if it ends in ``.gz``.
-            by: the column that orders: None = ``teacher_rank``, ``teacher_score`` or ``score``, the first that a query
-                has for all of its documents.
-            tag: the run's name.
-
-        Raises:
-            ValueError: for an id or a tag that a run cannot hold (white space in it, or empty), or a query without
-                numbers to order by.
-            MissingLabelError: if the store lacks ``by``, or documents.
-            OSError: if it cannot be written.
-        """
-        _check_field(tag, "the tag")
-        with written(file) as out:
-            for frame in self.lists(seed=None):
-                frames.require_columns(frame, ["docno", *([by] if by else [])], reader="to_run")
-                for qid, rows in frame.groupby("qid", sort=True):
-                    _check_field(qid, "a qid")
-                    for docno in rows["docno"]:
-                        _check_field(docno, f"a docno of query {qid!r}")
-                    scores, ranks = carried(rows["qid"].to_numpy(), _ordering(rows, by), incoming_order(rows))
-                    ordered = rows.assign(score=scores, rank=ranks).sort_values("rank", kind="stable")
-                    for rank, (docno, value) in enumerate(zip(ordered["docno"], ordered["score"], strict=True), 1):
-                        out.write(f"{qid} Q0 {docno} {rank} {_shown(value)} {tag}\n")
-
-    def to_jsonl(self, file: str | os.PathLike) -> None:
-        """Write JSON Lines: one object a query, ``{"qid", "query", "docno": [...], label: [...], ...}``.
-
-        A label that a query does not have is left out of its line.
-
-        Args:
-            file: gzipped if it ends in ``.gz``; written whole or not at all.
-
-        Raises:
-            ValueError: if a query has a label for some of its documents only.
-            MissingLabelError: if the store has no documents.
-            OSError: if it cannot be written.
-        """
-        with written(file) as out:
-            for frame in self.lists(seed=None):
-                frames.require_columns(frame, ["docno"], reader="to_jsonl")
-                for qid, rows in frame.groupby("qid", sort=False):
-                    entry = {"qid": qid, "query": rows["query"].iloc[0], "docno": rows["docno"].tolist()}
-                    for column in tables.label_columns(frame):
-                        known = rows[column].notna().to_numpy()
-                        if known.all():
-                            entry[column] = [_plain(cell) for cell in rows[column]]
-                        elif known.any():
-                            raise ValueError(f"query {qid!r} has {column!r} for some of its documents only.")
-                    out.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
-
-    def to_hf_dataset(self, text: Any = None, *, label: str = TEACHER_SCORE) -> Any:
-        """A ``datasets.Dataset`` that sentence-transformers trains on: ``query``, ``docs`` and ``labels``, lists of one
-        query in a row.
-
-        Args:
-            text: a dataset, a D frame with ``docno`` and ``text``, or a transformer that adds ``text``; None = the
-                store's own.
-            label: the column of labels; ranks are turned so that higher is better.
-
-        Raises:
-            ModuleNotFoundError: without the package datasets.
-        """
-        try:
-            from datasets import Dataset
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError("this needs datasets: pip install datasets.") from None
-        rows: list[dict[str, Any]] = []
-        load = self.text_loader() if text is None else text_source(text)
-        for frame in self.lists(seed=None):
-            frames.require_columns(frame, ["docno", label], reader="to_hf_dataset")
-            frames.check_numbers(frame, label)
-            frame = load(frame)
-            for _, group in frame.groupby("qid", sort=False):
-                labels = frames.ascending(label, group[label].to_numpy(dtype=float)).tolist()
-                rows.append({"query": group["query"].iloc[0], "docs": group["text"].tolist(), "labels": labels})
-        return Dataset.from_list(rows)
+def to_hf_dataset(store: StoredLabels, text: Any, label: str) -> Any:
+    """A ``datasets.Dataset``; arguments and errors as of ``StoredLabels.to_hf_dataset``."""
+    try:
+        from datasets import Dataset
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("this needs datasets: pip install datasets.") from None
+    rows: list[dict[str, Any]] = []
+    load = store.text_loader() if text is None else text_source(text)
+    for frame in store.lists(seed=None):
+        frames.require_columns(frame, ["docno", label], reader="to_hf_dataset")
+        frames.check_numbers(frame, label)
+        frame = load(frame)
+        for _, group in frame.groupby("qid", sort=False):
+            labels = frames.ascending(label, group[label].to_numpy(dtype=float)).tolist()
+            rows.append({"query": group["query"].iloc[0], "docs": group["text"].tolist(), "labels": labels})
+    return Dataset.from_list(rows)
 
 
 def _read_own(file: str | os.PathLike) -> list[pd.DataFrame] | None:
-    """What :meth:`Converting.to_jsonl` wrote, as R frames of the same columns each; None if somebody else wrote it.
+    """What :func:`to_jsonl` wrote, as R frames of the same columns each; None if somebody else wrote it.
 
     Raises:
         ValueError: naming the line that is not as the first ones are.

@@ -4,57 +4,50 @@ from __future__ import annotations
 
 import html
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from ..backends.base import Usage
-from . import shards, tables
+from . import tables
+
+if TYPE_CHECKING:
+    from .stored_labels import StoredLabels
 
 _BINS = 20
 
 
-class Describing:
-    """The part of :class:`~pyterrier_distill.LabelStore` that tells about itself."""
-
-    @property
-    def usage(self) -> Usage:
-        """What all labels together have cost: calls, tokens, and the seconds that labelling them took."""
-        self._index()
-        metas = (shards.meta_of(self.directory.open(name).schema_arrow) for name in sorted(self._shards))
-        return sum(map(shards.usage_of, metas), Usage())
-
-    def describe(self) -> Description:
-        """Sizes, costs and the distribution of each label; a table with histograms in Jupyter."""
-        columns: dict[str, dict[str, Any]] = {}
-        documents = 0
-        for frame in self.lists(seed=None):
-            documents += len(frame)
-            for column in tables.label_columns(frame):
-                values = _numbers(frame[column])
-                if len(values):
-                    told = columns.setdefault(
-                        column, {"values": 0, "sum": 0.0, "low": np.inf, "high": -np.inf, "kept": []}
-                    )
-                    told["values"] += len(values)
-                    told["sum"] += float(values.sum())
-                    told["low"] = min(told["low"], float(values.min()))
-                    told["high"] = max(told["high"], float(values.max()))
-                    if sum(map(len, told["kept"])) < 100_000:  # enough for a histogram
-                        told["kept"].append(values)
-        table = pd.DataFrame(
-            [
-                (name, told["values"], told["sum"] / told["values"], told["low"], told["high"])
-                for name, told in columns.items()
-            ],
-            columns=["label", "values", "mean", "least", "most"],
-        )
-        histograms = {
-            name: np.histogram(np.concatenate(told["kept"]), bins=_BINS, range=(told["low"], told["high"]))[0]
+def describe(store: StoredLabels) -> Description:
+    """Sizes, costs and the distribution of each label."""
+    columns: dict[str, dict[str, Any]] = {}
+    documents = 0
+    for frame in store.lists(seed=None):
+        documents += len(frame)
+        for column in tables.label_columns(frame):
+            values = _numbers(frame[column])
+            if len(values):
+                told = columns.setdefault(
+                    column, {"values": 0, "sum": 0.0, "low": np.inf, "high": -np.inf, "kept": []}
+                )
+                told["values"] += len(values)
+                told["sum"] += float(values.sum())
+                told["low"] = min(told["low"], float(values.min()))
+                told["high"] = max(told["high"], float(values.max()))
+                if sum(map(len, told["kept"])) < 100_000:  # enough for a histogram
+                    told["kept"].append(values)
+    table = pd.DataFrame(
+        [
+            (name, told["values"], told["sum"] / told["values"], told["low"], told["high"])
             for name, told in columns.items()
-        }
-        return Description(len(self), documents, self.usage, self.manifest, table, histograms)
+        ],
+        columns=["label", "values", "mean", "least", "most"],
+    )
+    histograms = {
+        name: np.histogram(np.concatenate(told["kept"]), bins=_BINS, range=(told["low"], told["high"]))[0]
+        for name, told in columns.items()
+    }
+    return Description(len(store), documents, store.usage, store.manifest, table, histograms)
 
 
 class Description:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -81,7 +82,8 @@ class ShardFile:
         wanted = list(range(len(self.ends)) if groups is None else groups)
         self._check_size(sum(self._packed(group, columns) for group in wanted))
         # Group by group: lists of codes that would come in several pieces cannot be read at once.
-        tables = [self._try(lambda at=part: self._file.read_row_groups(at, columns=columns)) for part in _each(wanted)]
+        read = functools.partial(self._file.read_row_groups, columns=columns)
+        tables = [self._try(functools.partial(read, part)) for part in _each(wanted)]
         chunks = (chunk for table in tables for column in table.columns for chunk in column.chunks)
         self._check_size(sum(map(_unpacked, chunks)))
         table = self._try(lambda: shards.arrow().concat_tables([_plain(table) for table in tables]))

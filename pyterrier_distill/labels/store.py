@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -14,20 +13,16 @@ from .. import frames
 from ..backends.base import Usage
 from ..frames import validate
 from ..frames.ids import check_ids
-from ..identity.identity import digest
 from ..stores.storage import CLAIMS, is_remote, local
-from . import checks, shards, tables
+from . import checks, converting, shards, tables, upkeep
 from . import directory as files
-from .building import Building
-from .caching import Caching
-from .converting import Converting
-from .describing import Describing
-from .reading import Reading
-from .texts import StoredText, Texts, check_one_text
-from .upkeep import Upkeep
+from .building import Build
+from .caching import cached
+from .stored_labels import StoredLabels
+from .texts import check_one_text
 
 
-class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.Artifact):
+class LabelStore(StoredLabels, pt.Artifact):
     """Labels of whole queries on disk: resumable to build, streaming to read, an artifact to publish.
 
     A directory with ``pt_meta.json``, ``manifest.json`` (what made the labels, for people), ``shards/``: parquet files
@@ -55,40 +50,14 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
 
     def __init__(self, path: str | os.PathLike):
         shards.arrow()
-        super().__init__(pt.Artifact.NO_PATH if is_remote(path) else str(local(path)))
-        self.directory = files.Directory(path)
+        pt.Artifact.__init__(self, pt.Artifact.NO_PATH if is_remote(path) else str(local(path)))
+        StoredLabels.__init__(self, files.Directory(path))
         if self.directory.is_foreign():
             raise ValueError(f"{self.directory} exists and is no label store: choose another path.")
         meta = self.directory.json(files.META)
         if meta:
             if (meta.get("type"), meta.get("format")) != (self.ARTIFACT_TYPE, self.ARTIFACT_FORMAT):
                 raise ValueError(f"{self.directory} is an artifact of type {meta.get('type')!r}, no label store.")
-        self._forget()
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What made the labels: pipeline, models, prompts, versions; empty before anything was built."""
-        return self.directory.json(files.MANIFEST)
-
-    @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of all labels and texts: shards are named by their content."""
-        return digest([self.directory.names(folder) for folder in (files.SHARDS, files.TEXTS)])
-
-    # -- texts --------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def texts(self) -> Texts:
-        """The documents' texts that are stored."""
-        return Texts(self.directory)
-
-    def text_loader(self, field: str = "text") -> StoredText:
-        """R → R: adds the documents' texts that are stored.
-
-        Args:
-            field: the column to write.
-        """
-        return StoredText(self, field)
 
     def add_texts(self, documents: pd.DataFrame) -> int:
         """Store texts of documents that have none here yet.
@@ -110,6 +79,110 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
         self._create({})
         with self.directory.claimed("commit", wait=True):
             return self.texts.add(documents)
+
+    # -- made by a pipeline, a file or a frame ------------------------------------------------------------------------
+
+    def build(
+        self,
+        pipeline: pt.Transformer,
+        topics: pd.DataFrame,
+        *,
+        batch_size: int = 64,
+        with_text: bool = False,
+        shard: tuple[int, int] | None = None,
+        engine: str = "local",
+        workers: int = 2,
+        ray_options: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        verbose: bool = True,
+    ) -> LabelStore:
+        """Run a pipeline on batches of queries and commit each batch's labels.
+
+        Run again after whatever stopped it, it goes on behind the last commit; queries that are in are not labelled
+        again. Several processes may build one store at once: each takes batches that no other has taken.
+
+        Args:
+            pipeline: Q → R with label columns: candidates, then teachers.
+            topics: Q frame.
+            batch_size: queries of one commit, and of one call of the pipeline. What is lost when a process is killed.
+                One size for all processes that build at once: claims are by batch.
+            with_text: whether to store the pipeline's ``text``, too, each document once.
+            shard: ``(k, n)``: only every n-th batch, from the k-th (0 ≤ k < n), for machines that share no files'
+                locks, or a remote store.
+            engine: ``"local"``: in this process; ``"ray"``: batches side by side on Ray actors that each hold the
+                pipeline. One that dies is replaced and its batch labelled by another.
+            workers: Ray actors.
+            ray_options: what each needs, as ``ray.remote`` takes it: ``{"num_gpus": 1}``; None = one CPU.
+            overwrite: begin anew where pipeline or queries differ from those that built the store.
+            verbose: whether to show progress, with the time left.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: if pipeline or query text differ from what the store was built with, naming the field; if topics
+                have a query id twice.
+            LabellingError: if a teacher failed; what it had finished is committed.
+            OSError: if nothing can be written, before anything is asked; what was committed is intact. If that happens
+                later, or somebody deletes the store meanwhile, it is a LabellingError with the labels at hand.
+        """
+        job = Build(self, pipeline, batch_size=batch_size, with_text=with_text, shard=shard)
+        job.run(topics, engine, workers, ray_options or {}, overwrite, verbose)
+        return self
+
+    def cache(self, teacher: pt.Transformer, batch_size: int = 64) -> pt.Transformer:
+        """``teacher``, answered from this store where it was asked before; what it gives is the same.
+
+        Args:
+            teacher: a teacher; any re-ranker: its score is then the label ``teacher_score``; or a pipeline. Of
+                a pipeline each teacher is cached by itself, by what it reads, and the other stages run as they are:
+                wrap a costly re-ranker among them in a ``PointwiseTeacher``.
+            batch_size: queries of one commit: what is lost when a process is killed.
+
+        Returns:
+            A :class:`CachedTeacher`; of a pipeline, a pipeline.
+
+        Raises:
+            ValueError: if this store was built from topics: labels of queries and answers of a teacher do not mix;
+                or if the teacher does not say what decides its answers: by settings under the names of its
+                constructor's arguments, a ``__repr__``, or ``decided_by``.
+        """
+        return cached(self, teacher, batch_size)
+
+    @classmethod
+    def from_frame(cls, path: str | os.PathLike, labelled: pd.DataFrame, *, with_text: bool = False) -> LabelStore:
+        """A new store of a labelled R frame, with its texts on demand."""
+        return cls(path).add(labelled, with_text=with_text)
+
+    @classmethod
+    def from_run(
+        cls, path: str | os.PathLike, run: str | os.PathLike, topics: pd.DataFrame, *, by: str = "rank", **options: Any
+    ) -> LabelStore:
+        """A new store of a stored ranking, as :class:`~pyterrier_distill.RunTeacher` reads it.
+
+        Args:
+            path: of the store.
+            run: a TREC run, or another file that RunTeacher reads.
+            topics: texts of its queries.
+            by: what of a TREC run is the label, ``"rank"`` or ``"score"``.
+            **options: as for RunTeacher.
+        """
+        from ..teachers.run import RunTeacher
+
+        return cls(path).build(RunTeacher(run, by=by, **options), topics, batch_size=10_000, verbose=False)
+
+    @classmethod
+    def from_jsonl(cls, path: str | os.PathLike, file: str | os.PathLike, format: str | None = None) -> LabelStore:
+        """A new store of a JSON Lines file that holds its queries: FlagEmbedding, InRanker, rank_llm, RankGPT, or what
+        :meth:`to_jsonl` wrote.
+
+        Where a format knows no ids, query and document ids are digests of the texts.
+        """
+        frames_of_file, with_text = converting.read_jsonl(file, format)
+        store = cls(path)
+        for frame in frames_of_file:
+            store.add(frame, with_text=with_text)
+        return store
 
     # -- putting in ---------------------------------------------------------------------------------------------------
 
@@ -139,7 +212,7 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             if texts["qid"].duplicated().any():
                 qid = texts.loc[texts["qid"].duplicated().to_numpy(), "qid"].iloc[0]
                 raise ValueError(f"query {qid!r} has two texts in this frame: give each query its own qid.")
-        self._check_labelled(labelled, "the frame holds", with_text)
+        checks.check_frame(labelled, "the frame holds", with_text)
         given = labelled if topics is None else topics
         if topics is not None:
             frames.require_columns(topics, ["qid", "query"], reader="LabelStore.add(topics=...)")
@@ -158,38 +231,6 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             self._commit(labelled, queries, len(index) if start is None else start, Usage(), with_text)
         return self
 
-    def _check_labelled(self, labelled: pd.DataFrame, what: str, with_text: bool) -> None:
-        """Check that a frame can go in.
-
-        Raises:
-            ValueError: naming what is wrong with it.
-        """
-        columns = tables.label_columns(labelled)
-        of_queries = bool(columns) and all(frames.kind_of(column).per_query for column in columns)
-        wanted = ["qid", "query", *([] if of_queries else ["docno"]), *(["text"] if with_text else [])]
-        frames.require_columns(labelled, wanted, reader=f"LabelStore(with_text={with_text})")
-        if not columns and (texts := checks.text_labels(labelled)):
-            raise ValueError(
-                f"{what} no label: its column {texts[0]!r} holds text, such as {labelled[texts[0]].iloc[0]!r}, and must"
-                " hold numbers."
-            )
-        if not columns:
-            raise ValueError(
-                f"{what} no label ({', '.join(map(str, labelled.columns))}): put a teacher at the end of the pipeline."
-            )
-        if not len(labelled):
-            return
-        ids = ["qid", *(["docno"] if "docno" in labelled.columns else [])]
-        validate.frame(labelled, "the labelled frame")
-        for name in ids:
-            if (labelled[name].astype(str) == "").any():
-                raise ValueError(f"the labelled frame has rows with an empty {name!r}: every row needs an id.")
-        frames.check_results(labelled[ids].astype(str))
-        frames.check_text(labelled, ["query"])
-        checks.check_labels(labelled)
-        if with_text:
-            frames.check_text(labelled, ["text"])
-            check_one_text(labelled)
 
     def _create(self, manifest: dict[str, Any]) -> None:
         hint = {"package_hint": self.ARTIFACT_PACKAGE_HINT}
@@ -204,11 +245,53 @@ class LabelStore(Reading, Building, Caching, Converting, Describing, Upkeep, pt.
             self.texts.add(labelled)
         self.directory.write(table, start)
 
+    def _check_there(self) -> None:
+        """Check that nobody has deleted or moved the store since it was made sure of.
+
+        Raises:
+            FileNotFoundError: if its descriptions are gone.
+        """
+        gone = [name for name in (files.META, files.MANIFEST) if not self.directory.files.is_file(name)]
+        if gone:
+            raise FileNotFoundError(
+                f"{self.directory.files.where(gone[0])} is gone: the store was deleted or moved while it was built or"
+                " filled, and what was committed with it. Bring it back, or build again."
+            )
+
     def _package_files(self) -> Iterator[tuple[str, Any]]:
         """What is published: neither locks nor what was set aside."""
         for name, file in super()._package_files():
             if name.split(os.sep)[0] not in (CLAIMS, files.DAMAGED):
                 yield name, file
 
-    def __repr__(self) -> str:
-        return f"LabelStore({str(self.directory)!r})"
+    # -- upkeep -------------------------------------------------------------------------------------------------------
+
+    def verify(self, repair: bool = True) -> pd.DataFrame:
+        """Check every shard: checksum, schema, that it can be read, no query or document twice.
+
+        Damaged is a shard whose bytes are not those that were written, or that is no shard by its schema. Whatever else
+        keeps it from being read (permissions, too many open files, memory, a newer version's format) is told, and
+        nothing is moved.
+
+        Args:
+            repair: whether damaged shards are set aside, so that the next build labels their queries again.
+
+        Returns:
+            A row a shard: ``shard``, ``queries`` (or texts), ``state`` (``ok`` or what is wrong) and ``advice``.
+        """
+        return upkeep.verify(self, repair)
+
+    def compact(self, queries: int = 10_000) -> LabelStore:
+        """Join small shards into some of at least so many queries, which open and stream faster; texts likewise.
+
+        Only shards of the same columns are joined. Nothing is lost, or counted twice, when it is killed: a joined shard
+        is in before those it was made of go, and says which they are. Nobody else may read or build the store then.
+
+        Args:
+            queries: of one shard, at least.
+
+        Returns:
+            self.
+        """
+        upkeep.compact(self, queries)
+        return self

@@ -69,7 +69,7 @@ def to_table(frame: pd.DataFrame, queries: pd.DataFrame, meta: dict[str, Any]) -
     ends = np.concatenate([[0], np.cumsum(counts)])
     docnos = frame["docno"].astype(str).to_numpy(dtype=object)[order] if documents else np.empty(0, dtype=object)
     offsets = pa.array(ends if documents else np.zeros(len(queries) + 1, dtype=int), pa.int32())
-    columns: dict[str, pa.Array] = {
+    columns: dict[str, Any] = {
         "qid": pa.array(queries["qid"].astype(str).tolist(), pa.string()),
         "query": pa.array(queries["query"].tolist(), pa.string()),
         "docno": pa.ListArray.from_arrays(offsets, pa.array(docnos, pa.string())),

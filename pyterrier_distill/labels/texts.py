@@ -15,7 +15,7 @@ from . import shards
 from .directory import TEXTS, Directory
 
 if TYPE_CHECKING:
-    from .store import LabelStore
+    from .stored_labels import StoredLabels
 
 #: Characters of texts that stay in memory.
 _KEPT = 1 << 26
@@ -215,7 +215,7 @@ class StoredText(pt.Transformer):
 
     schematic = {"label": "StoredText"}
 
-    def __init__(self, store: LabelStore, field: str = "text"):
+    def __init__(self, store: StoredLabels, field: str = "text"):
         self.store = store
         self.field = field
 

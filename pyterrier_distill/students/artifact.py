@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyterrier as pt
 import pyterrier_alpha as pta
@@ -47,9 +47,21 @@ class StudentArtifact:
     ARTIFACT_SCHEMATIC_SHOW_AS_TRANSFORMER = True  # a Distiller's schematic shows its student
 
     _RUNTIME: tuple[str, ...] = ("precision", "batch_size", "text_field", "verbose")
+    ARTIFACT_TYPE: str
+    ARTIFACT_FORMAT: str
     _weights: Weights
     name_or_path: Any
     device: str | None
+
+    @property
+    def model(self) -> Any:
+        """What is saved; loaded when first needed."""
+        raise TypeError(f"{type(self).__name__} does not say its model.")
+
+    @property
+    def base(self) -> Any:
+        """The checkpoint that is loaded: ``name_or_path``, or what that is an adapter of."""
+        return self.name_or_path
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -126,7 +138,8 @@ class StudentArtifact:
             meta = self._write_all(draft, merge, about)
             checkpoints.write_json(draft / "pt_meta.json", meta)
             (draft / "README.md").write_text(card.card(self, meta, Path(path).absolute().name), encoding="utf-8")
-        return type(self)(path, **{name: getattr(self, name) for name in self._RUNTIME}, device=self.device)
+        again: Any = type(self)
+        return again(path, **{name: getattr(self, name) for name in self._RUNTIME}, device=self.device)
 
     def writes_over_base(self, path: str | os.PathLike) -> bool:
         """Whether saving to ``path`` would replace what the saved student needs."""
@@ -169,9 +182,9 @@ class StudentArtifact:
             if not adapted:
                 self._write(draft)
             elif merge:
-                lora.merged(self)._write(draft)
+                lora.merged(cast(Any, self))._write(draft)
             else:
-                lora.write(self, draft)
+                lora.write(cast(Any, self), draft)
         changes = self.model_changes()
         earlier = {} if changes else self._metadata().get("about", {})  # measured before it was trained
         return {
@@ -288,6 +301,6 @@ class StudentArtifact:
         if not changes:  # the model can be loaded again
             state["_weights"] = Weights(manifest=self.manifest)
         else:
-            told = {"trained": changes.get("trained"), "reset": changes.get("reset")}
+            told: dict[str, Any] = {"trained": changes.get("trained"), "reset": changes.get("reset")}
             state["_weights"] = replace(self._weights, reader=None, manifest=self.manifest, state=None, **told)
         return state

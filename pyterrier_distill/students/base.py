@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Student(StudentArtifact):
     """A model that a Distiller trains on lists of documents, and that ranks as a transformer.
 
-    A class of students builds its :attr:`model`, makes a batch of lists (:meth:`collate`) and runs it
+    A class of students loads its ``model``, makes a batch of lists (:meth:`collate`) and runs it
     (:meth:`forward`); the rest has defaults: it reads texts, all of it trains, nothing is prepared.
 
     Attributes:
@@ -34,11 +34,6 @@ class Student(StudentArtifact):
     text_field: str
 
     # -- what a class of students says --------------------------------------------------------------------------------
-
-    @property
-    def model(self) -> nn.Module:
-        """What is trained; loaded when first needed."""
-        raise TypeError(f"{type(self).__name__} does not say its model.")
 
     def collate(self, lists: list[QueryList], needs: frozenset[str]) -> dict[str, Any]:
         """A batch of lists, as :meth:`forward` takes it.

@@ -1,17 +1,24 @@
-"""Reading a store: an index of its queries, frames of some of them, a stream of all."""
+"""Reading labels that are stored: an index of queries, frames of some of them, a stream of all, other formats."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from .. import frames
-from . import shards, tables
-from .directory import Directory
+from ..backends.base import Usage
+from ..frames import TEACHER_SCORE
+from ..identity.identity import digest
+from . import converting, describing, shards, tables
+from .describing import Description
+from .directory import MANIFEST, SHARDS, TEXTS, Directory
+from .texts import StoredText, Texts
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,31 @@ class _Shard:
     columns: tuple[str, ...]
 
 
-class Reading:
-    """The part of :class:`~pyterrier_distill.LabelStore` that reads."""
+class StoredLabels:
+    """Labels of whole queries in a directory, to be read.
 
-    directory: Directory
+    Args:
+        directory: where they are.
+    """
+
+    def __init__(self, directory: Directory):
+        self.directory = directory
+        self._forget()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.directory)!r})"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What made the labels: pipeline, models, prompts, versions; empty before anything was built."""
+        return self.directory.json(MANIFEST)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of all labels and texts: shards are named by their content."""
+        return digest([self.directory.names(folder) for folder in (SHARDS, TEXTS)])
+
+    # -- which queries ------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
         """Read the index anew next time."""
@@ -153,9 +181,18 @@ class Reading:
             frames.require_columns(frame, columns, reader=f"frame(columns={list(columns)})", context=None)
         return self.text_loader()(frame) if with_text else frame
 
-    def text_loader(self) -> Any:
-        """R → R: adds the documents' texts that are stored."""
-        raise TypeError("a store says how it loads texts.")
+    @cached_property
+    def texts(self) -> Texts:
+        """The documents' texts that are stored."""
+        return Texts(self.directory)
+
+    def text_loader(self, field: str = "text") -> StoredText:
+        """R → R: adds the documents' texts that are stored.
+
+        Args:
+            field: the column to write.
+        """
+        return StoredText(self, field)
 
     # -- block by block -----------------------------------------------------------------------------------------------
 
@@ -232,3 +269,65 @@ class Reading:
     def __iter__(self) -> Iterator[pd.DataFrame]:
         """All queries that have documents, as R frames, in the store's order."""
         return self.lists(seed=None)
+
+    # -- for people and other programs --------------------------------------------------------------------------------
+
+    @property
+    def usage(self) -> Usage:
+        """What all labels together have cost: calls, tokens, and the seconds that labelling them took."""
+        self._index()
+        metas = (shards.meta_of(self.directory.open(name).schema_arrow) for name in sorted(self._shards))
+        return sum(map(shards.usage_of, metas), Usage())
+
+    def describe(self) -> Description:
+        """Sizes, costs and the distribution of each label; a table with histograms in Jupyter."""
+        return describing.describe(self)
+
+    def to_run(self, file: str | os.PathLike, by: str | None = None, tag: str = "teacher") -> None:
+        """Write a TREC run, whole or not at all.
+
+        A run holds an order, so tied labels are written as numbers that fall by the least that trec_eval tells apart,
+        in the order of the stored ranking.
+
+        Args:
+            file: gzipped if it ends in ``.gz``.
+            by: the column that orders: None = ``teacher_rank``, ``teacher_score`` or ``score``, the first that a query
+                has for all of its documents.
+            tag: the run's name.
+
+        Raises:
+            ValueError: for an id or a tag that a run cannot hold (white space in it, or empty), or a query without
+                numbers to order by.
+            MissingLabelError: if the store lacks ``by``, or documents.
+            OSError: if it cannot be written.
+        """
+        converting.to_run(self, file, by, tag)
+
+    def to_jsonl(self, file: str | os.PathLike) -> None:
+        """Write JSON Lines: one object a query, ``{"qid", "query", "docno": [...], label: [...], ...}``.
+
+        A label that a query does not have is left out of its line.
+
+        Args:
+            file: gzipped if it ends in ``.gz``; written whole or not at all.
+
+        Raises:
+            ValueError: if a query has a label for some of its documents only.
+            MissingLabelError: if the store has no documents.
+            OSError: if it cannot be written.
+        """
+        converting.to_jsonl(self, file)
+
+    def to_hf_dataset(self, text: Any = None, *, label: str = TEACHER_SCORE) -> Any:
+        """A ``datasets.Dataset`` that sentence-transformers trains on: ``query``, ``docs`` and ``labels``, lists of one
+        query in a row.
+
+        Args:
+            text: a dataset, a D frame with ``docno`` and ``text``, or a transformer that adds ``text``; None = the
+                store's own.
+            label: the column of labels; ranks are turned so that higher is better.
+
+        Raises:
+            ModuleNotFoundError: without the package datasets.
+        """
+        return converting.to_hf_dataset(self, text, label)
