@@ -29,7 +29,8 @@ class CachedRows:
     The key of a row's labels is the teacher's identity, the query, and what the teacher reads of the row; of a teacher
     of whole lists, that of all the list's rows in their incoming order. A teacher is given nothing but what is in the
     key: of this package's, and of those that declare what they read (``transform_inputs``, ``required_columns``), that,
-    and what they then turn out to look for; of others, who may use a column where it is there, all but labels.
+    and what they then turn out to look for; of others, who may use a column where it is there, all but labels, and
+    of who judges documents one by one but their scores and ranks.
 
     Args:
         teacher: who labels.
@@ -90,6 +91,8 @@ class CachedRows:
         reads = dict.fromkeys(["qid", "docno", *told, *self._looked_for])
         if not _declares(speaker):
             labels = {"label", *tables.label_columns(inp)}
+            if self.by_document:  # where a document stood says nothing of it, unless it is looked for
+                labels |= {"score", "rank"}
             reads |= dict.fromkeys(sorted(c for c in inp.columns if isinstance(c, str) and c not in labels))
         return [column for column in reads if column in inp.columns]
 
