@@ -250,7 +250,7 @@ def judges_documents(ranker: pt.Transformer) -> bool:
     if isinstance(ranker, Teacher):
         model = getattr(ranker, "model", None)
         return not ranker.unique and (not isinstance(model, pt.Transformer) or judges_documents(model))
-    if isinstance(ranker, BiEncoder):
+    if isinstance(ranker, BiEncoder) or getattr(ranker, "unique", True) is False:  # as teachers say it
         return True
     if getattr(ranker, "_transformers", None) or pt.inspect.subtransformers(ranker):
         return False  # of others, so that its score may depend on the whole list
