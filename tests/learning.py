@@ -18,6 +18,7 @@ class Counting(pt.Transformer):
     """A teacher that likes documents which share letters with the query, and counts what it is asked."""
 
     schematic = {"label": "Counting"}
+    unique = False  # it judges each document by itself
 
     def __init__(self):
         self.asked = []

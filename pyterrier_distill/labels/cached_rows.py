@@ -30,7 +30,8 @@ class CachedRows:
     The key of a row's labels is the teacher's identity, the query, and what the teacher reads of the row; of a teacher
     of whole lists, that of all the list's rows in their incoming order. A teacher is given nothing but what is in the
     key: of this package's, and of those that declare what they read (``transform_inputs``, ``required_columns``), that,
-    and what they then turn out to look for; of others, who may use a column where it is there, all but labels.
+    and what they then turn out to look for; of others, who may use a column where it is there, all but labels, and
+    of who judges documents one by one but their scores and ranks.
 
     Args:
         teacher: who labels.
@@ -91,6 +92,8 @@ class CachedRows:
         reads = dict.fromkeys(["qid", "docno", *told, *self._looked_for])
         if not _declares(speaker):
             labels = {"label", *tables.label_columns(inp)}
+            if self.by_document:  # where a document stood says nothing of it, unless it is looked for
+                labels |= {"score", "rank"}
             reads |= dict.fromkeys(sorted(c for c in inp.columns if isinstance(c, str) and c not in labels))
         return [column for column in reads if column in inp.columns]
 
@@ -249,7 +252,7 @@ def judges_documents(ranker: pt.Transformer) -> bool:
     if isinstance(ranker, Teacher):
         model = getattr(ranker, "model", None)
         return not ranker.unique and (not isinstance(model, pt.Transformer) or judges_documents(model))
-    if isinstance(ranker, BiEncoder):
+    if isinstance(ranker, BiEncoder) or getattr(ranker, "unique", True) is False:  # as teachers say it
         return True
     if getattr(ranker, "_transformers", None) or pt.inspect.subtransformers(ranker):
         return False  # of others, so that its score may depend on the whole list

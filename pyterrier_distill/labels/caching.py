@@ -32,7 +32,8 @@ class CachedTeacher(Teacher):
     * a teacher that asks about documents or pairs one by one is answered question by question, so that a shorter
       list, or one with some new documents, costs nothing for what is known;
     * a re-ranker that is known to judge each document by itself (a student, a bi-encoder, ``pt.apply.doc_score``,
-      monoT5), and a teacher whose lists may hold a document twice, document by document;
+      monoT5; others say ``unique = False``, as teachers do), and a teacher
+      whose lists may hold a document twice, document by document;
     * any other teacher or re-ranker, and one made of others (``0.5 * a + b``), list by list.
 
     What is not of this package may use any column that is there, so that its answers are kept by all columns but
