@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import fitting, scoring, seals
+from . import fitting, seals
 from .files import check_path, naming, read_object
 from .layers import check_layers, cut_layers, kept_layers, told_layers  # noqa: F401 - callers ask here
 
@@ -148,7 +148,9 @@ def reading(name: str, what: str, library: str, load: Callable[[], Any]) -> Any:
         # tokenizers raises bare exceptions, safetensors its own of weights that end too soon
         bare = type(error) is Exception or type(error).__name__ == "SafetensorError"
         told = isinstance(error, (OSError, ValueError)) or bare
-        if isinstance(error, ImportError) or scoring.out_of_memory(error):  # nothing is wrong with the checkpoint
+        from .scoring import out_of_memory
+
+        if isinstance(error, ImportError) or out_of_memory(error):  # nothing is wrong with the checkpoint
             raise
         if not os.path.isdir(name) and not told and not isinstance(error, KeyError):
             raise

@@ -28,6 +28,7 @@ ROOMS = [
     "validate",
     "frames",
     "files",
+    "seals",
     "texts",
     "prompts",
     "templates",
