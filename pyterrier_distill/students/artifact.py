@@ -86,7 +86,8 @@ class StudentArtifact:
         if not isinstance(self.name_or_path, str):
             return {}
         told = checkpoints.told(self.name_or_path, seals.META)
-        lacks = [name for name in ("type", "format", *told.get("settings", ())) if name not in told]
+        lacks = [name for name in ("type", "format") if not isinstance(told.get(name), str)]
+        lacks += [name for name in told.get("settings", ()) if name not in told]
         if lacks and (told or seals.is_saved(self.name_or_path)):
             raise ValueError(
                 f"{seals.META} of {self.name_or_path} says no {lacks[0]!r}: it is lost or damaged. Restore it from a"
