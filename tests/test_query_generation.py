@@ -91,7 +91,7 @@ def test_neither_batch_nor_order_changes_what_is_written(settings, plain_llm, do
 def test_drawn_tokens_follow_the_distribution():
     import torch
 
-    from pyterrier_distill.backends.speaking import drawn
+    from pyterrier_distill.backends.decoding import drawn
 
     logits = torch.tensor([0.5, 2.0, -1.0, 1.0, -3.0])
     logs = torch.log_softmax(logits, -1).expand(20000, -1)
@@ -359,7 +359,8 @@ def test_scores_are_read_as_query_filter_reads_them():
 
 
 def test_answers_of_a_server_are_scored():
-    openai = pytest.importorskip("pyterrier_distill.backends.openai")
+    from pyterrier_distill.backends import served
+
     message = SimpleNamespace(content="What is é?")
     tokens = [
         ("What", -1.0),
@@ -370,11 +371,11 @@ def test_answers_of_a_server_are_scored():
         ("<end>", -99.0),
     ]
     content = [SimpleNamespace(token=token, logprob=p) for token, p in tokens]
-    told = openai._completion(SimpleNamespace(message=message, logprobs=SimpleNamespace(content=content)))
+    told = served.completion(SimpleNamespace(message=message, logprobs=SimpleNamespace(content=content)))
     assert told.text == "What is é?" and told.logprobs == (-1.0, -2.0, -3.0, -4.0, -5.0)
     assert told.mean_logprob(0, 10) == pytest.approx(-3.0)
-    silent = openai._completion(SimpleNamespace(message=message, logprobs=None))
+    silent = served.completion(SimpleNamespace(message=message, logprobs=None))
     assert math.isnan(silent.mean_logprob(0, 10))
-    refused = openai._completion(SimpleNamespace(message=SimpleNamespace(content=None), logprobs=None))
+    refused = served.completion(SimpleNamespace(message=SimpleNamespace(content=None), logprobs=None))
     assert refused.text is None
     assert json.dumps(told.ends)

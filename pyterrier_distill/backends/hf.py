@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pyterrier as pt
 
-from ..engine import batching
+from ..engine import batching, generation
 from ..engine.locks import once, using
 from ..engine.model_state import Loaded, shown
 from ..engine.tokens import chat_text, control_tokens, one_token_each
@@ -18,7 +17,7 @@ from ..prompts import Prompt, flatten
 from . import permutation
 from .base import Backend, answers_as, log_softmax, unfinished
 from .completions import Completion, Sampling
-from .inputs import decoder_start, frozen, in_halves, keyed, last_only, thawed
+from .inputs import decoder_start, frozen, keyed, last_only, thawed
 
 if TYPE_CHECKING:
     import torch
@@ -231,13 +230,9 @@ class HF(Backend):
                 keys,
                 prepare=lambda chunk: count(self.encode([thawed(key) for key in chunk], padding=True)),
                 forward=lambda features: self.next_logits(features, ids),
-                device=model.device,
-                precision=self.precision,
-                batch_size=self.batch_size,
-                verbose=self.verbose,
-                desc="Asking",
-                unit="prompt",
-            ),
+                device=model.device, precision=self.precision, batch_size=self.batch_size, verbose=self.verbose,
+                desc="Asking", unit="prompt",
+            ),  # fmt: skip
         )
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
@@ -252,40 +247,54 @@ class HF(Backend):
         """Complete prompts greedily."""
         if not prompts:
             return []
-        import torch
-
-        keys = keyed(prompts, permutations)
-        distinct = list(dict.fromkeys(keys))
         if permutations is not None:
             max_new_tokens = max(max_new_tokens, permutation.longest(max(permutations)))
-        model = self.model
-        features = dict(self.encode([thawed(key) for key, _ in distinct], padding=True))
-        # Each prompt's cache grows by its answer.
-        budget = 4 * batching.TOKEN_BUDGET.get(model.device.type, batching.TOKEN_BUDGET["cpu"])
-        longest = int(features["attention_mask"].sum(dim=1).max())
-        rows = max(1, budget // (longest + max_new_tokens))
-        texts: dict[Any, str] = {}
+
+        from .decoding import greedy
+
+        def answer(batch: dict[str, Any], items: list[Any]) -> list[tuple[str, int]]:
+            numbers = None if permutations is None else [number for _, number in items]
+            return greedy(self, batch, max_new_tokens, numbers)
+
+        with answers_as(lambda one: one[0]):
+            said = self.answered(keyed(prompts, permutations), answer, max_new_tokens, lambda one: one[1])
+        return [text for text, _ in said]
+
+    def answered(
+        self,
+        items: Sequence[tuple[Any, int]],
+        answer: Callable[[dict[str, Any], list[Any]], list[Any]],
+        tokens: int,
+        spoken: Callable[[Any], int],
+    ) -> list[Any]:
+        """An answer to each prompt, counted.
+
+        Args:
+            items: prompts as keys, each with a number, see :func:`~.inputs.keyed`.
+            answer: a batch and its items → answers.
+            tokens: most tokens of an answer.
+            spoken: answer → its tokens.
+
+        Raises:
+            BackendError: if the model fails; it carries what was answered.
+        """
         started = time.monotonic()
-        with (
-            torch.inference_mode(),
-            batching.autocast(self.precision, model.device),
-            pt.tqdm(total=len(distinct), desc="Generating", unit="prompt", disable=not self.verbose) as bar,
-        ):
-            for positions, batch in batching.pack(features, budget, min(rows, self.batch_size or rows)):
-                asked = [distinct[int(position)] for position in positions]
-                held = [n for _, n in asked]
-                try:
-                    said = in_halves(
-                        batch, held, lambda b, n: self._generated(b, max_new_tokens, n if permutations else None)
-                    )
-                except Exception as error:
-                    got = [texts.get(key) for key in keys]
-                    raise unfinished(self.name_or_path, error, got, keys.index(asked[0])) from error
-                texts.update(zip(asked, (text for text, _ in said), strict=True))
-                self.usage.add(len(asked), int(batch["attention_mask"].sum()), sum(spoken for _, spoken in said))
-                bar.update(len(asked))
-        self.usage.add(seconds=time.monotonic() - started)
-        return [texts[key] for key in keys]
+
+        def count(batch: dict[str, Any], answers: list[Any]) -> None:
+            self.usage.add(len(answers), int(batch["attention_mask"].sum()), sum(map(spoken, answers)))
+
+        try:
+            return generation.run(
+                items,
+                prepare=lambda chunk: dict(self.encode([thawed(key) for key, _ in chunk], padding=True)),
+                answer=answer, done=count, device=self.model.device, precision=self.precision, answer_tokens=tokens,
+                batch_size=self.batch_size, verbose=self.verbose,
+            )  # fmt: skip
+        except generation.Unfinished as stopped:
+            cause = cast(Exception, stopped.__cause__)
+            raise unfinished(self.name_or_path, cause, stopped.answers, stopped.at) from cause
+        finally:
+            self.usage.add(seconds=time.monotonic() - started)
 
     def complete(
         self,
@@ -297,37 +306,13 @@ class HF(Backend):
         until: Callable[[str], bool] | None = None,
     ) -> list[Completion]:
         """Complete prompts with their tokens' log-probabilities; what is drawn does not depend on the batch."""
-        from .speaking import complete
+        from .decoding import complete
 
         return complete(self, prompts, max_new_tokens, sampling, seeds, until)
 
-    def _generated(self, batch: dict[str, Any], tokens: int, numbers: Sequence[int] | None) -> list[tuple[str, int]]:
-        """Answers of one batch, each with how many tokens it took."""
-        from transformers import GenerationConfig
-
-        kind, tokenizer, model = self._loaded
-        end, ends = tokenizer.eos_token_id, self._ends
-        config = GenerationConfig(
-            max_new_tokens=tokens,
-            do_sample=False,
-            eos_token_id=ends,
-            pad_token_id=tokenizer.pad_token_id,
-            decoder_start_token_id=decoder_start(model) if kind == "seq2seq" else None,
-        )
-        start = batch["input_ids"].shape[1] if kind == "causal" else 1
-        processors = []
-        if numbers is not None:
-            processors.append(permutation.PermutationProcessor(self._speller, numbers, start, end))
-        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-        ids = model.generate(**inputs, generation_config=config, logits_processor=processors)[:, start:].cpu()
-        ended = sum((ids == token) for token in ends).cumsum(1)
-        spoken = ((ended == 0) | ((ended == 1) & (ended.diff(dim=1, prepend=ended[:, :1] * 0) == 1))).sum(dim=1)
-        with using(tokenizer):
-            texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return list(zip(texts, spoken.tolist(), strict=True))
-
     @once
-    def _speller(self) -> permutation.Speller:
+    def speller(self) -> permutation.Speller:
+        """Which tokens may come next in a permutation."""
         return permutation.Speller(self.tokenizer)
 
     def _counted(self, prompts: Sequence[Prompt], output: int, run: Callable[[Any], np.ndarray]) -> np.ndarray:
@@ -361,5 +346,5 @@ class HF(Backend):
     def __getstate__(self) -> dict[str, Any]:
         """Without the model, which is loaded again when needed, unless it has been changed."""
         held = self._held.carried()
-        left = ("_speller", "specials") if held.model is not None else ("_speller", "specials", "_loaded")
+        left = ("speller", "specials") if held.model is not None else ("speller", "specials", "_loaded")
         return {**{k: v for k, v in self.__dict__.items() if k not in left}, "_held": held}

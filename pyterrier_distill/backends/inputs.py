@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ..engine import batching
 from ..prompts import Prompt
 
 
@@ -44,30 +43,3 @@ def keyed(prompts: Sequence[Prompt], numbers: Sequence[int] | None) -> list[tupl
 def thawed(key: Any) -> Prompt:
     """The messages, or the text, of a key."""
     return key if isinstance(key, str) else [{"role": role, "content": content} for role, content in key]
-
-
-def in_halves(
-    batch: dict[str, Any], numbers: Sequence[int], run: Callable[[dict[str, Any], Sequence[int]], list]
-) -> list:
-    """``run`` of a batch, a result a row; of its halves, one after the other, if it does not fit in memory.
-
-    Args:
-        batch: tokenised prompts.
-        numbers: one a row.
-        run: batch and numbers → results.
-    """
-    import torch
-
-    size = len(numbers)
-    try:
-        return run(batch, numbers)
-    except Exception as error:
-        if size < 2 or not batching.out_of_memory(error):
-            raise
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    first, second = torch.arange(size // 2), torch.arange(size // 2, size)
-    return [
-        *in_halves(batching.take(batch, first), numbers[: size // 2], run),
-        *in_halves(batching.take(batch, second), numbers[size // 2 :], run),
-    ]

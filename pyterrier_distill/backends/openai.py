@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import threading
 import time
@@ -20,7 +19,7 @@ from ..engine.locks import once
 from ..identity import idle
 from ..prompts import Prompt
 from ..stores import redaction
-from . import exchange
+from . import exchange, served
 from .base import Backend, BackendError
 from .completions import Completion, Sampling
 
@@ -139,7 +138,7 @@ class OpenAI(Backend):
                 request |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
                 request |= {"top_k": sampling.top_k} if sampling.top_k else {}
             requests.append(request)
-        return self._all(prompts, requests, _completion, remember=False)
+        return self._all(prompts, requests, served.completion, remember=False)
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Log-probabilities ``[n, m]`` of ``options``, normalised over them, from the server's 20 likeliest tokens.
@@ -154,9 +153,9 @@ class OpenAI(Backend):
             return np.empty((0, len(options)), dtype=np.float32)
         if self.logprobs:
             request = {"max_tokens": 1, "logprobs": True, "top_logprobs": 20}
-            rows = self._all(prompts, request, lambda choice: _option_logprobs(choice, options, self.model))
+            rows = self._all(prompts, request, lambda choice: served.option_logprobs(choice, options, self.model))
         else:
-            rows = self._all(prompts, {"max_tokens": 8}, lambda choice: _option_spoken(choice, options))
+            rows = self._all(prompts, {"max_tokens": 8}, lambda choice: served.option_spoken(choice, options))
         return np.stack(rows)
 
     def _all(
@@ -228,8 +227,8 @@ class OpenAI(Backend):
             if other:
                 direct["extra_body"] = {**direct.get("extra_body", {}), **other}
             response = exchange.ask(client, direct, retries=self.retries, timeout=self.timeout, stop=stop)
-            spent = response.usage
-            self.usage.add(1, *(_count(getattr(spent, name, 0)) for name in ("prompt_tokens", "completion_tokens")))
+            told = [getattr(response.usage, name, 0) for name in ("prompt_tokens", "completion_tokens")]
+            self.usage.add(1, *map(served.count, told))
             answer = read(response.choices[0])
             if remember:  # only what could be read
                 self._remembered[key] = response.choices[0]
@@ -272,82 +271,3 @@ class OpenAI(Backend):
     def __getstate__(self) -> dict[str, Any]:
         """Without the connection, and without the key: it is read from the environment again."""
         return {**{k: v for k, v in self.__dict__.items() if k != "_client"}, "_api_key": None}
-
-
-def _completion(choice: Any) -> Completion:
-    """The answer, with its tokens where they spell it."""
-    text = choice.message.content
-    if not isinstance(text, str):
-        return Completion(None)
-    told = (getattr(choice.logprobs, "content", None) if choice.logprobs else None) or []
-    ends: list[int] = []
-    logprobs: list[float] = []
-    end, lost = 0, False
-    for token in told:
-        if not text[end:].strip():  # what ends the answer is a token, too, but no text
-            break
-        # Pieces of a character are spelt as bytes, which are not in the text; the spaces round an answer may be gone.
-        for piece in (token.token, token.token.strip()):
-            found = text.find(piece, end) if piece else -1
-            if found >= 0 and (lost or not text[end:found].strip()):
-                end, lost = found + len(piece), False
-                break
-        else:
-            lost = True
-        logprob = _logprob(token.logprob)
-        if logprob is None or math.isinf(logprob):
-            return Completion(text)  # what is no log-probability says nothing of the answer
-        ends.append(max(end, 1))
-        logprobs.append(logprob)
-    return Completion(text, tuple(ends), tuple(logprobs))
-
-
-def _logprob(told: Any) -> float | None:
-    """A log-probability that a server tells, a little rounding above 0 included; None if it is none."""
-    if isinstance(told, bool) or not isinstance(told, (int, float)) or not told <= 1e-3:
-        return None
-    return float(told) if told > -1e300 else -math.inf
-
-
-def _count(told: Any) -> int:
-    """A number of tokens that a server tells; 0 if it is none."""
-    if isinstance(told, bool) or not isinstance(told, (int, float)) or not 0 <= told < 2**53 or told % 1:
-        return 0
-    return int(told)
-
-
-def _option_logprobs(choice: Any, options: Sequence[str], model: str) -> np.ndarray:
-    """Log-probability of each option, told by the likeliest first tokens."""
-    content = getattr(choice.logprobs, "content", None) if choice.logprobs else None
-    top = content[0].top_logprobs if content else None
-    if not top:
-        raise ValueError(
-            f"the server told no log-probabilities of {model}: ask one that does, or pass logprobs=False to count its"
-            " answers as certain"
-        )
-    known: list[tuple[str, float]] = []
-    for one in top:
-        logprob = _logprob(one.logprob)
-        if logprob is None:
-            wrong = str(one.logprob)[:40]
-            raise ValueError(f"the server told a log-probability that is no number of at most 0: {wrong}")
-        known.append((one.token.strip(), logprob))
-    found = {option: [logprob for token, logprob in known if token == option] for option in options}
-    if not any(math.isfinite(logprob) for told in found.values() for logprob in told):
-        tokens = ", ".join(repr(t.token) for t in top[:5])
-        raise ValueError(f"none of {list(options)} is among the {len(top)} likeliest answers ({tokens}, ...)")
-    # What is not told is at most as likely as the last one told, and as all that the told ones leave.
-    left = max(1e-7, 1 - sum(np.exp(logprob) for _, logprob in known))
-    floor = min(*(logprob for _, logprob in known), np.log(left))
-    told = np.array([np.logaddexp.reduce(found[option]) if found[option] else floor for option in options])
-    return (told - np.logaddexp.reduce(told)).astype(np.float32)
-
-
-def _option_spoken(choice: Any, options: Sequence[str]) -> np.ndarray:
-    """0 for the option that the answer begins with, −inf for the others; all equal where it is none of them."""
-    words = (choice.message.content or "").replace("Passage", " ").replace("Document", " ").split()
-    first = words[0].strip(".,:;!'\"()[]*") if words else ""
-    spoken = np.array([option.lower() == first.lower() for option in options])
-    if not spoken.any():
-        return np.full(len(options), -np.log(len(options)), dtype=np.float32)
-    return np.where(spoken, 0.0, -np.inf).astype(np.float32)

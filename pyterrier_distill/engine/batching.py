@@ -210,7 +210,7 @@ def run(
 
     place: dict[Hashable, int] = {}
     inverse = np.fromiter((place.setdefault(item, len(place)) for item in inputs), dtype=np.int64, count=len(inputs))
-    distinct = sorted(place, key=_characters, reverse=True)
+    distinct = sorted(place, key=characters, reverse=True)
     place_of = infer_device(device)
     budget = token_budget or TOKEN_BUDGET.get(place_of.type, TOKEN_BUDGET["cpu"])
 
@@ -262,5 +262,5 @@ def before(error: Exception) -> list[Any] | None:
     return scored if any(row is not None for row in scored) else None
 
 
-def _characters(item: Hashable) -> int:
-    return len(item) if isinstance(item, str) else sum(map(_characters, item)) if isinstance(item, tuple) else 0
+def characters(item: Hashable) -> int:
+    return len(item) if isinstance(item, str) else sum(map(characters, item)) if isinstance(item, tuple) else 0

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..backends.inputs import decoder_start
-from ..engine import batching, pretrained
+from ..engine import batching, generation, pretrained
 from ..engine.locks import once, using
 from ..engine.model_state import Loaded, shown
 from ..engine.tokens import disarmed
@@ -195,10 +195,28 @@ class QueryPerturbation(pt.Transformer):
 
     def _write(self, texts: Sequence[str]) -> list[list[str]]:
         """``n`` new queries of each text, as the decoder puts them."""
-        import torch
-
-        tokenizer, model = self._loaded
+        _, model = self._loaded
         items = [(text, k) for text in texts for k in range(self.n)]
+        try:
+            new = generation.run(
+                items,
+                prepare=self._masked,
+                answer=self._decoded,
+                device=model.device,
+                precision=self.precision,
+                answer_tokens=self.max_length,
+                batch_size=self.batch_size,
+                verbose=self.verbose,
+                desc="Perturbing",
+                unit="q",
+            )
+        except generation.Unfinished as stopped:
+            raise cast(Exception, stopped.__cause__) from None
+        return [new[at : at + self.n] for at in range(0, len(new), self.n)]
+
+    def _masked(self, items: Sequence[tuple[str, int]]) -> dict[str, Any]:
+        """Tokens of queries, some of them masked."""
+        tokenizer, _ = self._loaded
         shown = disarmed(tokenizer, [text for text, _ in items])
         with using(tokenizer):
             encoded = tokenizer(
@@ -206,21 +224,9 @@ class QueryPerturbation(pt.Transformer):
                 return_attention_mask=True,
             )  # fmt: skip
         features = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-        random = [self._random(text, k) for text, k in items]
-        for row, rng in enumerate(random):
-            self._mask_tokens(features["input_ids"][row], rng)
-        out: list[list[str]] = [[""] * self.n for _ in texts]
-        budget = batching.TOKEN_BUDGET.get(model.device.type, batching.TOKEN_BUDGET["cpu"])
-        with (
-            torch.inference_mode(),
-            batching.autocast(self.precision, model.device),
-            pt.tqdm(total=len(items), desc="Perturbing", unit="q", disable=not self.verbose) as bar,
-        ):
-            for positions, batch in batching.pack(features, budget, self.batch_size):
-                for position, new in zip(positions, self._decoded(batch, [random[p] for p in positions]), strict=True):
-                    out[int(position) // self.n][int(position) % self.n] = new
-                bar.update(len(positions))
-        return out
+        for row, (text, k) in enumerate(items):
+            self._mask_tokens(features["input_ids"][row], self._random(text, k))
+        return features
 
     def _random(self, text: str, k: int) -> np.random.Generator:
         digest = hashlib.sha256(f"{self.seed}\0{text}\0{k}".encode()).digest()
@@ -238,7 +244,7 @@ class QueryPerturbation(pt.Transformer):
         for count, place in enumerate(places):
             ids[place] = masks[min(count, len(masks) - 1)]
 
-    def _decoded(self, batch: dict[str, Any], random: Sequence[np.random.Generator]) -> list[str]:
+    def _decoded(self, batch: dict[str, Any], items: Sequence[tuple[str, int]]) -> list[str]:
         """The queries that the decoder reads out of noisy states."""
         import torch
         from transformers import GenerationConfig
@@ -248,7 +254,9 @@ class QueryPerturbation(pt.Transformer):
         inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
         states = model.get_encoder()(**inputs).last_hidden_state
         noise = np.zeros(states.shape, dtype=np.float32)
-        for row, (rng, length) in enumerate(zip(random, batch["attention_mask"].sum(dim=1).tolist(), strict=True)):
+        for row, (item, length) in enumerate(zip(items, batch["attention_mask"].sum(dim=1).tolist(), strict=True)):
+            rng = self._random(*item)
+            rng.random(self.max_length)  # those that masked it
             noise[row, :length] = self.noise * rng.standard_normal((length, states.shape[-1]))
         noisy = states + torch.as_tensor(noise, device=states.device).to(states.dtype)
         config = GenerationConfig(

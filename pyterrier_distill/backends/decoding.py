@@ -5,19 +5,17 @@ Every prompt has a seed of its own: what is drawn for it does not depend on what
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyterrier as pt
 from transformers import LogitsProcessor, StoppingCriteria
 
-from ..engine import batching
+from ..engine.locks import using
 from ..prompts import Prompt
-from .base import unfinished
+from . import permutation
 from .completions import Completion, Sampling, completion
-from .inputs import decoder_start, in_halves, keyed, thawed
+from .inputs import decoder_start, keyed
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from .hf import HF
 
 
-class Speaker(LogitsProcessor):
+class TokenChooser(LogitsProcessor):
     """Chooses each row's next token and notes how likely the model held it.
 
     Args:
@@ -132,45 +130,47 @@ def complete(
     until: Callable[[str], bool] | None,
 ) -> list[Completion]:
     """:meth:`..base.Backend.complete` of a model of transformers."""
-    import torch
-
     if not prompts:
         return []
-    keys = keyed(prompts, seeds)
-    distinct = sorted(dict.fromkeys(keys), key=lambda key: len(str(key[0])), reverse=True)
-    device = llm.model.device
-    budget = 4 * batching.TOKEN_BUDGET.get(device.type, batching.TOKEN_BUDGET["cpu"])
-    answers: dict[Any, Completion] = {}
-    started = time.monotonic()
-    with (
-        torch.inference_mode(),
-        batching.autocast(llm.precision, device),
-        pt.tqdm(total=len(distinct), desc="Generating", unit="prompt", disable=not llm.verbose) as bar,
-    ):
-        for at in range(0, len(distinct), batching.BUFFER):
-            chunk = distinct[at : at + batching.BUFFER]
-            features = dict(llm.encode([thawed(key) for key, _ in chunk], padding=True))
-            longest = int(features["attention_mask"].sum(dim=1).max())
-            rows = max(1, budget // (longest + max_new_tokens))  # each prompt's cache grows by its answer
-            for positions, batch in batching.pack(features, budget, min(rows, llm.batch_size or rows)):
-                asked = [chunk[int(position)] for position in positions]
-                try:
-                    said = in_halves(
-                        batch,
-                        [seed for _, seed in asked],
-                        lambda part, numbers: _said(llm, part, max_new_tokens, sampling, numbers, until),
-                    )
-                except Exception as error:
-                    got = [answers.get(key) for key in keys]
-                    raise unfinished(llm.name_or_path, error, got, keys.index(asked[0])) from error
-                answers.update(zip(asked, said, strict=True))
-                llm.usage.add(len(asked), int(batch["attention_mask"].sum()), sum(len(a.logprobs) for a in said))
-                bar.update(len(asked))
-    llm.usage.add(seconds=time.monotonic() - started)
-    return [answers[key] for key in keys]
+    return llm.answered(
+        keyed(prompts, seeds),
+        lambda batch, items: _completed(llm, batch, max_new_tokens, sampling, [seed for _, seed in items], until),
+        max_new_tokens,
+        lambda answer: len(answer.logprobs),
+    )
 
 
-def _said(
+def greedy(llm: HF, batch: dict[str, Any], tokens: int, numbers: Sequence[int] | None) -> list[tuple[str, int]]:
+    """Greedy answers to one batch, each with how many tokens it took.
+
+    With ``numbers``, one a row, they are permutations of so many identifiers.
+    """
+    from transformers import GenerationConfig
+
+    tokenizer, model = llm.tokenizer, llm.model
+    end, ends = tokenizer.eos_token_id, llm.end_tokens
+    seq2seq = model.config.is_encoder_decoder
+    config = GenerationConfig(
+        max_new_tokens=tokens,
+        do_sample=False,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=decoder_start(model) if seq2seq else None,
+    )
+    start = 1 if seq2seq else batch["input_ids"].shape[1]
+    processors = []
+    if numbers is not None:
+        processors.append(permutation.PermutationProcessor(llm.speller, numbers, start, end))
+    inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+    ids = model.generate(**inputs, generation_config=config, logits_processor=processors)[:, start:].cpu()
+    ended = sum((ids == token) for token in ends).cumsum(1)
+    spoken = ((ended == 0) | ((ended == 1) & (ended.diff(dim=1, prepend=ended[:, :1] * 0) == 1))).sum(dim=1)
+    with using(tokenizer):
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return list(zip(texts, spoken.tolist(), strict=True))
+
+
+def _completed(
     llm: HF,
     batch: dict[str, Any],
     tokens: int,
@@ -192,14 +192,14 @@ def _said(
         decoder_start_token_id=decoder_start(model) if seq2seq else None,
     )
     start = 1 if seq2seq else batch["input_ids"].shape[1]
-    speaker = Speaker(tokens, sampling, seeds)
+    chooser = TokenChooser(tokens, sampling, seeds)
     ids = model.generate(
         **{name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")},
         generation_config=config,
-        logits_processor=[speaker],
+        logits_processor=[chooser],
         stopping_criteria=[] if until is None else [Until(tokenizer, start, until)],
     )[:, start:]
-    told = torch.stack(speaker.told, dim=1).float().cpu().tolist()
+    told = torch.stack(chooser.told, dim=1).float().cpu().tolist()
     return [
         _cut(completion(tokenizer, row, logprobs, ends), until)
         for row, logprobs in zip(ids.cpu().tolist(), told, strict=True)

@@ -1,0 +1,118 @@
+"""The generation loop: every answer that a local model writes goes through :func:`run`.
+
+Items that are equal are answered once; the others stand beside those of like length, no more of them at once than
+memory holds, and a batch that does not fit is halved and tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyterrier as pt
+
+from . import batching
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+Item = TypeVar("Item", bound=Hashable)
+
+
+class Unfinished(Exception):
+    """The model failed; raised from what it raised.
+
+    Attributes:
+        answers: in the order of the items; None where there is none.
+        at: the position of the first item of the batch that failed.
+    """
+
+    def __init__(self, answers: list[Any], at: int):
+        super().__init__(f"{sum(one is not None for one in answers)} of {len(answers)} were answered.")
+        self.answers = answers
+        self.at = at
+
+
+def run(
+    items: Sequence[Item],
+    *,
+    prepare: Callable[[list[Item]], dict[str, Any]],
+    answer: Callable[[dict[str, Any], list[Item]], list[T]],
+    done: Callable[[dict[str, Any], list[T]], None] | None = None,
+    device: torch.device,
+    precision: str,
+    answer_tokens: int,
+    batch_size: int | None = None,
+    verbose: bool = False,
+    desc: str = "Generating",
+    unit: str = "prompt",
+) -> list[T]:
+    """An answer to each item.
+
+    Args:
+        items: n of them, prompts for example; equal ones get one answer.
+        prepare: tokenises m items to tensors ``[m, L]`` with an ``attention_mask``.
+        answer: a batch and its items → their answers. Runs without gradients; may be called again for parts of a batch.
+        done: called with each finished batch and its answers, for counting.
+        device: where the model is.
+        precision: see :func:`~.batching.resolve_precision`.
+        answer_tokens: most tokens of an answer: while it is written, each item's cache grows by them.
+        batch_size: most items of a batch; None = as many as fit.
+        verbose: whether to show progress.
+        desc: what the progress bar says.
+        unit: what it counts.
+
+    Returns:
+        In the order of ``items``.
+
+    Raises:
+        Unfinished: if the model fails; it carries what was answered.
+    """
+    import torch
+
+    distinct = sorted(dict.fromkeys(items), key=batching.characters, reverse=True)
+    budget = 4 * batching.TOKEN_BUDGET.get(device.type, batching.TOKEN_BUDGET["cpu"])
+    answers: dict[Item, T] = {}
+    with (
+        torch.inference_mode(),
+        batching.autocast(precision, device),
+        pt.tqdm(total=len(distinct), desc=desc, unit=unit, disable=not verbose) as bar,
+    ):
+        for start in range(0, len(distinct), batching.BUFFER):
+            chunk = distinct[start : start + batching.BUFFER]
+            features = prepare(chunk)
+            longest = int(features["attention_mask"].sum(dim=1).max())
+            rows = max(1, budget // (longest + answer_tokens))
+            for positions, batch in batching.pack(features, budget, min(rows, batch_size or rows)):
+                asked = [chunk[int(position)] for position in positions]
+                try:
+                    found = _in_halves(batch, asked, answer)
+                except Exception as error:
+                    raise Unfinished([answers.get(item) for item in items], items.index(asked[0])) from error
+                answers.update(zip(asked, found, strict=True))
+                if done is not None:
+                    done(batch, found)
+                bar.update(len(asked))
+    return [answers[item] for item in items]
+
+
+def _in_halves(
+    batch: dict[str, Any], items: list[Item], answer: Callable[[dict[str, Any], list[Item]], list[T]]
+) -> list[T]:
+    """Answers to a batch; to its halves, one after the other, if it does not fit in memory."""
+    import torch
+
+    size = len(items)
+    try:
+        return answer(batch, items)
+    except Exception as error:
+        if size < 2 or not batching.out_of_memory(error):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    first, second = torch.arange(size // 2), torch.arange(size // 2, size)
+    return [
+        *_in_halves(batching.take(batch, first), items[: size // 2], answer),
+        *_in_halves(batching.take(batch, second), items[size // 2 :], answer),
+    ]
