@@ -16,6 +16,7 @@ import numpy as np
 import pyterrier as pt
 
 from ..engine.locks import once
+from ..frames import arguments
 from ..identity import idle
 from ..prompts import Prompt
 from ..stores import redaction
@@ -70,8 +71,7 @@ class OpenAI(Backend):
     ):
         super().__init__()
         for name, value, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+            arguments.whole(value, name, least)
         if not timeout > 0:
             raise ValueError(f"timeout must be positive, not {timeout!r}.")
         self.model = model

@@ -11,7 +11,7 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..backends.base import Usage
-from ..frames import validate
+from ..frames import arguments, validate
 from ..identity.identity import check_told, identity
 from ..stores import redaction
 from ..stores.pipelines import stages_of, through
@@ -44,8 +44,7 @@ class CachedQueryGen(pt.Transformer):
     schematic = {"label": "CachedQueryGen"}
 
     def __init__(self, store: QueryStore, generator: pt.Transformer, batch_size: int = 64):
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
+        arguments.whole(batch_size, "batch_size")
         for stage in stages_of(generator):
             if getattr(stage, "reads_whole_frame", False):
                 raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..engine.locks import once
-from ..frames import check_qrels, check_text, validate
+from ..frames import arguments, check_qrels, check_text, validate
 from ..frames.texts import text_source
 
 
@@ -78,8 +78,7 @@ class FewShot:
         min_label: int = 1,
         text_field: str = "text",
     ):
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"n must be a whole number of at least 1, not {n!r}.")
+        arguments.whole(n, "n")
         validate.query_frame(topics, ["query"])
         check_qrels(qrels)
         check_text(topics, ["query"])

@@ -11,7 +11,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from ..frames import check_text, validate
+from ..frames import arguments, check_text, validate
 from ..frames.ranking import incoming_order
 from ..frames.words import count
 from ..stores import redaction
@@ -291,5 +291,4 @@ def _scripts() -> set[str]:
 
 
 def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+    arguments.whole(value, name)

@@ -11,6 +11,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
+from ..frames import arguments
 from ..frames.words import Found, find, together
 from .queries import check_text_field, document_texts, with_queries
 
@@ -93,8 +94,7 @@ class KeyphraseQueries(pt.Transformer):
         text_field: str | list[str] = "text",
     ):
         for name, value in (("n", n), ("max_words", max_words)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+            arguments.whole(value, name)
         self.n = n
         self.max_words = max_words
         self.frequencies = frequencies

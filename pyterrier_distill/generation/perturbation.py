@@ -18,7 +18,7 @@ from ..engine import batching, generation, pretrained
 from ..engine.locks import once, using
 from ..engine.model_state import Loaded, shown
 from ..engine.tokens import disarmed
-from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, check_text, validate
+from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, arguments, check_text, validate
 from ..stores import redaction
 from .answers import clean, key_of
 
@@ -100,8 +100,7 @@ class QueryPerturbation(pt.Transformer):
         if noise == 0 and mask == 0:
             raise ValueError("with neither noise nor mask all new queries would be the same.")
         for name, value, least in (("n", n, 1), ("max_length", max_length, 2)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+            arguments.whole(value, name, least)
         self.model = pretrained.check_name(os.fspath(model))
         self.noise = noise
         self.mask = mask

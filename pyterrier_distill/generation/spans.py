@@ -12,6 +12,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
+from ..frames import arguments
 from ..frames.words import Piece, joined, pieces
 from .phrasings import ENGLISH
 from .queries import check_text_field, document_texts, with_queries
@@ -133,8 +134,7 @@ class SpanQueries(pt.Transformer):
         seed: int = 42,
         text_field: str | list[str] = "text",
     ):
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"n must be a whole number of at least 1, not {n!r}.")
+        arguments.whole(n, "n")
         self.n = n
         self.lengths = lengths
         self.phrasings = phrasings

@@ -8,7 +8,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from ..frames import check_text, validate
+from ..frames import arguments, check_text, validate
 from ..frames.words import has_words
 from ..prompts import first_words
 from .queries import check_text_field, document_texts, with_queries
@@ -36,8 +36,7 @@ class TitleQueries(pt.Transformer):
     schematic = {"label": "TitleQueries"}
 
     def __init__(self, title_field: str | None = "title", *, max_words: int = 20, text_field: str | list[str] = "text"):
-        if isinstance(max_words, bool) or not isinstance(max_words, int) or max_words < 1:
-            raise ValueError(f"max_words must be a whole number of at least 1, not {max_words!r}.")
+        arguments.whole(max_words, "max_words")
         self.title_field = title_field
         self.max_words = max_words
         self.text_field = check_text_field(text_field)

@@ -15,7 +15,7 @@ import pyterrier as pt
 from .. import frames
 from ..distiller import Distiller
 from ..engine import checkpoints
-from ..frames import validate
+from ..frames import arguments, validate
 from ..labels.store import LabelStore
 
 logger = logging.getLogger(__name__)
@@ -117,8 +117,7 @@ class IterativeDistiller(pt.Estimator):
                 f"make_candidates must be a pipeline, or a function of the student that makes one, not"
                 f" {make_candidates!r}."
             )
-        if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-            raise ValueError(f"rounds must be a whole number of at least 1, not {rounds!r}.")
+        arguments.whole(rounds, "rounds")
         self.make_candidates = make_candidates
         self.teacher = teacher
         self.distiller = distiller

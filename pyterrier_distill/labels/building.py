@@ -14,7 +14,7 @@ import pyterrier as pt
 
 from .. import frames
 from ..engine.checkpoints import versions
-from ..frames import validate
+from ..frames import arguments, validate
 from ..frames.ids import check_ids
 from ..identity.identity import difference, digest, identity, silent, stable_repr
 from ..stores import redaction
@@ -57,8 +57,7 @@ class Build:
         with_text: bool,
         shard: tuple[int, int] | None,
     ):
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
+        arguments.whole(batch_size, "batch_size")
         if shard is not None and not 0 <= shard[0] < shard[1]:
             raise ValueError(f"shard=(k, n) needs 0 <= k < n, not {shard!r}.")
         self.store = store
@@ -79,8 +78,7 @@ class Build:
         """Label ``topics``; arguments and errors as of ``LabelStore.build``."""
         if engine not in ("local", "ray"):
             raise ValueError(f"engine must be 'local' or 'ray', not {engine!r}.")
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise ValueError(f"workers must be a whole number of at least 1, not {workers!r}.")
+        arguments.whole(workers, "workers")
         validate.query_frame(topics, ["query"])
         check_ids(topics, ["qid"], "the topics")
         topics = topics.assign(qid=topics["qid"].astype(str)).reset_index(drop=True)

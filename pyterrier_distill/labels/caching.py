@@ -11,6 +11,7 @@ import pandas as pd
 import pyterrier as pt
 
 from ..backends.base import Usage
+from ..frames import arguments
 from ..identity.identity import check_told, identity
 from ..stores.pipelines import stages_of
 from ..teachers.base import PromptTeacher, Teacher
@@ -49,8 +50,7 @@ class CachedTeacher(Teacher):
     hands_on = True
 
     def __init__(self, store: LabelStore, teacher: Teacher, batch_size: int = 64):
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
+        arguments.whole(batch_size, "batch_size")
         self.store = store
         self.teacher = teacher
         self.batch_size = batch_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..frames import LABEL
+from ..frames import LABEL, arguments
 from . import base
 
 if TYPE_CHECKING:
@@ -88,5 +88,4 @@ class ApproxNDCG(base.Loss):
 
 
 def _check_k(k: int | None) -> None:
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-        raise ValueError(f"k must be None or a whole number of at least 1, not {k!r}.")
+    arguments.whole(k, "k", absent=True)

@@ -14,7 +14,7 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import frames
-from ..frames import LABEL, validate
+from ..frames import LABEL, arguments, validate
 from ..frames.ranking import incoming_order
 from ..frames.texts import text_source
 from .batches import WRITTEN, Batches, named_retrievers, scorers_of
@@ -143,8 +143,7 @@ class NegativeMiner(pt.Transformer):
         verbose: bool = False,
     ):
         for name, value, least in (("depth", depth, 1), ("n", n, 1), ("skip", skip, 0), ("batch_size", batch_size, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+            arguments.whole(value, name, least)
         if skip >= depth:
             raise ValueError(f"skip ({skip}) must be less than depth ({depth}), or nothing is left.")
         choices = (("strategy", strategy, STRATEGIES), ("mix", mix, MIXES), ("unscored", unscored, UNSCORED))

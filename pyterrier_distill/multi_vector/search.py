@@ -10,7 +10,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from ..frames import QUERY_EMBS, validate
+from ..frames import QUERY_EMBS, arguments, validate
 from ..frames.ranking import carried, rerank
 from .maxsim import score, search
 
@@ -74,8 +74,7 @@ class MultiVectorRetriever(_OverIndex):
     ):
         numbers = {"num_results": num_results, "batch_size": batch_size, "probes": probes, "candidates": candidates}
         for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+            arguments.whole(value, name)
         if engine not in ("exact", "plaid"):
             raise ValueError(f"engine must be 'exact' or 'plaid', not {engine!r}.")
         if engine == "plaid":

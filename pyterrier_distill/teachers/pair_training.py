@@ -12,6 +12,7 @@ import pandas as pd
 
 from .. import frames
 from ..engine import batching
+from ..frames import arguments
 from ..frames.copies import labelled_alike, same_text
 from ..training import process
 from ..training.settings import Settings
@@ -51,8 +52,7 @@ class PairTraining:
     def __post_init__(self) -> None:
         for name in ("batch_size", "pairs_per_query"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+            arguments.whole(value, name)
         for name in ("learning_rate", "epochs"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}.")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from .. import prompts
 from ..backends.base import Backend, BackendError, Usage
-from ..frames import TEACHER_RANK
+from ..frames import TEACHER_RANK, arguments
 from ..prompts import library
 from .base import check_engine
 from .lists import ListTeacher
@@ -72,8 +72,7 @@ class SetwiseTeacher(ListTeacher):
         verbose: bool = False,
         trust_remote_code: bool = False,
     ):
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, not {k!r}.")
+        arguments.whole(k, "k")
         if isinstance(set_size, bool) or not isinstance(set_size, int) or not 3 <= set_size <= len(_LETTERS):
             raise ValueError(f"set_size must be a whole number from 3 to {len(_LETTERS)}, not {set_size!r}.")
         check_engine(model, backend)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...engine import batching, checkpoints, lengths, randomness
+from ...frames import arguments
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,8 +29,7 @@ def check_settings(pooling: str | None, **numbers: int | None) -> None:
     if pooling not in (None, "mean", "cls"):
         raise ValueError(f"pooling must be 'mean' or 'cls', not {pooling!r}.")
     for name, value in numbers.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        arguments.whole(value, name, absent=True)
 
 
 def check_prompts(prompts: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -14,7 +14,7 @@ import pyterrier as pt
 from ...engine import batching, checkpoints, randomness
 from ...engine.locks import loading, using
 from ...engine.tokens import disarmed
-from ...frames import DOC_EMBS, QUERY_EMBS, validate
+from ...frames import DOC_EMBS, QUERY_EMBS, arguments, validate
 from ...frames.ranking import rerank
 from ...losses import base as losses
 from ..artifact import Weights
@@ -105,8 +105,7 @@ class LateInteraction(Student, pt.Transformer, pt.Artifact):
     ):
         numbers = {"dimension": dimension, "query_length": query_length, "document_length": document_length}
         for name, value in {**numbers, "batch_size": batch_size}.items():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
+            arguments.whole(value, name, absent=True)
         if query_expansion not in (None, True, False):
             raise ValueError(f"query_expansion must be True, False or None, not {query_expansion!r}.")
         self.name_or_path = checkpoints.check_name(os.fspath(name_or_path))
