@@ -1,13 +1,11 @@
 """Losses: values that name the labels they need, add and scale. Their mathematics is in ``losses.functional``."""
 
 from .base import Loss, Outputs
-from .contrastive import BinaryCrossEntropy, InfoNCE, LocalizedContrastive
+from .contrastive import InfoNCE, LocalizedContrastive
 from .embedding import EmbeddingMatch, HiddenStateMatch
-from .listwise import KLDivergence, ListNet, ScoreMatch
-from .metrics import ApproxNDCG, LambdaLoss
-from .order import ADRMSE, ListMLE, RankNet
-from .pairwise import PairwiseKL
-from .pointwise import MSE, LogitMSE, MarginMSE
+from .listwise import ADRMSE, ApproxNDCG, KLDivergence, ListMLE, ListNet
+from .pairwise import LambdaLoss, MarginMSE, PairwiseKL, RankNet
+from .pointwise import MSE, BinaryCrossEntropy, LogitMSE, ScoreMatch
 
 __all__ = [
     "ADRMSE",

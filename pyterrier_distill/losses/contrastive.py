@@ -1,4 +1,4 @@
-"""Losses that read relevance judgements rather than a teacher."""
+"""Losses that contrast relevant documents with the others of a list or batch."""
 
 from __future__ import annotations
 
@@ -92,60 +92,3 @@ class InfoNCE(base.Loss):
         counted = target >= 0
         others[counted, target[counted]] = False
         return functional.info_nce(outputs.batch_scores.masked_fill(others, float("-inf")), target, self.temperature)
-
-
-class BinaryCrossEntropy(base.Loss):
-    """Cross-entropy of σ(score), each document by itself, mean over documents.
-
-    For students whose score is a logit (CrossEncoder), or a dot product; others are refused: σ of a log-probability
-    (MonoT5) is p / (1 + p) ≤ 0.5, of a cosine between 0.27 and 0.73, of a sum of similarities (LateInteraction) nearly
-    1 for any document.
-
-    Lists without a relevant document give no gradient: nothing says that anybody judged them.
-
-    Args:
-        label: the judgements: relevant where ≥ 1, not relevant where ≤ 0, a probability in between.
-
-    References:
-        Nogueira & Cho 2019 (monoBERT's objective); PairDistill §4.1 for pairs.
-
-    Labels:
-        ``label``: int a document, ``[B, N]``; joined from the qrels by ``fit``.
-
-    Relations:
-        sentence-transformers' ``BinaryCrossEntropyLoss``. :class:`LocalizedContrastive` compares documents instead;
-        :class:`LogitMSE` learns MonoT5's two logits.
-
-    Example:
-        >>> BinaryCrossEntropy()
-        BinaryCrossEntropy()
-    """
-
-    min_documents = 1
-    scales = frozenset({base.LOGIT, base.DOT})
-
-    def __init__(self, label: str = LABEL):
-        self.label = label
-
-    def misfit(self, scale: str) -> str:
-        return "applies σ to the score, " + {
-            base.LOG_PROBABILITY: (
-                "and σ(log p) is p / (1 + p), at most 0.5. LocalizedContrastive() learns from judgements, LogitMSE()"
-                " from a teacher's logits"
-            ),
-            base.COSINE: (
-                "and σ of a cosine is between 0.27 and 0.73. LocalizedContrastive(temperature=0.05) or"
-                " InfoNCE(temperature=0.05) learn from judgements"
-            ),
-            base.MAX_SIM: (
-                "and σ of a sum of similarities is nearly 1 for any document. LocalizedContrastive() or InfoNCE()"
-                " learn from judgements"
-            ),
-        }.get(scale, "which must be a logit")
-
-    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
-        from . import functional
-
-        relevance = labels[self.label]
-        judged = ((relevance > 0) & outputs.mask).any(dim=-1, keepdim=True)
-        return functional.binary_cross_entropy(outputs.scores, relevance, outputs.mask & judged)

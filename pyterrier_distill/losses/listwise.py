@@ -1,14 +1,13 @@
-"""Losses that compare a list's score distribution with the teacher's, or two scorings of one list."""
+"""Losses on whole lists: distributions, orders, and what stands in for nDCG."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..frames import TEACHER_SCORE
-from ..frames.kinds import Kind
+from ..frames import LABEL, TEACHER_SCORE
 from . import base
+from .order import OrderLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,48 +74,100 @@ class ListNet(base.Loss):
         return functional.list_net(outputs.scores, labels[self.label], outputs.mask)
 
 
-class ScoreMatch(base.Loss):
-    """Mean absolute difference between two scorings of the same documents.
-
-    Without ``label``, between the modes of a student that trains several (:class:`~pyterrier_distill.USTAD`): summed
-    over the pairs of modes, so its weight is Eq. 8's λ for each pair (that norm is not named;
-    here it is the mean absolute difference). Both modes of a pair move. With ``label``,
-    between the student's scores, in each mode, and that column.
+class ListMLE(OrderLoss):
+    """−log likelihood of the teacher's order, summed over a list's documents, mean over queries.
 
     Args:
-        label: the other scores, on the student's scale, such as ``"teacher_score"``; None = the student's other modes.
+        label: the teacher's order; None = ``teacher_rank``, or ``teacher_score`` where there are no ranks.
 
     References:
-        USTAD (Kim et al. 2024) Eq. 8, the λ term.
+        Xia et al. 2008, Listwise Approach to Learning to Rank: Theory and Algorithm.
 
     Labels:
-        none; with ``label``, float a document, ``[B, N]``.
+        ``teacher_rank`` or ``teacher_score``, ``[B, N]``. Tied documents do not compete with each other; all-tied lists
+        give 0.
 
     Relations:
-        :class:`MSE` with absolute instead of squared differences.
+        With one document before all others, which are tied: :class:`LocalizedContrastive`. sentence-transformers'
+        ``ListMLELoss`` is the same without ties; tied documents it takes in some order.
 
     Example:
-        >>> ScoreMatch(label="teacher_score")
-        ScoreMatch(label='teacher_score')
+        >>> ListMLE()
+        ListMLE()
     """
-
-    min_documents = 1
-
-    def __init__(self, label: str | None = None):
-        self.label = label
-        self.needs = frozenset({base.MODES if label is None else base.SCORES})
-
-    def reads(self) -> dict[str, Kind]:
-        return {} if self.label is None else super().reads()
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
 
-        if self.label is not None:
-            return functional.score_match(outputs.scores, labels[self.label], outputs.mask)
-        pairs = itertools.combinations((mode.scores for mode in (outputs.modes or {}).values()), 2)
-        first, *others = (functional.score_match(a, b, outputs.mask) for a, b in pairs)
-        return sum(others, start=first)
+        return functional.list_mle(outputs.scores, self.order(labels), outputs.mask)
 
-    def total(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
-        return self(outputs, labels) if self.label is None else super().total(outputs, labels)
+
+class ADRMSE(OrderLoss):
+    """Squared difference of the student's smooth rank and the teacher's, discounted by the latter, mean over documents.
+
+    Args:
+        alpha: steepness of the smooth rank 1 + Σ σ(α (s_j − s_i)).
+        discount: ``"log2"``: 1 / log2(1 + rank); None = equal weights.
+        label: the teacher's order; None = ``teacher_rank``, or ``teacher_score`` where there are no ranks.
+
+    References:
+        Rank-DistiLLM (Schlatt et al. 2025) §3.2 (ADR-MSE), which sums over documents; its Appendix B prints the smooth
+        rank wrongly. Qin et al. 2010 for smooth ranks.
+
+    Labels:
+        ``teacher_rank`` or ``teacher_score``, ``[B, N]``. Tied documents share their mean rank.
+
+    Relations:
+        Equals sentence-transformers' ``ADRMSELoss``. :class:`RankNet` reads the same labels pair by pair.
+
+    Example:
+        >>> ADRMSE(alpha=2.0)
+        ADRMSE(alpha=2.0)
+    """
+
+    def __init__(self, alpha: float = 1.0, discount: str | None = "log2", label: str | None = None):
+        if not alpha > 0:
+            raise ValueError(f"alpha must be positive, not {alpha!r}.")
+        if discount not in ("log2", None):
+            raise ValueError(f"discount must be 'log2' or None, not {discount!r}.")
+        super().__init__(label)
+        self.alpha = alpha
+        self.discount = discount
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        return functional.adr_mse(outputs.scores, self.order(labels), outputs.mask, self.alpha, self.discount)
+
+
+class ApproxNDCG(base.Loss):
+    """1 − nDCG at the student's smooth ranks, mean over queries whose labels differ.
+
+    Args:
+        alpha: steepness of the smooth ranks 1 + Σ σ(α (s_j − s_i)).
+        label: the judgements, graded; negative ones count as 0.
+
+    References:
+        Qin et al. 2010; Bruch et al. 2019 on alpha.
+
+    Labels:
+        ``label``: int a document, ``[B, N]``. Lists whose labels are all equal give 0.
+
+    Relations:
+        One plus TF-Ranking's and allRank's, which are −nDCG.
+
+    Example:
+        >>> ApproxNDCG(alpha=10.0)
+        ApproxNDCG(alpha=10.0)
+    """
+
+    def __init__(self, alpha: float = 1.0, label: str = LABEL):
+        if not alpha > 0:
+            raise ValueError(f"alpha must be positive, not {alpha!r}.")
+        self.alpha = alpha
+        self.label = label
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        return functional.approx_ndcg(outputs.scores, labels[self.label], outputs.mask, self.alpha)

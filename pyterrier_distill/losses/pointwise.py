@@ -1,11 +1,12 @@
-"""Losses that compare single scores or single margins with the teacher's."""
+"""Losses on one score at a time: a teacher's, a judgement, or that of another mode."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..frames import TEACHER_LOGITS, TEACHER_SCORE
+from ..frames import LABEL, TEACHER_LOGITS, TEACHER_SCORE
 from ..frames.kinds import LOGITS, Kind
 from . import base
 
@@ -45,45 +46,6 @@ class MSE(base.Loss):
         return functional.mse(outputs.scores, labels[self.label], outputs.mask)
 
 
-class MarginMSE(base.Loss):
-    """Squared difference of the student's and the teacher's score margins.
-
-    Args:
-        pairs: ``"first"`` = the list's first document against each other one, by ``rank``, else by ``score``: give the
-            positive rank 0. ``"all"`` = every pair the teacher orders.
-        label: the teacher's scores, raw: probabilities flatten the margins.
-
-    References:
-        Hofstätter et al. 2020, Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
-        Distillation.
-
-    Labels:
-        ``teacher_score``: float a document, ``[B, N]``. With ``"all"``, all-tied lists give 0. Lists of one give 0.
-
-    Relations:
-        ``"first"`` equals sentence-transformers' ``MarginMSELoss``; ``"all"`` lightning-ir's ``SupervisedMarginMSE``.
-
-    Example:
-        >>> MarginMSE(pairs="all")
-        MarginMSE(pairs='all')
-    """
-
-    def __init__(self, pairs: str = "first", label: str = TEACHER_SCORE):
-        if pairs not in ("first", "all"):
-            raise ValueError(f"pairs must be 'first' or 'all', not {pairs!r}.")
-        self.pairs = pairs
-        self.label = label
-
-    @property
-    def reads_order(self) -> bool:  # type: ignore[override]
-        return self.pairs == "first"
-
-    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
-        from . import functional
-
-        return functional.margin_mse(outputs.scores, labels[self.label], outputs.mask, pairs=self.pairs)
-
-
 class LogitMSE(base.Loss):
     """Squared difference of the logits of [false, true], the teacher's centred on their mean.
 
@@ -117,3 +79,107 @@ class LogitMSE(base.Loss):
         from . import functional
 
         return functional.logit_mse(outputs.logits[outputs.mask], labels[self.label][outputs.mask])
+
+
+class BinaryCrossEntropy(base.Loss):
+    """Cross-entropy of σ(score), each document by itself, mean over documents.
+
+    For students whose score is a logit (CrossEncoder), or a dot product; others are refused: σ of a log-probability
+    (MonoT5) is p / (1 + p) ≤ 0.5, of a cosine between 0.27 and 0.73, of a sum of similarities (LateInteraction) nearly
+    1 for any document.
+
+    Lists without a relevant document give no gradient: nothing says that anybody judged them.
+
+    Args:
+        label: the judgements: relevant where ≥ 1, not relevant where ≤ 0, a probability in between.
+
+    References:
+        Nogueira & Cho 2019 (monoBERT's objective); PairDistill §4.1 for pairs.
+
+    Labels:
+        ``label``: int a document, ``[B, N]``; joined from the qrels by ``fit``.
+
+    Relations:
+        sentence-transformers' ``BinaryCrossEntropyLoss``. :class:`LocalizedContrastive` compares documents instead;
+        :class:`LogitMSE` learns MonoT5's two logits.
+
+    Example:
+        >>> BinaryCrossEntropy()
+        BinaryCrossEntropy()
+    """
+
+    min_documents = 1
+    scales = frozenset({base.LOGIT, base.DOT})
+
+    def __init__(self, label: str = LABEL):
+        self.label = label
+
+    def misfit(self, scale: str) -> str:
+        return "applies σ to the score, " + {
+            base.LOG_PROBABILITY: (
+                "and σ(log p) is p / (1 + p), at most 0.5. LocalizedContrastive() learns from judgements, LogitMSE()"
+                " from a teacher's logits"
+            ),
+            base.COSINE: (
+                "and σ of a cosine is between 0.27 and 0.73. LocalizedContrastive(temperature=0.05) or"
+                " InfoNCE(temperature=0.05) learn from judgements"
+            ),
+            base.MAX_SIM: (
+                "and σ of a sum of similarities is nearly 1 for any document. LocalizedContrastive() or InfoNCE()"
+                " learn from judgements"
+            ),
+        }.get(scale, "which must be a logit")
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        relevance = labels[self.label]
+        judged = ((relevance > 0) & outputs.mask).any(dim=-1, keepdim=True)
+        return functional.binary_cross_entropy(outputs.scores, relevance, outputs.mask & judged)
+
+
+class ScoreMatch(base.Loss):
+    """Mean absolute difference between two scorings of the same documents.
+
+    Without ``label``, between the modes of a student that trains several (:class:`~pyterrier_distill.USTAD`): summed
+    over the pairs of modes, so its weight is Eq. 8's λ for each pair (that norm is not named;
+    here it is the mean absolute difference). Both modes of a pair move. With ``label``,
+    between the student's scores, in each mode, and that column.
+
+    Args:
+        label: the other scores, on the student's scale, such as ``"teacher_score"``; None = the student's other modes.
+
+    References:
+        USTAD (Kim et al. 2024) Eq. 8, the λ term.
+
+    Labels:
+        none; with ``label``, float a document, ``[B, N]``.
+
+    Relations:
+        :class:`MSE` with absolute instead of squared differences.
+
+    Example:
+        >>> ScoreMatch(label="teacher_score")
+        ScoreMatch(label='teacher_score')
+    """
+
+    min_documents = 1
+
+    def __init__(self, label: str | None = None):
+        self.label = label
+        self.needs = frozenset({base.MODES if label is None else base.SCORES})
+
+    def reads(self) -> dict[str, Kind]:
+        return {} if self.label is None else super().reads()
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        if self.label is not None:
+            return functional.score_match(outputs.scores, labels[self.label], outputs.mask)
+        pairs = itertools.combinations((mode.scores for mode in (outputs.modes or {}).values()), 2)
+        first, *others = (functional.score_match(a, b, outputs.mask) for a, b in pairs)
+        return sum(others, start=first)
+
+    def total(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        return self(outputs, labels) if self.label is None else super().total(outputs, labels)
