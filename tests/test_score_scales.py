@@ -118,12 +118,14 @@ def test_the_reason_is_true(tiny_t5, results):
 
 def test_weight_decay_and_clipping_are_arguments_that_decide_the_outcome(tiny, results, tmp_path):
     from pyterrier_distill.training.arguments import training_arguments
+    from pyterrier_distill.training.settings import Settings
 
     student = ptd.CrossEncoder(tiny, **FP32)
-    told = training_arguments(ptd.Distiller(student, ptd.KLDivergence()), 4, "fp32", None)
+    cpu = torch.device("cpu")
+    told = training_arguments(Settings.of(ptd.Distiller(student, ptd.KLDivergence())), 4, "fp32", cpu, None)
     assert (told.weight_decay, told.max_grad_norm, told.adam_beta1, told.adam_beta2) == (0.01, 1.0, 0.9, 0.999)
     other = ptd.Distiller(student, ptd.KLDivergence(), weight_decay=0.0, max_grad_norm=0.1)
-    told = training_arguments(other, 4, "fp32", None)
+    told = training_arguments(Settings.of(other), 4, "fp32", cpu, None)
     assert (told.weight_decay, told.max_grad_norm) == (0.0, 0.1)
     settings = {"precision": "fp32", "verbose": False, "learning_rate": 1e-2, "epochs": 2, "dropout": 0.0}
 
