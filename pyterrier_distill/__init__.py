@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .generation.store import QueryStore
     from .generation.synthetic import GenerationError, SyntheticQueryGen
     from .generation.titles import TitleQueries
-    from .iteration.adapting import adapt
+    from .iteration.adaptation import adapt
     from .iteration.iterative import IterativeDistiller
     from .labels.store import LabelStore
     from .mining.false_negatives import FalseNegativeFilter
@@ -84,7 +84,7 @@ _LAZY = {
     ".generation.store": ("QueryStore",),
     ".generation.synthetic": ("GenerationError", "SyntheticQueryGen"),
     ".generation.titles": ("TitleQueries",),
-    ".iteration.adapting": ("adapt",),
+    ".iteration.adaptation": ("adapt",),
     ".iteration.iterative": ("IterativeDistiller",),
     ".labels.store": ("LabelStore",),
     ".mining.false_negatives": ("FalseNegativeFilter",),

@@ -17,8 +17,8 @@ from .losses.base import QUERY_SIDE, check_scale, lacking
 from .sampling.samplers import ListSampler
 from .training import lists as training_lists
 from .training import order, process
-from .training.disagreeing import check_disagreement, ordering_column
 from .training.settings import Settings
+from .training.teacher_order import check_disagreement, ordering_column
 
 if TYPE_CHECKING:
     from .labels.store import LabelStore
@@ -297,7 +297,7 @@ class Distiller(pt.Estimator):
         self, res: pd.DataFrame | LabelStore, qrels: pd.DataFrame | None, text: Any, *, sampled: bool = True
     ) -> Any:
         """Lists of a frame, all in memory; or of a store, a block at a time."""
-        from .training.reading import Reader
+        from .training.reader import Reader
 
         reader = Reader(self.student, self.loss, qrels, text, self, self.sampler if sampled else None)
         if isinstance(res, pd.DataFrame):

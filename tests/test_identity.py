@@ -140,7 +140,7 @@ def test_what_was_written_before_is_read(make, more, changed, tiny_cross, tmp_pa
 
 def test_an_old_store_of_a_cached_teacher_and_a_counting_backend_goes_on(tmp_path):
     old = {
-        "class": "pyterrier_distill.labels.caching.CachedTeacher",
+        "class": "pyterrier_distill.labels.cache.CachedTeacher",
         "store": "LabelStore('/elsewhere/answers')",
         "teacher": json.loads(json.dumps(identity(Scorer()))),
     }

@@ -24,7 +24,7 @@ from ..stores.storage import CLAIMS, check_writable, is_remote, local, storage
 from .queries import lines_of, written
 
 if TYPE_CHECKING:
-    from .caching import CachedQueryGen
+    from .cache import CachedQueryGen
 
 META = "pt_meta.json"
 MANIFEST = "manifest.json"
@@ -133,7 +133,7 @@ class QueryStore(pt.Artifact):
             ValueError: if the store's queries were made by another one, naming the setting; for an impossible size; or
                 for a generator that needs all documents at once, such as ``TopQueries``.
         """
-        from .caching import CachedQueryGen
+        from .cache import CachedQueryGen
 
         return CachedQueryGen(self, generator, batch_size)
 

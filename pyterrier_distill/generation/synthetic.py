@@ -24,7 +24,7 @@ from ..stores import redaction
 from ..teachers.base import check_engine, checked_backend
 from .answers import OUTCOMES, Reader, has_ended, key_of
 from .examples import Example, FewShot
-from .prompting import check_examples, query_prompts, query_template, shown_document, shown_examples
+from .prompts import check_examples, query_prompts, query_template, shown_document, shown_examples
 from .queries import check_text_field, document_texts, with_queries
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..engine import model_state
-from .comparing import class_name
+from .comparison import class_name
 
 #: What modules were when they were first seen; they are held weakly.
 _states: weakref.WeakKeyDictionary[Any, model_state.ModelState] = weakref.WeakKeyDictionary()

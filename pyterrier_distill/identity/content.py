@@ -10,7 +10,7 @@ from typing import Any
 
 from ..stores import redaction
 from ..stores.files import DOCUMENTS
-from .comparing import Told
+from .comparison import Told
 
 #: Files up to this size are read whole, larger ones in this many blocks spread evenly: a training changes all of them.
 _WHOLE, _BLOCKS, _BLOCK = 1 << 31, 4096, 1 << 16

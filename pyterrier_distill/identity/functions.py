@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from .comparing import Retold, as_before
+from .comparison import Retold, as_before
 
 #: Methods that change what they are called on: a list of calls, or a memory, decides no answer and moves with each.
 _CHANGING = frozenset(

@@ -25,7 +25,7 @@ import pyterrier as pt
 
 from ..stores import redaction
 from . import arrays, functions
-from .comparing import IDLE, STAND_INS, Retold, Told, as_stored, class_name, difference
+from .comparison import IDLE, STAND_INS, Retold, Told, as_stored, class_name, difference
 from .content import checkpoint
 
 __all__ = [

@@ -16,7 +16,7 @@ from ..identity.identity import digest, identity
 from ..teachers.base import PromptTeacher
 
 if TYPE_CHECKING:
-    from .caching import Commits
+    from .cache import Commits
 
 #: What stands for minus infinity (a certain no) in a store, which keeps finite numbers only.
 _LEAST = float(np.finfo(np.float32).min)

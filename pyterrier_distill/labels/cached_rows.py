@@ -14,14 +14,14 @@ from .. import frames
 from ..backends.base import Usage
 from ..frames import ranking, validate
 from ..frames.ranking import incoming_order, rerank
-from ..identity.comparing import class_name
+from ..identity.comparison import class_name
 from ..identity.identity import digest, identity
 from ..teachers.base import LabellingError, Teacher, hands_on
 from . import checks, tables
 from .cells import hash_cells
 
 if TYPE_CHECKING:
-    from .caching import Commits
+    from .cache import Commits
 
 
 class CachedRows:

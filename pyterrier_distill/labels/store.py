@@ -14,10 +14,10 @@ from ..backends.base import Usage
 from ..frames import validate
 from ..frames.ids import check_ids
 from ..stores.storage import CLAIMS, is_remote, local
-from . import checks, converting, shards, tables, upkeep
+from . import checks, convert, shards, tables, upkeep
 from . import directory as files
-from .building import Build
-from .caching import cached
+from .build import Build
+from .cache import cached
 from .stored_labels import StoredLabels
 from .texts import check_one_text
 
@@ -178,7 +178,7 @@ class LabelStore(StoredLabels, pt.Artifact):
 
         Where a format knows no ids, query and document ids are digests of the texts.
         """
-        frames_of_file, with_text = converting.read_jsonl(file, format)
+        frames_of_file, with_text = convert.read_jsonl(file, format)
         store = cls(path)
         for frame in frames_of_file:
             store.add(frame, with_text=with_text)

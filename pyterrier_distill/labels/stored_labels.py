@@ -15,8 +15,8 @@ from .. import frames
 from ..backends.base import Usage
 from ..frames import TEACHER_SCORE
 from ..identity.identity import digest
-from . import converting, describing, shards, tables
-from .describing import Description
+from . import convert, description, shards, tables
+from .description import Description
 from .directory import MANIFEST, SHARDS, TEXTS, Directory
 from .texts import StoredText, Texts
 
@@ -281,7 +281,7 @@ class StoredLabels:
 
     def describe(self) -> Description:
         """Sizes, costs and the distribution of each label; a table with histograms in Jupyter."""
-        return describing.describe(self)
+        return description.describe(self)
 
     def to_run(self, file: str | os.PathLike, by: str | None = None, tag: str = "teacher") -> None:
         """Write a TREC run, whole or not at all.
@@ -301,7 +301,7 @@ class StoredLabels:
             MissingLabelError: if the store lacks ``by``, or documents.
             OSError: if it cannot be written.
         """
-        converting.to_run(self, file, by, tag)
+        convert.to_run(self, file, by, tag)
 
     def to_jsonl(self, file: str | os.PathLike) -> None:
         """Write JSON Lines: one object a query, ``{"qid", "query", "docno": [...], label: [...], ...}``.
@@ -316,7 +316,7 @@ class StoredLabels:
             MissingLabelError: if the store has no documents.
             OSError: if it cannot be written.
         """
-        converting.to_jsonl(self, file)
+        convert.to_jsonl(self, file)
 
     def to_hf_dataset(self, text: Any = None, *, label: str = TEACHER_SCORE) -> Any:
         """A ``datasets.Dataset`` that sentence-transformers trains on: ``query``, ``docs`` and ``labels``, lists of one
@@ -330,4 +330,4 @@ class StoredLabels:
         Raises:
             ModuleNotFoundError: without the package datasets.
         """
-        return converting.to_hf_dataset(self, text, label)
+        return convert.to_hf_dataset(self, text, label)

@@ -12,8 +12,8 @@ from ..backends.hf import HF
 from ..engine.locks import loading
 from ..losses import base as losses
 from ..prompts import library
-from ..teachers.asking import checked_template
 from ..teachers.pointwise import PointAsker
+from ..teachers.questions import checked_template
 from .joint import JointStudent, Pair
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ..frames import TEACHER_RANK
 from ..frames.ranking import incoming_order, rerank
 from ..prompts import control
 from .base import Teacher, checked_backend, labelling_error
-from .together import Program, Stopped, run_together
+from .programs import Program, Stopped, run_together
 
 
 class ListTeacher(Teacher):

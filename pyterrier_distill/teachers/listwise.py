@@ -17,8 +17,8 @@ from ..frames import TEACHER_RANK
 from ..prompts import library
 from .base import check_engine
 from .lists import ListTeacher
+from .programs import Program
 from .responses import OUTCOMES, parse_permutation
-from .together import Program
 
 
 def windows(depth: int, window_size: int, stride: int) -> Iterator[tuple[int, int]]:

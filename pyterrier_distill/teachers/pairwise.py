@@ -18,10 +18,10 @@ from ..frames.ranking import incoming_order, rerank
 from ..prompts import library
 from ..sampling.disagreement import disagreement_columns, pair_disagreement
 from ..sampling.samplers import PairSampler
-from .asking import Asker, Question, checked_template
 from .base import PromptTeacher, checked_backend, mean_preferences
 from .pair_classifier import PairClassifier
 from .pair_training import PairTraining
+from .questions import Asker, Question, checked_template
 
 KINDS = ("classifier", "seq2seq", "causal")
 #: Placeholders of the two documents.

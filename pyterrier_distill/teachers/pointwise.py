@@ -15,8 +15,8 @@ from ..backends.base import Backend, Usage, as_backend, log_softmax
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE, validate
 from ..frames.ranking import rerank, tied
 from ..prompts import library
-from .asking import Asker, Question, checked_template
 from .base import PromptTeacher, checked_backend
+from .questions import Asker, Question, checked_template
 
 KINDS = ("cross-encoder", "seq2seq", "causal")
 

@@ -16,7 +16,7 @@ from ..frames import TEACHER_RANK, arguments
 from ..prompts import library
 from .base import check_engine
 from .lists import ListTeacher
-from .together import Program
+from .programs import Program
 
 _LETTERS = string.ascii_uppercase
 

@@ -14,7 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..engine.checkpoints import write_json
 from ..stores import redaction
-from . import deciding, intact
+from . import compatibility, intact
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +55,7 @@ def open_directory(checkpoints: str | os.PathLike | None, settings: Mapping[str,
                 " they came: this one takes them by what they say, and would go on with others. Delete that directory"
                 " to start again, or name another as checkpoints=."
             )
-        told = deciding.changed({**_BEFORE, **earlier}, settings, validated=validated)
+        told = compatibility.changed({**_BEFORE, **earlier}, settings, validated=validated)
         if told is not None:
             raise ValueError(
                 f"the checkpoints in {directory} are of another training: {redaction.text(told)}. Delete that directory"

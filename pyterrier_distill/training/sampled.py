@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..losses import Loss
 from ..sampling.samplers import ListSampler
-from . import disagreeing
+from . import teacher_order
 from .lists import QueryList
 
 
@@ -39,7 +39,7 @@ class SampledLists(Dataset):
         relevant = None if one.relevant is None else np.flatnonzero(one.relevant).tolist()
         ranked = one.ranking is not None and self.draws.reads_ranking
         ranking = one.ranking.tolist() if ranked else range(len(one.docnos))
-        weights = disagreeing.weights(one, self.loss) if self.draws.reads_weights else None
+        weights = teacher_order.weights(one, self.loss) if self.draws.reads_weights else None
         return one.part(self.draws.draw(f"{one.qid}\0{one.query}", ranking, relevant, epoch, weights), self.loss)
 
     def sampler(self, seed: int) -> EpochSampler:

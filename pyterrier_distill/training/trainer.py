@@ -16,7 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from ..engine import locks, processes
 from ..engine.state import keep_what_trains
 from ..losses import Loss
-from . import intact, sampled, watching
+from . import alarms, intact, sampled
 
 
 class TrainingModule(nn.Module):
@@ -61,7 +61,7 @@ class TrainingModule(nn.Module):
         return {"loss": self.loss.total(outputs, labels)}
 
     def spread(self) -> float | None:
-        """How far apart the student's scores of a query's documents are in the last batch; see ``watching.spread``."""
+        """How far apart the student's scores of a query's documents are in the last batch; see ``alarms.spread``."""
         if self.last is None:
             return None
         batch, mask = self.last
@@ -69,7 +69,7 @@ class TrainingModule(nn.Module):
         self.eval()  # dropout alone would tell any two documents apart
         device = next(self.parameters()).device.type
         with torch.no_grad(), processes.alone(), torch.autocast(device, enabled=False):
-            found = watching.spread(self.student.forward(batch, mask, self.loss.needs))
+            found = alarms.spread(self.student.forward(batch, mask, self.loss.needs))
         self.train(training)
         return found
 
@@ -131,7 +131,7 @@ class Trainer(transformers.Trainer):
         for callback in (transformers.ProgressCallback, transformers.PrinterCallback):
             self.remove_callback(callback)
         self.add_callback(Progress(show))
-        self.add_callback(watching.Watcher(self.model, self.args.metric_for_best_model))
+        self.add_callback(alarms.Watcher(self.model, self.args.metric_for_best_model))
 
     def _get_train_sampler(self, train_dataset=None):
         """A dataset's own order, where it has one."""

@@ -44,7 +44,7 @@ def changed(earlier: Mapping[str, Any], settings: Mapping[str, Any], *, validate
         settings: as :func:`described` gives them.
         validated: whether there is a validation frame, by which a checkpoint is chosen.
     """
-    from ..identity.comparing import difference
+    from ..identity.comparison import difference
 
     both = "described" in earlier and "described" in settings
     for name, value in settings.items():
