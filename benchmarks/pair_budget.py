@@ -44,7 +44,7 @@ WAYS = {"uniform": None, "student and BM25 differ": "score_bm25", "student and t
 def asked(frame: pd.DataFrame, way: str, pairs: int, seed: int) -> pd.DataFrame:
     """The frame with ``teacher_prefs`` of so many pairs a query."""
     column = WAYS[way]
-    weights = None if column is None else ptd.pair_disagreement(frame, "score_student", column, how="inversion")
+    weights = None if column is None else ptd.pair_disagreement(frame, "score_student", column, strategy="inversion")
     sampler = PairSampler(pairs, seed=seed, strategy="random" if column is None else "disagreement")
     cells = np.array([{} for _ in range(len(frame))], dtype=object)
     for qid, at in frame.groupby("qid").indices.items():

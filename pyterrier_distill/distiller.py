@@ -139,7 +139,7 @@ class Distiller(pt.Estimator):
             raise TypeError(f"sampler must be a ListSampler, such as ListSampler(8, depth=200), not {sampler!r}.")
         if sampler is not None and not loss.needs - QUERY_SIDE:
             raise ValueError(f"{loss!r} reads queries alone: there is nothing to sample; leave sampler= out.")
-        if sampler is not None and sampler.size < loss.min_documents:
+        if sampler is not None and sampler.n < loss.min_documents:
             raise ValueError(f"{loss!r} compares documents: sampler={sampler!r} must leave it {loss.min_documents}.")
         if sampler is not None and sampler.reads_weights and ordering_column(loss) is None:
             raise ValueError(

@@ -51,7 +51,7 @@ def test_how_a_ranking_breaks_ties_is_no_disagreement(score):
         shuffled = broken.rename(columns={"score": column}).iloc[[2, 0, 3, 1]]
         np.testing.assert_array_equal(ptd.disagreement(shuffled, column), np.zeros(4))
         for how in ("inversion", "preference"):
-            assert not ptd.pair_disagreement(shuffled, column, how=how)["q"].any()
+            assert not ptd.pair_disagreement(shuffled, column, strategy=how)["q"].any()
     # student's ranks 3 3 1 3, teacher's 2.5 throughout
     other = rerank(tied, np.array([score, score, 1.0 + score, score]))
     np.testing.assert_array_equal(ptd.disagreement(other.sort_values("docno")), [0.5, 0.5, 1.5, 0.5])
@@ -71,7 +71,7 @@ def test_pairs_by_hand():
     a, b = abs(sigmoid(1.0) - 0.8), abs(sigmoid(1.5) - 0.2)
     np.testing.assert_allclose(weights, [[0, a, 0], [a, 0, b], [0, b, 0]], atol=1e-12)
     inverted = ptd.pair_disagreement(frame([3.0, 2.0, 0.5], told, "teacher_prefs"), teacher="teacher_prefs",
-                                     how="inversion")["q"]  # fmt: skip
+                                     strategy="inversion")["q"]  # fmt: skip
     np.testing.assert_array_equal(inverted, [[0, 0, 0], [0, 0, 1], [0, 1, 0]])
 
 
@@ -80,9 +80,10 @@ def test_pairs_of_scores():
     weights = ptd.pair_disagreement(rows, temperature=2.0)["q"]
     assert weights[0, 1] == pytest.approx(sigmoid(0.5) - sigmoid(-1.5)) and weights[0, 1] == weights[1, 0]
     assert weights[0, 2] == pytest.approx(sigmoid(0.5) - 0.5) and weights[1, 2] == pytest.approx(sigmoid(1.5) - 0.5)
-    inverted = ptd.pair_disagreement(rows, how="inversion")["q"]
+    inverted = ptd.pair_disagreement(rows, strategy="inversion")["q"]
     np.testing.assert_array_equal(inverted, [[0, 1, 0.5], [1, 0, 0.5], [0.5, 0.5, 0]])
-    ranked = ptd.pair_disagreement(rows.assign(teacher_rank=[1, 0, 2]), teacher="teacher_rank", how="inversion")["q"]
+    order = rows.assign(teacher_rank=[1, 0, 2])
+    ranked = ptd.pair_disagreement(order, teacher="teacher_rank", strategy="inversion")["q"]
     np.testing.assert_array_equal(ranked, [[0, 1, 0], [1, 0, 0.5], [0, 0.5, 0]])
 
 
@@ -108,8 +109,8 @@ def test_bad_input():
         ptd.disagreement(frame([1.0, np.nan], [1, 2]))
     with pytest.raises(ValueError, match="inversion"):
         ptd.pair_disagreement(rows.assign(teacher_rank=0), teacher="teacher_rank")
-    with pytest.raises(ValueError, match="how must"):
-        ptd.pair_disagreement(rows, how="x")
+    with pytest.raises(ValueError, match="strategy must"):
+        ptd.pair_disagreement(rows, strategy="x")
     with pytest.raises(ValueError, match="temperature"):
         ptd.pair_disagreement(rows, temperature=0)
     with pytest.raises(ValueError, match="unique"):
@@ -204,7 +205,7 @@ def test_a_pairwise_teacher_asks_where_student_and_teacher_disagree(tiny_t5, res
 
 
 def test_such_a_teacher_says_what_it_lacks(tiny_t5, results):
-    with pytest.raises(ValueError, match="how must"):
+    with pytest.raises(ValueError, match="strategy must"):
         ptd.PairwiseTeacher(tiny_t5, disagreement={"how": "x"})
     with pytest.raises(TypeError, match="depth"):
         ptd.PairwiseTeacher(tiny_t5, disagreement={"depth": 3})
@@ -216,7 +217,7 @@ def test_such_a_teacher_says_what_it_lacks(tiny_t5, results):
 def test_the_ranking_counts_from_the_best():
     ranked = pt.model.add_ranks(frame([3.0, 2.0, 1.0], [3.0, 1.0, 2.0]))
     assert ptd.disagreement(ranked, student="rank").tolist() == ptd.disagreement(ranked).tolist() == [0, 1, 1]
-    by_rank = ptd.pair_disagreement(ranked, student="rank", how="inversion")["q"]
-    assert (by_rank == ptd.pair_disagreement(ranked, how="inversion")["q"]).all() and by_rank.sum() == 2
+    by_rank = ptd.pair_disagreement(ranked, student="rank", strategy="inversion")["q"]
+    assert (by_rank == ptd.pair_disagreement(ranked, strategy="inversion")["q"]).all() and by_rank.sum() == 2
     with pytest.raises(ValueError, match="ranks tell no preferences"):
         ptd.pair_disagreement(ranked, student="rank")

@@ -92,9 +92,9 @@ def test_without_a_positive_candidates_stay_and_are_counted(caplog):
 
 def test_ranks_are_labels_too():
     inp = frame(a={"p": (1, 0), "c1": (0, 0), "c2": (0, 0)}).assign(teacher_rank=[1, 0, 2])
-    assert left(ptd.FalseNegativeFilter(margin=0, column="teacher_rank"), inp) == ["c2"]
+    assert left(ptd.FalseNegativeFilter(margin=0, label="teacher_rank"), inp) == ["c2"]
     with pytest.raises(ValueError, match="ranks"):
-        ptd.FalseNegativeFilter(max_ratio=0.9, column="teacher_rank")
+        ptd.FalseNegativeFilter(max_ratio=0.9, label="teacher_rank")
 
 
 # -- teachers ---------------------------------------------------------------------------------------------------------
@@ -269,10 +269,10 @@ def test_bad_frames():
 
 def test_the_ranking_counts_as_ranks():
     ranked = ONE.assign(rank=range(len(ONE)))
-    by_rank = ptd.FalseNegativeFilter(margin=0, column="rank")(ranked)
-    same = ptd.FalseNegativeFilter(margin=0, column="teacher_rank")(ranked.assign(teacher_rank=ranked["rank"]))
+    by_rank = ptd.FalseNegativeFilter(margin=0, label="rank")(ranked)
+    same = ptd.FalseNegativeFilter(margin=0, label="teacher_rank")(ranked.assign(teacher_rank=ranked["rank"]))
     assert by_rank["docno"].tolist() == same["docno"].tolist()
     with pytest.raises(ValueError, match="holds ranks"):
-        ptd.FalseNegativeFilter(max_ratio=0.95, column="rank")
+        ptd.FalseNegativeFilter(max_ratio=0.95, label="rank")
     with pytest.raises(ValueError, match="must hold ids"):
         ptd.FalseNegativeFilter(margin=0)(ONE.assign(qid=[None, *ONE["qid"][1:]]))

@@ -45,7 +45,7 @@ def test_top_queries_by_score():
         ptd.TopQueries(2, by="teacher_score")(FRAME)
     with pytest.raises(ValueError, match="several documents"):
         ptd.TopQueries(2)(pd.concat([FRAME, FRAME]))
-    with pytest.raises(ValueError, match="k must be"):
+    with pytest.raises(ValueError, match="n must be"):
         ptd.TopQueries(0)
 
 
@@ -132,7 +132,7 @@ def test_consistent_queries_find_their_document(vaswani):
     documents, bm25 = vaswani
     some = documents.sample(150, random_state=0)
     generated = (ptd.SpanQueries(n=2) >> ptd.explode_queries())(some)
-    consistent = ptd.ConsistencyFilter(bm25, k=5, batch_size=64)
+    consistent = ptd.ConsistencyFilter(bm25, depth=5, batch_size=64)
     out = consistent(generated)
     expected = []
     for row in generated.itertuples():  # one at a time

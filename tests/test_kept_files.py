@@ -42,6 +42,13 @@ def same(found, name):
         assert cell == pytest.approx(other, abs=1e-5)
 
 
+def same_but_for_bias(found, name):
+    """The losses of the kept trainings do not see what is added to all scores: rounding decides where that goes."""
+    shift = (found["score"] - read(name)["score"].to_numpy()).mean()
+    assert abs(shift) < 1e-3
+    same(found.assign(score=found["score"] - shift), name)
+
+
 def test_labels_are_read_and_gone_on_with(kept):
     store, pipeline = ptd.LabelStore(kept / "labels"), pairdistill(kept / "models")
     before = store.frame()
@@ -78,14 +85,14 @@ def test_a_training_goes_on(kept, name):
     student = students(kept / "models")[name]
     training = distiller(student, kept / "training" / name).fit(labelled())
     assert [entry["step"] for entry in training.history if "loss" in entry][-1] == 6
-    same(student(Candidates()(TOPICS)), f"{name} trained")
+    same_but_for_bias(student(Candidates()(TOPICS)), f"{name} trained")
 
 
 def test_a_finished_training_is_over(kept, monkeypatch):
     student = students(kept / "models")["cross_encoder"]
     monkeypatch.setattr(student, "forward", None)
     distiller(student, kept / "training" / "finished").fit(labelled())
-    same(student(Candidates()(TOPICS)), "cross_encoder trained")
+    same_but_for_bias(student(Candidates()(TOPICS)), "cross_encoder trained")
 
 
 @pytest.mark.parametrize("name", ["bi_encoder", "asymmetric", "cross_encoder", "mono_t5", "late_interaction", "ustad"])

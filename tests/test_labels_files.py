@@ -330,7 +330,7 @@ def test_a_run_of_queries_with_other_labels(path, tmp_path):
     ]
     for by in ("teacher_score", "teacher_rank"):
         with pytest.raises(ValueError, match=f"no number for each of its documents in {by}"):
-            store.to_run(tmp_path / "other", by=by)
+            store.to_run(tmp_path / "other", label=by)
     assert not (tmp_path / "other").exists()
     with pytest.raises(ValueError, match="finite numbers"):
         store.to_hf_dataset(pd.DataFrame({"docno": ["a", "b"], "text": ["x", "y"]}))

@@ -183,7 +183,7 @@ def frame_of(**columns):
 
 def test_fusion_by_normalised_scores():
     frame = frame_of(teacher_score=[1.0, 2.0, 3.0], teacher_score_b=[100.0, 300.0, 200.0])
-    out = ptd.fuse_teachers("teacher_score", "teacher_score_b", how="minmax")(frame)
+    out = ptd.fuse_teachers("teacher_score", "teacher_score_b", strategy="minmax")(frame)
     np.testing.assert_allclose(out["teacher_score"], [0.0, 0.75, 0.75])
     assert list(out["rank"]) == [2, 0, 1]  # a tie keeps the incoming order
     out = ptd.fuse_teachers("teacher_score", "teacher_score_b", weights=[3, 1], label="teacher_score_fused")(frame)
@@ -195,7 +195,7 @@ def test_fusion_by_normalised_scores():
 def test_fusion_of_ranks_and_scores_agrees_on_direction():
     frame = frame_of(teacher_score=[3.0, 2.0, 1.0], teacher_rank=[0, 1, 2])
     for how in ("zscore", "minmax", "reciprocal_rank"):
-        out = ptd.fuse_teachers("teacher_score", "teacher_rank", how=how)(frame)
+        out = ptd.fuse_teachers("teacher_score", "teacher_rank", strategy=how)(frame)
         assert list(out["rank"]) == [0, 1, 2]
     np.testing.assert_allclose(out["teacher_score"], 1 / np.array([61, 62, 63]))
 
@@ -222,8 +222,8 @@ def test_fusion_refuses_nonsense():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             ptd.fuse_teachers(*arguments)
-    with pytest.raises(ValueError, match="how must be"):
-        ptd.fuse_teachers("a", "b", how="max")
+    with pytest.raises(ValueError, match="strategy must be"):
+        ptd.fuse_teachers("a", "b", strategy="max")
     with pytest.raises(ValueError, match="weights must be"):
         ptd.fuse_teachers("a", "b", weights=[1])
     with pytest.raises(ValueError, match="finite numbers"):

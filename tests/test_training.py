@@ -51,7 +51,7 @@ def test_log_random_prefers_early_ranks_as_stated():
     np.testing.assert_allclose(counts / counts.sum(), weights / weights.sum(), atol=0.03)
 
 
-@pytest.mark.parametrize("wrong", [{"size": 0}, {"size": None}, {"size": 3, "depth": 0}, {"size": 3, "strategy": "x"}])
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"n": None}, {"n": 3, "depth": 0}, {"n": 3, "strategy": "x"}])
 def test_impossible_samplers(wrong):
     with pytest.raises(ValueError, match="must be"):
         ptd.ListSampler(**wrong)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def whole(value: T, name: str, least: int = 1, *, absent: bool = False) -> T:
@@ -30,3 +33,26 @@ def choice(value: T, name: str, choices: Sequence[T]) -> T:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}.")
     return value
+
+
+def renamed(**names: str) -> Callable[[F], F]:
+    """A decorator for functions whose keyword arguments have other names now: the old ones work, with a warning.
+
+    Args:
+        **names: old name → new name.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **keywords: Any) -> Any:
+            for old, new in names.items():
+                if old in keywords:
+                    if new in keywords:
+                        raise TypeError(f"{old}= is the old name of {new}=: give one of them.")
+                    warnings.warn(f"{old}= is called {new}= now.", DeprecationWarning, stacklevel=2)
+                    keywords[new] = keywords.pop(old)
+            return function(*args, **keywords)
+
+        return cast(F, call)
+
+    return decorate

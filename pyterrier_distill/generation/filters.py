@@ -92,18 +92,18 @@ class QuerySelection(pt.Transformer):
 
 
 class TopQueries(QuerySelection):
-    """The k queries with the highest scores: InPars v1 by the generator's, v2 by a re-ranker's.
+    """The n queries with the highest scores: InPars v1 by the generator's, v2 by a re-ranker's.
 
     All queries must be in one frame, as it is among them that the best are chosen. Ties are broken by qid. A query
     without a number (NaN) is removed.
 
     Args:
-        k: how many stay; InPars keeps 10,000.
+        n: how many stay; InPars keeps 10,000.
         by: the column: ``"query_score"`` (mean token log-probability); or ``"teacher_score"``, ``"score"`` or another
             one that a re-ranker wrote for each query and its document, in R frames only.
 
     Raises:
-        ValueError: for k < 1; or if no query has a number.
+        ValueError: for n < 1; or if no query has a number.
 
     References:
         Bonifacio et al. 2022 (InPars), §3; Jeronymo et al. 2023 (InPars-v2), §2.
@@ -117,14 +117,15 @@ class TopQueries(QuerySelection):
     schematic = {"label": "TopQueries"}
     reads_whole_frame = True
 
-    def __init__(self, k: int = 10_000, by: str = QUERY_SCORE):
+    @arguments.renamed(k="n")
+    def __init__(self, n: int = 10_000, by: str = QUERY_SCORE):
         super().__init__()
-        _check_count("k", k)
-        self.k = k
+        _check_count("n", n)
+        self.n = n
         self.by = by
 
     def keep(self, queries: pd.DataFrame) -> np.ndarray:
-        """The k best."""
+        """The n best."""
         scores = pd.to_numeric(queries[self.by]).to_numpy(dtype=float)
         if np.isnan(scores).all():
             raise ValueError(
@@ -134,16 +135,16 @@ class TopQueries(QuerySelection):
         qids = queries["qid"].astype(str).to_numpy()
         order = sorted(np.flatnonzero(~np.isnan(scores)), key=lambda row: (-scores[row], qids[row]))
         kept = np.zeros(len(queries), dtype=bool)
-        kept[order[: self.k]] = True
+        kept[order[: self.n]] = True
         return kept
 
 
 class ConsistencyFilter(QuerySelection):
-    """Queries for which a retriever finds the document that they were made from among its first k.
+    """Queries for which a retriever finds the document that they were made from among its first ``depth``.
 
     Args:
         retriever: Q → R over the same collection; its ``rank`` is its order, or its ``score`` where that tells nothing.
-        k: depth; Promptagator's is 1.
+        depth: how many of its documents are looked at; Promptagator's is 1.
         batch_size: queries given to the retriever at once.
 
     Raises:
@@ -154,24 +155,25 @@ class ConsistencyFilter(QuerySelection):
 
     Example::
 
-        consistent = ptd.ConsistencyFilter(ptd.bm25("index", documents), k=10)
+        consistent = ptd.ConsistencyFilter(ptd.bm25("index", documents), depth=10)
     """
 
     schematic = {"label": "ConsistencyFilter"}
 
-    def __init__(self, retriever: pt.Transformer, k: int = 1, *, batch_size: int = 1000):
+    @arguments.renamed(k="depth")
+    def __init__(self, retriever: pt.Transformer, depth: int = 1, *, batch_size: int = 1000):
         super().__init__()
-        _check_count("k", k)
+        _check_count("depth", depth)
         _check_count("batch_size", batch_size)
         self.retriever = retriever
-        self.k = k
+        self.depth = depth
         self.batch_size = batch_size
 
     def keep(self, queries: pd.DataFrame) -> list[bool]:
         """Those that find their document; equal queries are asked once."""
         texts = list(dict.fromkeys(queries["query"]))
         topics = pd.DataFrame({"qid": [str(n) for n in range(len(texts))], "query": texts})
-        pipeline = cut_to(self.retriever.compile(), self.k)
+        pipeline = cut_to(self.retriever.compile(), self.depth)
         found: set[tuple[str, str]] = set()
         for at in range(0, len(topics), self.batch_size):
             results = pipeline(topics.iloc[at : at + self.batch_size].reset_index(drop=True))
@@ -181,7 +183,7 @@ class ConsistencyFilter(QuerySelection):
                     f"the retriever {self.retriever!r} gives no {missing[0] if missing else 'rank and no score'}: it"
                     " must turn queries into rankings."
                 )
-            first = results[incoming_order(results) < self.k]
+            first = results[incoming_order(results) < self.depth]
             found.update(zip(first["qid"].astype(str), first["docno"].astype(str), strict=True))
         number = dict(zip(texts, topics["qid"], strict=True))
         pairs = zip(queries["query"], queries["docno"].astype(str), strict=True)

@@ -138,6 +138,14 @@ def _is_counter(now: dict) -> bool:
     return not now["class"].startswith("pyterrier_distill.") or now["class"] in _BACKENDS
 
 
+#: Settings that had other names: class → old name → new name.
+_RENAMED = {
+    "pyterrier_distill.FalseNegativeFilter": {"column": "label"},
+    "pyterrier_distill.ConsistencyFilter": {"k": "depth"},
+    "pyterrier_distill.TopQueries": {"k": "n"},
+}
+
+
 def _present(value: Any) -> Any:
     """In the words of this version: classes by name, what stands for others left out, nothing secret."""
     if isinstance(value, str):
@@ -148,7 +156,10 @@ def _present(value: Any) -> Any:
         return value
     told = redaction.without(value)
     inner = STAND_INS.get(_OURS.sub("pyterrier_distill.", str(told.get("class"))))
-    return _present(told[inner]) if inner in told else told
+    if inner in told:
+        return _present(told[inner])
+    names = _RENAMED.get(_OURS.sub("pyterrier_distill.", str(told.get("class"))), {})
+    return {names.get(name, name): part for name, part in told.items()}
 
 
 def _same_place(before: Any, now: Any) -> bool:

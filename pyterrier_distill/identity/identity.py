@@ -1,7 +1,9 @@
 """What decides a teacher's answers, in words: the manifest shows it, caches are keyed by it.
 
 Whoever knows better than its constructor what decides its answers says so as ``decided_by``: the names of attributes,
-or a method that gives names and values.
+or a method that gives names and values. A class whose constructor got further arguments since says so as
+``added_later``: their names and the values that change nothing, which are left out, so that what was keyed before is
+found.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def identity(transformer: Any) -> Any:
     parts = getattr(transformer, "_transformers", None)
     if parts is not None:  # a pipeline
         return {"class": class_name(kind), "stages": [identity(part) for part in parts]}
-    told = settings(transformer)
+    later = getattr(kind, "added_later", {})
+    told = {n: value for n, value in settings(transformer).items() if n not in later or value != later[n]}
     template = getattr(transformer, "template", None)
     if template is not None:
         told["prompt_text"] = digest(repr(template))

@@ -140,7 +140,7 @@ def _ordering(rows: pd.DataFrame, by: str | None) -> np.ndarray:
                 return frames.ascending(column, values)
     raise ValueError(
         f"query {rows['qid'].iloc[0]!r} has no number for each of its documents in {' or '.join(wanted)}: name the"
-        " column that orders (by=...), or label it."
+        " column that orders (label=...), or label it."
     )
 
 

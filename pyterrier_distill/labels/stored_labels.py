@@ -13,7 +13,7 @@ import pandas as pd
 
 from .. import frames
 from ..backends.base import Usage
-from ..frames import TEACHER_SCORE
+from ..frames import TEACHER_SCORE, arguments
 from ..identity.identity import digest
 from . import convert, description, shards, tables
 from .description import Description
@@ -283,7 +283,8 @@ class StoredLabels:
         """Sizes, costs and the distribution of each label; a table with histograms in Jupyter."""
         return description.describe(self)
 
-    def to_run(self, file: str | os.PathLike, by: str | None = None, tag: str = "teacher") -> None:
+    @arguments.renamed(by="label")
+    def to_run(self, file: str | os.PathLike, label: str | None = None, tag: str = "teacher") -> None:
         """Write a TREC run, whole or not at all.
 
         A run holds an order, so tied labels are written as numbers that fall by the least that trec_eval tells apart,
@@ -291,17 +292,17 @@ class StoredLabels:
 
         Args:
             file: gzipped if it ends in ``.gz``.
-            by: the column that orders: None = ``teacher_rank``, ``teacher_score`` or ``score``, the first that a query
-                has for all of its documents.
+            label: the column that orders: None = ``teacher_rank``, ``teacher_score`` or ``score``, the first that a
+                query has for all of its documents.
             tag: the run's name.
 
         Raises:
             ValueError: for an id or a tag that a run cannot hold (white space in it, or empty), or a query without
                 numbers to order by.
-            MissingLabelError: if the store lacks ``by``, or documents.
+            MissingLabelError: if the store lacks ``label``, or documents.
             OSError: if it cannot be written.
         """
-        convert.to_run(self, file, by, tag)
+        convert.to_run(self, file, label, tag)
 
     def to_jsonl(self, file: str | os.PathLike) -> None:
         """Write JSON Lines: one object a query, ``{"qid", "query", "docno": [...], label: [...], ...}``.

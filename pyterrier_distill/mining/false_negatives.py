@@ -12,7 +12,7 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from .. import frames
-from ..frames import LABEL, TEACHER_PREFS, TEACHER_SCORE, validate
+from ..frames import LABEL, TEACHER_PREFS, TEACHER_SCORE, arguments, validate
 from ..frames.ranking import incoming_order
 from ..stores import redaction
 from ..teachers.base import check_label
@@ -56,7 +56,7 @@ class FalseNegativeFilter(pt.Transformer):
     over positives. ``score`` and the order of rows stay; ``rank``, where there is one, counts anew.
 
     Args:
-        teacher: writes ``column`` (R → R); None = the frame has it already, such as stored labels.
+        teacher: writes ``label`` (R → R); None = the frame has it already, such as stored labels.
         max_ratio: share of the positive's score. 0.95 is customary for cosines. Refused where the positive's score is
             not above 0: logits and log-probabilities have no zero to which a share could refer.
         margin: below the positive's score, in its own unit; for logits, log-probabilities, ranks.
@@ -65,7 +65,7 @@ class FalseNegativeFilter(pt.Transformer):
         against: with several positives, what a candidate is held against: ``"best"`` the one with the highest score (of
             verdicts: it must be preferred to each of them), or ``"worst"`` the lowest (to any of them), which removes
             more.
-        column: of the labels that are read; None = ``teacher_score``, with ``preference`` ``teacher_prefs``.
+        label: the column of the labels that are read; None = ``teacher_score``, with ``preference`` ``teacher_prefs``.
 
     Raises:
         ValueError: for no rule or impossible ones; when transforming, if ``max_ratio`` meets a positive whose score is
@@ -84,6 +84,7 @@ class FalseNegativeFilter(pt.Transformer):
 
     schematic = {"label": "FalseNegativeFilter", "inner_pipelines_mode": "unlinked"}
 
+    @arguments.renamed(column="label")
     def __init__(
         self,
         teacher: pt.Transformer | None = None,
@@ -93,7 +94,7 @@ class FalseNegativeFilter(pt.Transformer):
         threshold: float | None = None,
         preference: float | None = None,
         against: str = "best",
-        column: str | None = None,
+        label: str | None = None,
     ):
         if teacher is not None and not isinstance(teacher, pt.Transformer):
             raise TypeError(f"teacher must be a transformer that writes a label, or None, not {teacher!r}.")
@@ -107,10 +108,10 @@ class FalseNegativeFilter(pt.Transformer):
             raise ValueError(f"preference must be above 0 and at most 1, not {preference!r}.")
         if against not in ("best", "worst"):
             raise ValueError(f"against must be 'best' or 'worst', not {against!r}.")
-        if column is not None and frames.kind_of(column).lower_is_better and given != [False, True, False]:
-            raise ValueError(f"{column!r} holds ranks: give a margin, and nothing else.")
-        if teacher is not None and column is not None:
-            check_label(column)
+        if label is not None and frames.kind_of(label).lower_is_better and given != [False, True, False]:
+            raise ValueError(f"{label!r} holds ranks: give a margin, and nothing else.")
+        if teacher is not None and label is not None:
+            check_label(label)
         Limits(max_ratio, margin, threshold).check(("max_ratio", "margin", "threshold"))
         self.teacher = teacher
         self.max_ratio = max_ratio
@@ -118,7 +119,7 @@ class FalseNegativeFilter(pt.Transformer):
         self.threshold = threshold
         self.preference = preference
         self.against = against
-        self.column = column
+        self.label = label
         self.counts = FilterCounts()
 
     @property
@@ -129,7 +130,7 @@ class FalseNegativeFilter(pt.Transformer):
     @property
     def label_column(self) -> str:
         """The column that decides."""
-        return self.column or (TEACHER_SCORE if self.preference is None else TEACHER_PREFS)
+        return self.label or (TEACHER_SCORE if self.preference is None else TEACHER_PREFS)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Remove the candidates that are likely positives."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
-from ..frames import TEACHER_SCORE
+from ..frames import TEACHER_SCORE, arguments
 from ..frames.kinds import Preferences
 from ..frames.ranking import incoming_order, rejoined
 
@@ -42,12 +42,13 @@ def disagreement(frame: pd.DataFrame, student: str = "score", teacher: str = TEA
     return np.abs(apart)
 
 
+@arguments.renamed(how="strategy")
 def pair_disagreement(
     frame: pd.DataFrame,
     student: str = "score",
     teacher: str = TEACHER_SCORE,
     *,
-    how: str = "preference",
+    strategy: str = "preference",
     temperature: float = 1.0,
 ) -> dict[str, np.ndarray]:
     """How much student and teacher disagree about each pair of a list: qid → ``[N, N]``, for a ``PairSampler``.
@@ -66,22 +67,22 @@ def pair_disagreement(
         frame: an R frame.
         student: the column of the student's scores s, logits for ``"preference"``.
         teacher: the column of the teacher's scores, ranks or preferences.
-        how: ``"preference"`` or ``"inversion"``.
+        strategy: ``"preference"`` or ``"inversion"``.
         temperature: T.
 
     Raises:
         MissingLabelError: if a column is missing.
-        ValueError: for an unknown ``how``, ranks with ``"preference"``, or cells that are not finite.
+        ValueError: for an unknown ``strategy``, ranks with ``"preference"``, or cells that are not finite.
 
     References:
         PairDistill §4.2: P(i ≻ j) of a student is σ(s_i − s_j).
     """
-    if how not in HOW:
-        raise ValueError(f"how must be 'preference' or 'inversion', not {how!r}.")
+    if strategy not in HOW:
+        raise ValueError(f"strategy must be 'preference' or 'inversion', not {strategy!r}.")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature!r}.")
-    if how == "preference" and any(frames.kind_of(column).lower_is_better for column in (student, teacher)):
-        raise ValueError("ranks tell no preferences: use how='inversion', or a column of scores.")
+    if strategy == "preference" and any(frames.kind_of(column).lower_is_better for column in (student, teacher)):
+        raise ValueError("ranks tell no preferences: use strategy='inversion', or a column of scores.")
     frames.require_columns(frame, ["qid", "docno", student, teacher], reader="pair_disagreement()")
     frames.check_unique(frame)
     kind = frames.kind_of(teacher)
@@ -91,14 +92,16 @@ def pair_disagreement(
     ordered = frame.iloc[np.argsort(incoming_order(frame), kind="stable")] if len(frame) else frame
     weights = {}
     for qid, rows in ordered.groupby(ordered["qid"].to_numpy(), sort=False):
-        ours = _preferences(_scores(rows, student), how, temperature)
+        ours = _preferences(_scores(rows, student), strategy, temperature)
         if by_preference:
             theirs = _asked(rows, teacher)
             theirs = (
-                theirs if how == "preference" else np.where(np.isnan(theirs), np.nan, (np.sign(theirs - 0.5) + 1) / 2)
+                theirs
+                if strategy == "preference"
+                else np.where(np.isnan(theirs), np.nan, (np.sign(theirs - 0.5) + 1) / 2)
             )
         else:
-            theirs = _preferences(_scores(rows, teacher), how, temperature)
+            theirs = _preferences(_scores(rows, teacher), strategy, temperature)
         apart = np.nan_to_num(np.abs(ours - theirs), nan=0.0)
         np.fill_diagonal(apart, 0.0)
         weights[str(qid)] = apart
@@ -124,10 +127,10 @@ def _ranks(frame: pd.DataFrame, column: str) -> np.ndarray:
     return scores.groupby(frame["qid"].to_numpy(), sort=False).rank(ascending=False, method="average").to_numpy()
 
 
-def _preferences(scores: np.ndarray, how: str, temperature: float) -> np.ndarray:
+def _preferences(scores: np.ndarray, strategy: str, temperature: float) -> np.ndarray:
     """P(i ≻ j) ``[N, N]``; of an order 1, 0, or 0.5 for a tie."""
     margins = scores[:, None] - scores[None, :]
-    if how == "inversion":
+    if strategy == "inversion":
         return (np.sign(margins) + 1) / 2
     return np.exp(-np.logaddexp(0, -margins / temperature))
 

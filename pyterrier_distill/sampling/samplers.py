@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..frames import arguments
+
 
 @dataclass(frozen=True)
 class ListSampler:
@@ -21,7 +23,7 @@ class ListSampler:
     What is drawn depends on seed, epoch, query and what the list says, never on where its rows stand.
 
     Attributes:
-        size: documents drawn; a list that has no more stays whole.
+        n: documents drawn; a list that has no more stays whole.
         depth: only from the first so many of the ranking; None = all of it. A frame's ranking is its ``rank`` column,
             or its ``score`` where that tells nothing; one of them must be there for what reads a ranking: ``depth``,
             ``"top"``, ``"log_random"`` and ``"disagreement"``.
@@ -38,18 +40,18 @@ class ListSampler:
 
     Example:
         >>> ListSampler(8, depth=200, strategy="with_positive")
-        ListSampler(size=8, depth=200, strategy='with_positive', seed=42)
+        ListSampler(n=8, depth=200, strategy='with_positive', seed=42)
     """
 
-    size: int
+    n: int
     depth: int | None = None
     strategy: str = "random"
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name in ("size", "depth"):
+        for name in ("n", "depth"):
             value = getattr(self, name)
-            if (value is None and name == "size") or (
+            if (value is None and name == "n") or (
                 value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1)
             ):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
@@ -107,7 +109,7 @@ class ListSampler:
             known = set(relevant)
             chosen = [rng.choice(sorted(known))]
             first = [n for n in first if n not in known]
-        most = self.size - len(chosen)
+        most = self.n - len(chosen)
         if self.strategy == "top" or len(first) <= most:
             chosen += first[:most]
         elif self.strategy == "log_random":
@@ -171,6 +173,9 @@ class _Pairs:
         i = bisect.bisect_right(self._starts, place) - 1
         j = i + 1 + place - self._starts[i]
         return (j, i) if turned else (i, j)
+
+
+ListSampler.__init__ = arguments.renamed(size="n")(ListSampler.__init__)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)

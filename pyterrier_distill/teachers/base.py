@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from .. import frames
-from ..backends.base import Backend, BackendError, Usage, as_backend
+from ..backends.base import BackendError, Usage
 from ..engine import batching
 from ..engine.locks import made_once
 from ..engine.model_state import shown
@@ -309,36 +308,3 @@ def check_engine(model: Any, backend: Any) -> None:
             raise ValueError(f"backend must be 'hf', 'vllm', or a backend such as ptd.OpenAI(...), not {backend!r}.")
     elif model is not None:
         raise ValueError(f"model={model!r} and backend={backend!r} both say what answers: pass one of them.")
-
-
-def checked_backend(model: Any, settings: Mapping[str, Any], needs: str, engine: str = "hf") -> Backend:
-    """``model`` as a backend: one that it is already, anything that generates, or a checkpoint.
-
-    Args:
-        model: what the user gave.
-        settings: for the checkpoint, as :class:`~pyterrier_distill.backends.hf.HF` takes them.
-        needs: the teacher, for the message.
-        engine: what runs a checkpoint: ``"hf"`` or ``"vllm"``.
-
-    Raises:
-        TypeError: if it is none of these.
-        ValueError: for another engine.
-    """
-    backend = as_backend(model)
-    if backend is not None:
-        return backend
-    if not isinstance(model, (str, os.PathLike)):
-        raise TypeError(
-            f"{needs} needs the name or directory of a checkpoint, or a backend (HF, VLLM, OpenAI, or anything with"
-            f" generate(prompts)), not {model!r}."
-        )
-    if engine == "hf":
-        from ..backends.hf import HF
-
-        return HF(model, **settings)
-    if engine == "vllm":
-        from ..backends.vllm import VLLM
-
-        names = ("max_length", "revision", "trust_remote_code", "precision")
-        return VLLM(os.fspath(model), **{name: settings[name] for name in names if name in settings})
-    raise ValueError(f"backend must be 'hf', 'vllm', or a backend such as OpenAI(...), not {engine!r}.")

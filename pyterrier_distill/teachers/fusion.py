@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
-from ..frames import TEACHER_SCORE, validate
+from ..frames import TEACHER_SCORE, arguments, validate
 from ..frames.ranking import rerank
 from .base import Teacher, check_label
 
@@ -30,7 +30,7 @@ class FusedTeacher(Teacher):
         k: float = 60.0,
     ):
         if how not in HOW:
-            raise ValueError(f"how must be one of {', '.join(HOW)}, not {how!r}.")
+            raise ValueError(f"strategy must be one of {', '.join(HOW)}, not {how!r}.")
         if len(columns) < 2 or len(set(columns)) < len(columns):
             raise ValueError(f"name at least two different label columns to fuse, not {list(columns)}.")
         if weights is not None and (len(weights) != len(columns) or not all(w > 0 for w in weights)):
@@ -69,9 +69,10 @@ class FusedTeacher(Teacher):
         return ((values - low) / span.mask(tied, 1.0)).mask(tied, 0.0)
 
 
+@arguments.renamed(how="strategy")
 def fuse_teachers(
     *columns: str,
-    how: str = "zscore",
+    strategy: str = "zscore",
     weights: Sequence[float] | None = None,
     label: str = TEACHER_SCORE,
     k: float = 60.0,
@@ -80,8 +81,8 @@ def fuse_teachers(
 
     Args:
         *columns: the label columns: scores, or ranks (``rank``, and those that begin with ``teacher_rank``; 0 is best).
-        how: ``"zscore"`` (mean 0, standard deviation 1 in each query), ``"minmax"`` (0 to 1), or ``"reciprocal_rank"``
-            (1 / (k + rank), ranks from 1, tied ones averaged).
+        strategy: ``"zscore"`` (mean 0, standard deviation 1 in each query), ``"minmax"`` (0 to 1), or
+            ``"reciprocal_rank"`` (1 / (k + rank), ranks from 1, tied ones averaged).
         weights: of the columns; None = equal.
         label: the column of the result: ``teacher_score``, or one that extends it.
         k: of the reciprocal rank; 60 in Cormack et al. 2009.
@@ -94,4 +95,4 @@ def fuse_teachers(
         fused = ptd.fuse_teachers("teacher_score", "teacher_score_minilm", label="teacher_score_fused")
         labelled = (candidates >> monot5 >> minilm >> fused)(topics)
     """
-    return FusedTeacher(columns, how, weights, label, k)
+    return FusedTeacher(columns, strategy, weights, label, k)

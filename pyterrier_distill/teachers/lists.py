@@ -11,10 +11,11 @@ import pyterrier as pt
 
 from .. import prompts
 from ..backends.base import Backend, Usage, as_backend
+from ..backends.chosen import checked_backend
 from ..frames import TEACHER_RANK
 from ..frames.ranking import incoming_order, rerank
 from ..prompts import control
-from .base import Teacher, checked_backend, labelling_error
+from .base import Teacher, labelling_error
 from .programs import Program, Stopped, run_together
 
 

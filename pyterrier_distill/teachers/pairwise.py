@@ -13,12 +13,13 @@ import pyterrier as pt
 
 from .. import prompts
 from ..backends.base import Backend, Usage, answers_as, as_backend
+from ..backends.chosen import checked_backend, one_model
 from ..frames import TEACHER_PREFS, validate
 from ..frames.ranking import incoming_order, rerank
 from ..prompts import library
 from ..sampling.disagreement import disagreement_columns, pair_disagreement
 from ..sampling.samplers import PairSampler
-from .base import PromptTeacher, checked_backend, mean_preferences
+from .base import PromptTeacher, mean_preferences
 from .pair_classifier import PairClassifier
 from .pair_training import PairTraining
 from .questions import Asker, Question, checked_template
@@ -54,6 +55,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
             ``Template``; None = ``"duot5"`` for seq2seq models, ``"ab"`` for others. Documents are cut to fit, the
             longer one first.
         answers: two words, one token each; the second one is for the first document. None = the prompt's own.
+        backend: what runs ``model`` when it is a name: ``"hf"`` or ``"vllm"``; or a backend, with ``model`` None.
         training: how :meth:`fit` trains a classifier.
         label: the column of the label.
         max_length: tokens of prompt and answer; None = the checkpoint's own.
@@ -82,11 +84,12 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
     schematic = {"label": "PairwiseTeacher"}
     answers_as = TEACHER_PREFS
     asks_by = PromptTeacher.asks_by | {"n_pairs", "delta", "both_orders", "seed", "disagreement", "training"}
+    added_later = {"backend": "hf"}
     writes = TEACHER_PREFS
 
     def __init__(
         self,
-        model: str | os.PathLike | Backend,
+        model: str | os.PathLike | Backend | None = None,
         n_pairs: int | None = None,
         delta: int | None = None,
         both_orders: bool = False,
@@ -96,6 +99,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         kind: str | None = None,
         prompt: str | prompts.Template | None = None,
         answers: tuple[str, str] | None = None,
+        backend: str | Backend = "hf",
         training: PairTraining | None = None,
         label: str = TEACHER_PREFS,
         max_length: int | None = None,
@@ -118,7 +122,9 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
             )
         if training is not None and not isinstance(training, PairTraining):
             raise TypeError(f"training must be a PairTraining, not {training!r}.")
-        self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
+        model = one_model(model, backend, "PairwiseTeacher")
+        self.model = model
+        self.backend = backend if isinstance(backend, str) else "hf"
         self.n_pairs = n_pairs
         self.delta = delta
         self.both_orders = both_orders
@@ -153,6 +159,9 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         shared = {**self._model_settings(), "verbose": self.verbose}
         default = "ab"
         if isinstance(self.model, str):
+            if self.backend != "hf":
+                backend = checked_backend(self.model, shared, "PairwiseTeacher", self.backend)
+                return PairAsker(backend, self.prompt or default, self.answers)
             from ..engine.pretrained import kind_of
 
             hub = {"trust_remote_code": self.trust_remote_code, "revision": self.revision}

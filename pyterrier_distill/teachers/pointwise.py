@@ -12,10 +12,11 @@ import pyterrier as pt
 
 from .. import prompts
 from ..backends.base import Backend, Usage, as_backend, log_softmax
+from ..backends.chosen import checked_backend, one_model
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE, validate
 from ..frames.ranking import rerank, tied
 from ..prompts import library
-from .base import PromptTeacher, checked_backend
+from .base import PromptTeacher
 from .questions import Asker, Question, checked_template
 
 KINDS = ("cross-encoder", "seq2seq", "causal")
@@ -42,6 +43,7 @@ class PointwiseTeacher(PromptTeacher):
             None = ``"monot5"`` for seq2seq models, ``"yes_no"`` for others. The document alone is cut when the prompt
             is too long; the query only where it would take more than half of the room.
         answers: the two words, (no, yes), each one token; None = the prompt's own.
+        backend: what runs ``model`` when it is a name: ``"hf"`` or ``"vllm"``; or a backend, with ``model`` None.
         label: the column of the label. A second teacher's, such as ``"teacher_score_minilm"``, keeps its logits in
             ``"teacher_logits_minilm"``.
         max_length: tokens of prompt and answer; None = the checkpoint's own.
@@ -69,15 +71,17 @@ class PointwiseTeacher(PromptTeacher):
     unique = False
     answers_as = TEACHER_LOGITS
     schematic = {"label": "PointwiseTeacher", "inner_pipelines_mode": "unlinked"}
+    added_later = {"backend": "hf"}
     writes = TEACHER_SCORE
 
     def __init__(
         self,
-        model: str | os.PathLike | Backend | pt.Transformer,
+        model: str | os.PathLike | Backend | pt.Transformer | None = None,
         *,
         kind: str | None = None,
         prompt: str | prompts.Template | None = None,
         answers: tuple[str, str] | None = None,
+        backend: str | Backend = "hf",
         label: str = TEACHER_SCORE,
         max_length: int | None = None,
         precision: str = "auto",
@@ -92,7 +96,9 @@ class PointwiseTeacher(PromptTeacher):
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
         if answers is not None and (isinstance(answers, str) or len(set(answers)) != 2):
             raise ValueError(f"answers must be two different words, (no, yes), not {answers!r}.")
-        self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
+        model = one_model(model, backend, "PointwiseTeacher")
+        self.model = model
+        self.backend = backend if isinstance(backend, str) else "hf"
         self.kind = kind
         self.prompt = prompt
         self.answers = None if answers is None else cast(tuple[str, str], tuple(answers))
@@ -119,6 +125,9 @@ class PointwiseTeacher(PromptTeacher):
     def _make_scorer(self) -> Any:
         shared = {**self._model_settings(), "verbose": self.verbose}
         if isinstance(self.model, str):
+            if self.backend != "hf":
+                backend = checked_backend(self.model, shared, "PointwiseTeacher", self.backend)
+                return PointAsker(backend, self.prompt or "yes_no", self.answers)
             from ..engine.pretrained import kind_of
 
             hub = {"trust_remote_code": self.trust_remote_code, "revision": self.revision}

@@ -57,7 +57,9 @@ def changed(earlier: Mapping[str, Any], settings: Mapping[str, Any], *, validate
             continue
         if name == "epochs" and settings.get("steps") not in (None, "None"):  # steps replace them
             continue
-        if name == "student":
+        if name == "sampler":
+            one, other = (str(text).replace("ListSampler(size=", "ListSampler(n=") for text in (before, value))
+        elif name == "student":
             one, other = (_NAMED.sub("...", _RUN.sub("", str(text))) for text in (before, value))
         elif name == "args":
             one, other = _deciding(before), _deciding(value)
