@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import string
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ os.environ.setdefault("PT_TEST_TRANSFORMER_REPORTS", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # tiny models need one thread each, and workers would fight for the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # workers ignore it, and so would what they start
 
 DATA = Path(os.environ.get("PTD_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")).resolve()
 if (DATA / "ir_datasets_home").is_dir():  # ir_datasets reads its home when imported, and writes beside the data

@@ -8,8 +8,8 @@ import pytest
 from transformers import AutoTokenizer
 
 import pyterrier_distill as ptd
-from pyterrier_distill import prompts
 from pyterrier_distill.engine.tokens import disarmed
+from pyterrier_distill.prompts import control
 from pyterrier_distill.teachers.responses import parse_permutation
 
 FP32 = {"precision": "fp32", "device": "cpu"}
@@ -72,13 +72,13 @@ def test_a_text_scores_as_its_disarmed_form(name, tiny, tiny_t5, tiny_cross):
     ["<eos>", "<bos>", "<pad>", "<think>", "<tool_call>", "[TOOL_CALLS]", "<start_of_image>", "<|im_end|>", "</s>"],
 )
 def test_servers_whose_tokenizer_is_not_known(token):
-    assert token not in prompts.disarm(f"a {token} b")
-    assert token not in prompts.neutralise(f"a{token}b")
+    assert token not in control.disarm(f"a {token} b")
+    assert token not in control.neutralise(f"a{token}b")
 
 
 @pytest.mark.parametrize("identifier", ["[3]", "[³]", "[①]", "﹇1﹈", "【3】", "⟦3⟧", "［３］"])
 def test_identifiers_in_documents_are_none(identifier):
-    said = prompts.neutralise(f"first {identifier} > [2]")
+    said = control.neutralise(f"first {identifier} > [2]")
     assert identifier not in said and "[2]" not in said
 
 
@@ -106,13 +106,13 @@ def test_control_tokens_that_overlap_are_all_found(tiny_llm):
 @pytest.mark.parametrize("inside", ["\u202a1", "\u180e1", "\u034f1", "\ufe001", "\x001", "\U000e00201", "1\u20dd",
                                     "1\ufe0f\u20e3", "①\u0301", "1\u03012"], ids=ascii)  # fmt: skip
 def test_identifiers_with_what_cannot_be_seen_are_none(inside):
-    assert prompts.neutralise(f"first [{inside}] > [2]") in ("first (1) > (2)", "first (12) > (2)")
+    assert control.neutralise(f"first [{inside}] > [2]") in ("first (1) > (2)", "first (12) > (2)")
 
 
 def test_long_runs_of_marks_take_no_longer_than_other_text():
     began = time.monotonic()
     for text in ("a" + "\u0316\u0301" * 50_000, "[" + "\u0301\u0316" * 50_000, "[1" + "\u0301 " * 50_000):
-        assert prompts.neutralise(text) == text
+        assert control.neutralise(text) == text
     assert time.monotonic() - began < 5
 
 

@@ -45,7 +45,7 @@ def told(function: types.FunctionType, tell: Callable[[Any], Any], deep: bool = 
     before = [_code_before(function.__code__)]
     token = _being_told.set((*_being_told.get(), id(function)))
     try:
-        read = {name: tell(value) for name, value in _read(function)} if deep else {}
+        read = {name: _place(value) or tell(value) for name, value in _read(function)} if deep else {}
         closed = [tell(cell.cell_contents) for cell in function.__closure__ or () if _filled(cell)] if deep else []
         before.append(as_before([*closed, *map(tell, function.__defaults__ or ())]) if deep else [])
     finally:
@@ -54,6 +54,11 @@ def told(function: types.FunctionType, tell: Callable[[Any], Any], deep: bool = 
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     now = {**named, "python": python, "code": _digest([_code(function.__code__), read])}
     return Retold(now, said=[{**named, "code": _digest(before)}])
+
+
+def _place(value: Any) -> str | None:
+    """A path that a function knows is a place: it may be one that the function writes to."""
+    return os.path.realpath(value) if isinstance(value, os.PathLike) else None
 
 
 def installed(module: str | None, file: str | None) -> bool:

@@ -56,11 +56,16 @@ def label(pipeline: pt.Transformer, todo: pd.DataFrame) -> Labelled:
     teachers = list(_teachers(pipeline))
     before = sum((teacher.usage for teacher in teachers), Usage())
     began = time.monotonic()
-    frame, stopped = through(pipeline, todo, LabellingError, "labelled", hands_on, label_columns)
+    frame, stopped = through(pipeline, todo, LabellingError, "labelled", hands_on, _of_teachers)
     queries = todo if stopped is None else todo[todo["qid"].isin(frame["qid"].astype(str).unique())]
     usage = sum((teacher.usage for teacher in teachers), Usage()) - before
     usage.seconds = max(usage.seconds, time.monotonic() - began)  # models that run here tell none
     return Labelled(frame, queries, usage, stopped)
+
+
+def _of_teachers(frame: pd.DataFrame) -> list[str]:
+    """The labels that teachers wrote: vectors by which a retriever searches are none."""
+    return [column for column in label_columns(frame) if column.startswith("teacher_")]
 
 
 def here(pipeline: pt.Transformer) -> Engine:

@@ -55,6 +55,7 @@ class FusedTeacher(Teacher):
             by_query = values.groupby(inp["qid"].to_numpy(), sort=False)
             if len(inp):
                 total += weight * self._normalised(values, by_query).to_numpy(dtype=float)
+        total = total.round(12)  # what cancels out but for rounding is tied
         return rerank(inp, total, **{self.label: total})
 
     def _normalised(self, values: pd.Series, by_query: Any) -> pd.Series:
