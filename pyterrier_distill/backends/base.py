@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -179,6 +179,10 @@ class Backend:
     def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Raw logits float32 ``[n, m]`` of ``options`` as the next token, of backends with ``gives_logits``."""
         raise TypeError(f"{type(self).__name__} tells no logits.")
+
+    def tokenised_once(self) -> AbstractContextManager[None]:
+        """Within, what is tokenised to be measured need not be tokenised again to be answered."""
+        return nullcontext()
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """How likely each of ``options`` is as the answer, given that it is one of them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,12 +13,12 @@ import numpy as np
 from ..engine import batching, generation
 from ..engine.locks import once, using
 from ..engine.model_state import Loaded, shown
-from ..engine.tokens import chat_text, control_tokens, one_token_each
-from ..prompts import Prompt, flatten
+from ..engine.tokens import control_tokens, one_token_each
+from ..prompts import Prompt
 from . import permutation
 from .base import Backend, answers_as, log_softmax, unfinished
 from .completions import Completion, Sampling
-from .inputs import decoder_start, frozen, keyed, last_only, thawed
+from .inputs import decoder_start, encode, frozen, keyed, last_only, remembered, thawed
 
 if TYPE_CHECKING:
     import torch
@@ -142,24 +143,13 @@ class HF(Backend):
 
     # -- sizes --------------------------------------------------------------------------------------------------------
 
-    def text(self, prompt: Prompt) -> str:
-        """The prompt as the tokenizer gets it: chat messages through its chat template where it has one."""
-        if isinstance(prompt, str) or not getattr(self.tokenizer, "chat_template", None):
-            return flatten(prompt)
-        return chat_text(self.tokenizer, prompt)
-
     def encode(self, prompts: Sequence[Prompt], padding: bool = False) -> dict[str, Any]:
         """Token ids of prompts; padded tensors if asked. A chat template brings its own control tokens."""
-        chat = bool(getattr(self.tokenizer, "chat_template", None))
-        wrapped = [chat and not isinstance(prompt, str) for prompt in prompts]
-        texts = [self.text(prompt) for prompt in prompts]
-        if any(wrapped) != all(wrapped):
-            raise ValueError("prompts are strings or chat messages, not both at once.")
-        options: dict[str, Any] = {"padding": True, "return_tensors": "pt"} if padding else {}
-        with using(self.tokenizer):
-            return self.tokenizer(
-                texts, add_special_tokens=not any(wrapped), return_attention_mask=True, verbose=False, **options
-            )
+        return encode(self.tokenizer, prompts, padding)
+
+    def tokenised_once(self) -> AbstractContextManager[None]:
+        """Within, what is tokenised to be measured need not be tokenised again to be answered."""
+        return remembered()
 
     def room(self, answer: int) -> int:
         """Tokens that a prompt may have; the answer of an encoder-decoder has a decoder of its own."""

@@ -239,6 +239,11 @@ class SyntheticQueryGen(pt.Transformer):
         rows = [row for row, text in enumerate(texts) if text.split()]
         if not rows:
             return with_queries(inp, [[]] * len(inp), [[]] * len(inp))
+        with self.llm.tokenised_once():
+            return self._written(inp, texts, rows)
+
+    def _written(self, inp: pd.DataFrame, texts: Sequence[str], rows: Sequence[int]) -> pd.DataFrame:
+        """``inp`` with queries of the texts in ``rows``, none of the others."""
         seeds = [self._seeds(str(docno)) for docno in inp["docno"].iloc[rows]]
         asked = [prompt for prompt in self.prompts([texts[row] for row in rows]) for _ in range(self.n)]
         try:

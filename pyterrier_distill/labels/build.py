@@ -200,9 +200,8 @@ class Build:
         """
         frame, queries = labelled.frame, labelled.queries
         try:
-            validate.frame(frame, "what the pipeline gives")
-            frame = frame.assign(qid=frame["qid"].astype(str)) if "qid" in frame.columns else frame
             checks.check_frame(frame, "the pipeline leaves", self.with_text)
+            frame = frame.assign(qid=frame["qid"].astype(str)) if "qid" in frame.columns else frame
             strangers = set(frame["qid"]) - set(queries["qid"])
             if strangers:
                 raise ValueError(

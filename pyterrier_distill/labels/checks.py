@@ -120,7 +120,7 @@ def check_frame(labelled: pd.DataFrame, what: str, with_text: bool) -> None:
     for name in ids:
         if (labelled[name].astype(str) == "").any():
             raise ValueError(f"the labelled frame has rows with an empty {name!r}: every row needs an id.")
-    frames.check_results(labelled[ids].astype(str))
+    frames.check_unique(labelled[ids].astype(str))
     frames.check_text(labelled, ["query"])
     check_labels(labelled)
     if with_text:

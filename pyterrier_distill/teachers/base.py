@@ -164,8 +164,8 @@ def hands_on(stage: Any) -> bool:
 class PromptTeacher(Teacher):
     """A teacher that asks one independent question a document or a pair of documents.
 
-    Subclasses say which questions a frame asks (:meth:`_questions`), put them to the model (:meth:`_ask`), say what
-    that costs (:meth:`_cost`), and write the answers into the frame (:meth:`_write`). An answer depends on its
+    Subclasses say which questions a frame asks (:meth:`_plan`), put them to the model (:meth:`_ask`), say what that
+    costs (:meth:`_cost`), and write the answers into the frame (:meth:`_write`). An answer depends on its
     question alone, so that it can be kept: a question is a tuple, the query's text first.
     """
 
@@ -174,8 +174,8 @@ class PromptTeacher(Teacher):
     #: The kind of label column in which a store keeps the answer to one question.
     answers_as: str
 
-    def _questions(self, inp: pd.DataFrame) -> dict[str, list[Hashable]]:
-        """qid → what is asked about it; equal questions are asked once."""
+    def _plan(self, inp: pd.DataFrame) -> tuple[dict[Any, list[Hashable]], Any]:
+        """qid → what is asked about it, equal questions once; and whatever :meth:`_write` wants to know of it again."""
         raise TypeError(f"{type(self).__name__} does not say what it asks.")
 
     def _ask(self, questions: Sequence[Hashable]) -> Sequence[Any]:
@@ -186,8 +186,8 @@ class PromptTeacher(Teacher):
         """What asking would cost."""
         raise TypeError(f"{type(self).__name__} cannot estimate.")
 
-    def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, Any]) -> pd.DataFrame:
-        """The frame with scores, ranks and labels."""
+    def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, Any], plan: Any) -> pd.DataFrame:
+        """The frame, or the rows of some of its queries, with scores, ranks and labels."""
         raise TypeError(f"{type(self).__name__} does not write.")
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
@@ -201,7 +201,7 @@ class PromptTeacher(Teacher):
     def questions(self, inp: pd.DataFrame) -> list[Hashable]:
         """What labelling ``inp`` asks, each question once, those of a query together."""
         self._check(inp)
-        return list(dict.fromkeys(q for asked in self._questions(inp).values() for q in asked))
+        return list(dict.fromkeys(q for asked in self._plan(inp)[0].values() for q in asked))
 
     def answered(self, inp: pd.DataFrame, ask: Callable[[Sequence[Hashable]], Sequence[Any]]) -> pd.DataFrame:
         """:meth:`transform`, with somebody else to answer.
@@ -214,7 +214,7 @@ class PromptTeacher(Teacher):
             LabellingError: if ``ask`` fails; it carries the queries that were finished.
         """
         self._check(inp)
-        by_query = self._questions(inp)
+        by_query, plan = self._plan(inp)
         questions = list(dict.fromkeys(q for asked in by_query.values() for q in asked))
         try:
             answers = dict(zip(questions, ask(questions) if questions else (), strict=True))
@@ -224,8 +224,8 @@ class PromptTeacher(Teacher):
             done = [qid for qid, asked in by_query.items() if all(q in answers for q in asked)]
             failed = questions[error.failed] if error.failed < len(questions) else None
             at = next((qid for qid, asked in by_query.items() if failed in asked), next(iter(by_query)))
-            raise labelling_error(error, inp, at, done, lambda rows: self._write(rows, answers)) from error
-        return self._write(inp, answers)
+            raise labelling_error(error, inp, at, done, lambda rows: self._write(rows, answers, plan)) from error
+        return self._write(inp, answers, plan)
 
 
 def labelling_error(error: Exception, inp: pd.DataFrame, at: str, done: Iterable[str], write: Any) -> LabellingError:

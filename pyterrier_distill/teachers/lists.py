@@ -48,6 +48,10 @@ class ListTeacher(Teacher):
         """Order ``texts``: yields questions, returns positions, best first."""
         raise TypeError(f"{type(self).__name__} does not say how it orders.")
 
+    def _asked(self, questions: Sequence[Any]) -> Sequence[Any]:
+        with self.llm.tokenised_once():
+            return self._ask(questions)
+
     def _ask(self, questions: Sequence[Any]) -> Sequence[Any]:
         """The answers to one question of each of several lists."""
         raise TypeError(f"{type(self).__name__} does not ask.")
@@ -70,7 +74,7 @@ class ListTeacher(Teacher):
         programs = {qid: self._program(query, texts) for qid, (query, _, texts) in lists.items()}
         with pt.tqdm(total=len(lists), desc=type(self).__name__, unit="q", disable=not self.verbose) as bar:
             try:
-                orders = run_together(programs, self._ask, self.llm.at_once, lambda: bar.update(1))
+                orders = run_together(programs, self._asked, self.llm.at_once, lambda: bar.update(1))
             except Stopped as stopped:
                 done, cause = stopped.results, stopped.__cause__
                 assert isinstance(cause, Exception)

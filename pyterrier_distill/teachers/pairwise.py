@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,19 @@ from .questions import Asker, Question, checked_template
 KINDS = ("classifier", "seq2seq", "causal")
 #: Placeholders of the two documents.
 DOCUMENTS = ("document_a", "document_b")
+
+
+class _Compared(NamedTuple):
+    """A query, its documents in incoming order, and the pairs of them that are compared."""
+
+    query: str
+    docnos: list[str]
+    texts: list[str]
+    pairs: list[tuple[int, int]]
+
+    def question(self, i: int, j: int) -> tuple[str, str, str]:
+        """What is asked of a pair."""
+        return self.query, self.texts[i], self.texts[j]
 
 
 class PairwiseTeacher(PromptTeacher, pt.Estimator):
@@ -206,20 +219,18 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
             validate.result_frame(inp, list(dict.fromkeys(read)), context=self)
         super()._check(inp)
 
-    def _questions(self, inp: pd.DataFrame) -> dict[str, list[Hashable]]:
-        asked: dict[str, list[Hashable]] = {}
+    def _plan(self, inp: pd.DataFrame) -> tuple[dict[Any, list[Hashable]], dict[Any, _Compared]]:
         pairs = self.pairs(inp)
-        for qid, query, _, texts in self._lists(inp):
-            asked[qid] = [(query, texts[i], texts[j]) for i, j in pairs[str(qid)]]
-        return asked
-
-    def _lists(self, inp: pd.DataFrame) -> list[tuple[Any, str, list[str], list[str]]]:
-        """(qid, query, docnos, texts) of each query, documents in incoming order."""
         ordered = inp.iloc[np.argsort(incoming_order(inp), kind="stable")] if len(inp) else inp
-        lists = []
+        asked: dict[Any, list[Hashable]] = {}
+        compared: dict[Any, _Compared] = {}
         for qid, rows in ordered.groupby(ordered["qid"].to_numpy(), sort=False):
-            lists.append((qid, rows["query"].iloc[0], rows["docno"].tolist(), rows[self.text_field].tolist()))
-        return lists
+            one = _Compared(
+                rows["query"].iloc[0], rows["docno"].tolist(), rows[self.text_field].tolist(), pairs[str(qid)]
+            )
+            asked[qid] = [one.question(i, j) for i, j in one.pairs]
+            compared[qid] = one
+        return asked, compared
 
     def _ask(self, questions: Sequence[Hashable]) -> Sequence[float]:
         return [float(p) for p in self._comparer.compare(questions)]
@@ -227,19 +238,21 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
     def _cost(self, questions: Sequence[Hashable]) -> Usage:
         return self._comparer.estimate(questions)
 
-    def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, float]) -> pd.DataFrame:
+    def _write(
+        self, inp: pd.DataFrame, answers: Mapping[Hashable, float], plan: dict[Any, _Compared]
+    ) -> pd.DataFrame:
         prefs: dict[tuple[Any, str], dict[str, float]] = defaultdict(dict)
-        pairs = self.pairs(inp)
-        for qid, query, docnos, texts in self._lists(inp):
-            asked = {(i, j): answers[query, texts[i], texts[j]] for i, j in pairs[str(qid)]}
-            for (i, j), p in asked.items():
+        for qid in dict.fromkeys(inp["qid"]):
+            one = plan[qid]
+            told = {(i, j): answers[one.question(i, j)] for i, j in one.pairs}
+            for (i, j), p in told.items():
                 if self.both_orders:
-                    other = asked[j, i]
-                    if i < j and texts[i] != texts[j]:
+                    other = told[j, i]
+                    if i < j and one.texts[i] != one.texts[j]:
                         self._disagreed[0] += (p > 0.5) != (other < 0.5)
                         self._disagreed[1] += 1
                     p = (p + 1 - other) / 2
-                prefs[qid, docnos[i]][docnos[j]] = p
+                prefs[qid, one.docnos[i]][one.docnos[j]] = p
         cells = [dict(prefs.get(key, {})) for key in zip(inp["qid"], inp["docno"], strict=True)]
         return rerank(inp, mean_preferences(inp, cells), **{self.label: cells})
 

@@ -193,11 +193,11 @@ class PointwiseTeacher(PromptTeacher):
         self._check(inp)
         return Usage(calls=len(inp))
 
-    def _questions(self, inp: pd.DataFrame) -> dict[str, list[Hashable]]:
-        asked: dict[str, list[Hashable]] = {}
+    def _plan(self, inp: pd.DataFrame) -> tuple[dict[Any, list[Hashable]], None]:
+        asked: dict[Any, list[Hashable]] = {}
         for qid, query, text in zip(inp["qid"], inp["query"], inp[self.text_field], strict=True):
             asked.setdefault(qid, []).append((query, text))
-        return asked
+        return asked, None
 
     def _ask(self, questions: Sequence[Hashable]) -> Sequence[np.ndarray]:
         return list(self._scorer.score(questions))
@@ -205,7 +205,7 @@ class PointwiseTeacher(PromptTeacher):
     def _cost(self, questions: Sequence[Hashable]) -> Usage:
         return self._scorer.estimate(questions)
 
-    def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, np.ndarray]) -> pd.DataFrame:
+    def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, np.ndarray], plan: None) -> pd.DataFrame:
         cells = [answers[pair] for pair in zip(inp["query"], inp[self.text_field], strict=True)]
         gives = self._scorer.gives
         table = np.stack(cells) if cells else np.empty((0, {"logit": 1}.get(gives, 2)), dtype=np.float32)

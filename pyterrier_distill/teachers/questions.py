@@ -62,11 +62,13 @@ class Asker:
 
     def choose(self, questions: Sequence[Question]) -> np.ndarray:
         """Log-probabilities ``[n, 2]`` of (no, yes)."""
-        return self.backend.choose(self.prompts(questions), self.answers, **self.template.going_on)
+        with self.backend.tokenised_once():
+            return self.backend.choose(self.prompts(questions), self.answers, **self.template.going_on)
 
     def logits(self, questions: Sequence[Question]) -> np.ndarray:
         """Raw logits ``[n, 2]`` of (no, yes), where the backend tells them."""
-        return self.backend.option_logits(self.prompts(questions), self.answers, **self.template.going_on)
+        with self.backend.tokenised_once():
+            return self.backend.option_logits(self.prompts(questions), self.answers, **self.template.going_on)
 
     def estimate(self, questions: Sequence[Question]) -> Usage:
         """Calls, prompt tokens and output tokens."""

@@ -36,6 +36,7 @@ class QueryList:
         qid: the query's id.
         known: int64 ``[R]``: numbers of the docnos and texts that are known to be relevant, for losses that contrast
             with other queries' documents; see :data:`..losses.base.RELEVANT_KEYS`.
+        keys: int64 ``[N, 2]``: numbers of its documents' docnos and texts, 0 = none, for the same losses.
         guest: whether it is computed for company only, in a process that has no list of a batch.
     """
 
@@ -49,6 +50,7 @@ class QueryList:
     relevant: np.ndarray | None = None
     qid: str = ""
     known: np.ndarray | None = None
+    keys: np.ndarray | None = None
     guest: bool = False
 
     def part(self, positions: Sequence[int], loss: losses.Loss) -> QueryList:
@@ -69,6 +71,7 @@ class QueryList:
             doc_rows=None if self.doc_rows is None else self.doc_rows[kept],
             ranking=None,
             relevant=None if self.relevant is None else self.relevant[kept],
+            keys=None if self.keys is None else self.keys[kept],
         )
 
 
@@ -124,6 +127,13 @@ def read_lists(
 def relevant_keys(docnos: Iterable[Any], texts: Sequence[str]) -> np.ndarray:
     """Numbers int64 ``[R]`` of documents that are relevant to a query, and of their texts."""
     return np.array([_key(docno, "docno") for docno in docnos] + [_key(text, "text") for text in texts], dtype=np.int64)
+
+
+def document_keys(one: QueryList) -> np.ndarray:
+    """Numbers int64 ``[N, 2]`` of a list's docnos and texts; 0 where vectors stand in for texts."""
+    texts = [0] * len(one.docnos) if one.texts is None else [_key(text, "text") for text in one.texts]
+    docnos = [_key(docno, "docno") for docno in one.docnos]
+    return np.array(list(zip(docnos, texts, strict=True)), dtype=np.int64).reshape(-1, 2)
 
 
 def _key(cell: Any, kind: str) -> int:
@@ -191,10 +201,7 @@ def _contrasted(lists: list[QueryList], width: int) -> dict[str, Tensor]:
     most = max(0 if one.known is None else len(one.known) for one in lists)
     relevant = torch.zeros(len(lists), max(1, most), dtype=torch.int64)
     for row, one in enumerate(lists):
-        for slot, docno in enumerate(one.docnos):
-            documents[row, slot, 0] = _key(docno, "docno")
-            if one.texts is not None:
-                documents[row, slot, 1] = _key(one.texts[slot], "text")
+        documents[row, : len(one.docnos)] = torch.from_numpy(document_keys(one) if one.keys is None else one.keys)
         if one.known is not None:
             relevant[row, : len(one.known)] = torch.from_numpy(one.known)
     return {losses.DOCUMENT_KEYS: documents, losses.RELEVANT_KEYS: relevant}

@@ -127,6 +127,7 @@ class Reader:
         lists = training_lists.read_lists(res, loss, self.text_field, judged=judged, ranked=ranked)
         if losses.BATCH_SCORES in loss.needs and frames.LABEL in loss.columns():
             for one in lists:
+                one.keys = training_lists.document_keys(one)
                 one.known = self._relevant_to(one)
         return lists
 

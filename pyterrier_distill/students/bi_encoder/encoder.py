@@ -113,11 +113,11 @@ class Encoder(pyterrier_dr.BiEncoder):
         """
         mode = self._mode_for(inp)
         if mode != "scorer":
-            return getattr(self, mode)()(inp)
+            return getattr(self, mode)().encoded(inp)
         labels = [QUERY_VEC] if "query" in inp.columns else []
         if self.text_field in inp.columns and not self.freeze_docs:
             labels.append(DOC_VEC)
-        scored = self.text_scorer()(inp.drop(columns=labels, errors="ignore"))
+        scored = self.text_scorer().scored(inp.drop(columns=labels, errors="ignore"))
         out = inp.drop(columns=["score", "rank"], errors="ignore")
         return out.assign(score=scored["score"].to_numpy(), rank=scored["rank"].to_numpy())
 

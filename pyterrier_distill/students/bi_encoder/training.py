@@ -65,7 +65,8 @@ def collate(student: BiEncoder, lists: list[QueryList], needs: frozenset[str]) -
         return batch
     documents, index = distinct_documents(lists)
     batch["index"] = index
-    batch["keys"] = torch.tensor([processes.key(document) for document in documents])
+    if processes.world() > 1:
+        batch["keys"] = torch.tensor([processes.key(document) for document in documents])
     if lists[0].doc_matrix is None:
         batch["documents"] = student.tokenise([text or "" for _, text in documents], "document")
         return batch

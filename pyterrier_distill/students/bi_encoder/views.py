@@ -31,6 +31,10 @@ class QueryEncoder(pyterrier_dr.BiQueryEncoder):
         with validate.any(inp, context=self) as v:
             v.query_frame(["query"])
             v.columns(includes=["query"])
+        return self.encoded(inp)
+
+    def encoded(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """The same of a frame that is checked."""
         check_text(inp, ["query"])
         if self.states is None:
             return inp.assign(**{QUERY_VEC: list(self.encode(inp["query"]))})
@@ -60,6 +64,11 @@ class DocEncoder(pyterrier_dr.BiDocEncoder):
             v.columns(includes=[self.text_field])
             if index is not None:
                 v.columns(includes=["docno"])
+        return self.encoded(inp)
+
+    def encoded(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """The same of a frame that is checked."""
+        index = self.bi_encoder_model.doc_index
         if index is None or "docno" not in inp.columns or len(inp) == 0:
             if self.text_field in inp.columns:
                 check_text(inp, [self.text_field])
@@ -120,11 +129,15 @@ class Scorer(pyterrier_dr.BiScorer):
             if model.doc_index is not None:
                 v.result_frame(["query"])
                 v.result_frame([QUERY_VEC])
+        return self.scored(inp)
+
+    def scored(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """The same of a frame that is checked."""
         if len(inp) == 0:
             return rerank(inp, np.empty(0))
         sides: dict[str, Any] = {QUERY_VEC: self._queries, DOC_VEC: self._documents}
         q, d = (
-            np.stack(list((inp if column in inp.columns else encoder()(inp))[column]))
+            np.stack(list((inp if column in inp.columns else encoder().encoded(inp))[column]))
             for column, encoder in sides.items()
         )
         if q.shape[1] != d.shape[1]:

@@ -23,8 +23,10 @@ def collate(student: LateInteraction, lists: list[QueryList]) -> dict[str, Any]:
     column, index = distinct_documents(lists)
     queries = student.tokenise([one.query for one in lists], "query")
     documents = student.tokenise([text or "" for _, text in column], "document")
-    keys = torch.tensor([processes.key(document) for document in column])
-    return {"queries": queries, "documents": documents, "index": index, "keys": keys}
+    batch = {"queries": queries, "documents": documents, "index": index}
+    if processes.world() > 1:
+        batch["keys"] = torch.tensor([processes.key(document) for document in column])
+    return batch
 
 
 def forward(
