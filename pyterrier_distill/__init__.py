@@ -9,26 +9,8 @@ from typing import TYPE_CHECKING
 
 from ._version import __version__
 from .frames import LABEL_COLUMNS, MissingLabelError
-from .losses import (
-    ADRMSE,
-    MSE,
-    ApproxNDCG,
-    BinaryCrossEntropy,
-    EmbeddingMatch,
-    HiddenStateMatch,
-    InfoNCE,
-    KLDivergence,
-    LambdaLoss,
-    ListMLE,
-    ListNet,
-    LocalizedContrastive,
-    LogitMSE,
-    Loss,
-    MarginMSE,
-    PairwiseKL,
-    RankNet,
-    ScoreMatch,
-)
+from .losses import *
+from .losses import __all__ as _losses
 
 if TYPE_CHECKING:
     from .backends.hf import HF
@@ -110,29 +92,8 @@ _LAZY = {
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
-    "__version__",
-    "LABEL_COLUMNS",
-    "MissingLabelError",
-    "ADRMSE",
-    "MSE",
-    "ApproxNDCG",
-    "BinaryCrossEntropy",
-    "EmbeddingMatch",
-    "HiddenStateMatch",
-    "InfoNCE",
-    "KLDivergence",
-    "LambdaLoss",
-    "ListMLE",
-    "ListNet",
-    "LocalizedContrastive",
-    "LogitMSE",
-    "Loss",
-    "MarginMSE",
-    "PairwiseKL",
-    "RankNet",
-    "ScoreMatch",
-    *_MODULE_OF,
-]
+    "__version__", "LABEL_COLUMNS", "MissingLabelError", *(name for name in _losses if name != "Outputs"), *_MODULE_OF,
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

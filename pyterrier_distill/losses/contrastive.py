@@ -11,6 +11,8 @@ from . import base
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["LocalizedContrastive", "InfoNCE"]
+
 
 class LocalizedContrastive(base.Loss):
     """−log softmax at each relevant document over its own list.

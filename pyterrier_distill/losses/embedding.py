@@ -12,6 +12,8 @@ from . import base
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["EmbeddingMatch", "HiddenStateMatch"]
+
 _SIDES = {
     "query": (base.QUERY_VECTORS, QUERY_VEC, QUERY_VECTOR),
     "document": (base.DOC_VECTORS, DOC_VEC, VECTOR),

@@ -12,6 +12,8 @@ from .order import OrderLoss
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["KLDivergence", "ListNet", "ListMLE", "ADRMSE", "ApproxNDCG"]
+
 
 class KLDivergence(base.Loss):
     """KL divergence from the teacher's to the student's softmax over a list, mean over queries.

@@ -13,6 +13,8 @@ from .order import OrderLoss
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["MarginMSE", "RankNet", "PairwiseKL", "LambdaLoss"]
+
 
 class MarginMSE(base.Loss):
     """Squared difference of the student's and the teacher's score margins.

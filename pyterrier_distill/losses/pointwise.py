@@ -13,6 +13,8 @@ from . import base
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["MSE", "LogitMSE", "BinaryCrossEntropy", "ScoreMatch"]
+
 
 class MSE(base.Loss):
     """Mean squared difference of student and teacher scores.

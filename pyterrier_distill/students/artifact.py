@@ -43,6 +43,7 @@ class StudentArtifact:
     #: For model cards: the hub's name of the task, and what loads the full checkpoint without this package.
     PIPELINE_TAG = "text-ranking"
     LOADED_BY = ""
+    DESCRIBED = "a ranker"
     ADAPTER_LOADED_BY = ""
     ARTIFACT_SCHEMATIC_SHOW_AS_TRANSFORMER = True  # a Distiller's schematic shows its student
 

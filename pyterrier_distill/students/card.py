@@ -15,13 +15,6 @@ from ..stores import redaction
 from ..stores.files import read_object
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_KINDS = {
-    "cross_encoder": "a cross-encoder: its score of a query and a document is a raw logit",
-    "mono_t5": "a monoT5: its score of a query and a document is log p(true)",
-    "bi_encoder": "a bi-encoder: its score of a query and a document is the product of their vectors",
-    "late_interaction": "a late-interaction model: each query token's best product with a document token, summed",
-    "ustad": "a USTAD: one encoder that reads query and document together or apart",
-}
 _SETTINGS = (
     "sampler", "learning_rate", "warmup", "weight_decay", "max_grad_norm", "schedule", "epochs", "steps",
     "queries_per_batch", "processes", "accumulation", "precision", "dropout", "seed", "metric", "eval_every",
@@ -151,7 +144,7 @@ def _listed(value: Any) -> Any:
 def _body(student: Any, meta: Mapping[str, Any], name: str) -> Iterator[str]:
     kind, adapter = type(student).__name__, meta["format"] == "peft"
     manifest, about = meta["manifest"], meta["about"]
-    what = _KINDS.get(meta["type"], "a ranker")
+    what = student.DESCRIBED
     yield f"`{kind}` of [PyTerrier](https://pyterrier.readthedocs.io)'s plugin `pyterrier-distill`, {what}.\n"
     if adapter:
         yield "This is a LoRA adapter (and the head); its base is loaded with it.\n"

@@ -56,6 +56,7 @@ class CrossEncoder(JointStudent):
     """
 
     ARTIFACT_TYPE = "cross_encoder"
+    DESCRIBED = "a cross-encoder: its score of a query and a document is a raw logit"
     ARTIFACT_FORMAT = "sentence_transformers"
     LOADED_BY = "sentence_transformers.CrossEncoder({name})"
     ADAPTER_LOADED_BY = "peft.AutoPeftModelForSequenceClassification.from_pretrained({name}, num_labels=1)"

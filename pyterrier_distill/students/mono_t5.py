@@ -59,6 +59,7 @@ class MonoT5(JointStudent):
     """
 
     ARTIFACT_TYPE = "mono_t5"
+    DESCRIBED = "a monoT5: its score of a query and a document is log p(true)"
     ARTIFACT_FORMAT = "transformers"
     LOADED_BY = "transformers.AutoModelForSeq2SeqLM.from_pretrained({name})"
     ADAPTER_LOADED_BY = "peft.AutoPeftModelForSeq2SeqLM.from_pretrained({name})"

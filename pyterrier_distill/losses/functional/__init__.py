@@ -6,28 +6,13 @@ are). Padding never contributes: its values may be anything, NaN included. Compu
 Labels carry no gradient.
 """
 
-from .contrastive import info_nce, localized_contrastive
-from .embedding import embedding_match, hidden_state_match
-from .listwise import adr_mse, approx_ndcg, kl_divergence, list_mle, list_net
-from .pairwise import lambda_loss, margin_mse, pairwise_kl, ranknet
-from .pointwise import binary_cross_entropy, logit_mse, mse, score_match
+from . import contrastive, embedding, listwise, pairwise, pointwise
+from .contrastive import *
+from .embedding import *
+from .listwise import *
+from .pairwise import *
+from .pointwise import *
 
 __all__ = [
-    "adr_mse",
-    "approx_ndcg",
-    "binary_cross_entropy",
-    "embedding_match",
-    "hidden_state_match",
-    "info_nce",
-    "kl_divergence",
-    "lambda_loss",
-    "list_mle",
-    "list_net",
-    "localized_contrastive",
-    "logit_mse",
-    "margin_mse",
-    "mse",
-    "pairwise_kl",
-    "ranknet",
-    "score_match",
-]
+    *contrastive.__all__, *embedding.__all__, *listwise.__all__, *pairwise.__all__, *pointwise.__all__,
+]  # fmt: skip

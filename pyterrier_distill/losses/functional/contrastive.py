@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .masking import masked_log_softmax, masked_mean, prepared
 
+__all__ = ["localized_contrastive", "info_nce"]
+
 
 def localized_contrastive(student: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
     """−log softmax at each relevant document over its own list, mean over relevant documents (LCE, Gao et al. 2021).

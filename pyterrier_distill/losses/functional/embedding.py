@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+__all__ = ["embedding_match", "hidden_state_match"]
+
 
 def embedding_match(student: Tensor, teacher: Tensor, distance: str = "l2") -> Tensor:
     """Distance of student and teacher embeddings, mean over rows (USTAD / EmbedDistill Eq. 10-11).

@@ -8,6 +8,8 @@ from torch import Tensor
 from .gains import scaled_gains
 from .masking import EXCLUDED, masked_log_softmax, masked_mean, mean_over_queries, prepared
 
+__all__ = ["kl_divergence", "list_net", "list_mle", "adr_mse", "approx_ndcg"]
+
 
 def kl_divergence(student: Tensor, teacher: Tensor, mask: Tensor | None = None, temperature: float = 1.0) -> Tensor:
     """KL(softmax(t / T) ‖ softmax(s / T)), mean over queries.

@@ -11,6 +11,8 @@ from torch import Tensor
 from .gains import scaled_gains
 from .masking import masked_mean, prepared
 
+__all__ = ["margin_mse", "ranknet", "pairwise_kl", "lambda_loss"]
+
 
 def margin_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None, pairs: str = "first") -> Tensor:
     """Squared difference of the student's and the teacher's margins, mean over pairs (Hofstätter et al. 2020).

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from .masking import masked_mean, prepared
 
+__all__ = ["mse", "score_match", "logit_mse", "binary_cross_entropy"]
+
 
 def mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared difference of scores over real documents, pooled over the batch (USTAD Eq. 18, as a mean).

@@ -85,6 +85,7 @@ class BiEncoder(Student, Encoder, pt.Artifact):
     """
 
     ARTIFACT_TYPE = "bi_encoder"
+    DESCRIBED = "a bi-encoder: its score of a query and a document is the product of their vectors"
     ARTIFACT_FORMAT = "sentence_transformers"
     PIPELINE_TAG = "sentence-similarity"
     LOADED_BY = "sentence_transformers.SentenceTransformer({name})"

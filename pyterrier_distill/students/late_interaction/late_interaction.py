@@ -80,6 +80,7 @@ class LateInteraction(Student, pt.Transformer, pt.Artifact):
     """
 
     ARTIFACT_TYPE = "late_interaction"
+    DESCRIBED = "a late-interaction model: each query token's best product with a document token, summed"
     LOADED_BY = "sentence_transformers.MultiVectorEncoder({name})"
     ARTIFACT_FORMAT = "sentence_transformers"
     schematic = {"label": "LateInteraction"}

@@ -95,6 +95,7 @@ class USTAD(JointStudent):
     """
 
     ARTIFACT_TYPE = "ustad"
+    DESCRIBED = "a USTAD: one encoder that reads query and document together or apart"
     LOADED_BY = "transformers.AutoModel.from_pretrained({name})"
     ARTIFACT_FORMAT = "transformers"
     schematic = {"label": "USTAD"}
