@@ -474,7 +474,7 @@ def test_validation_mistakes(tiny, results, qrels):
         d.fit(results, None, None, qrels)
     with pytest.raises(ValueError, match="no query of the validation frame has judgements"):
         d.fit(results, None, results, qrels.assign(qid="other-" + qrels["qid"]))
-    with pytest.raises(ValueError, match="'nDCP' is no measure"):
+    with pytest.raises(ValueError, match="unknown measure 'nDCP'"):
         distiller(ptd.BiEncoder(tiny), ptd.KLDivergence(), metric="nDCP").fit(results, None, results, qrels)
 
 

@@ -17,7 +17,7 @@ class Sampling:
     Attributes:
         temperature: divides the logits; above 0.
         top_p: only the likeliest tokens whose probabilities reach this sum; 1 = all.
-        top_k: only so many of the likeliest tokens; 0 = all.
+        top_k: only the k likeliest tokens; 0 = all.
 
     Raises:
         ValueError: if one is impossible.

@@ -143,7 +143,7 @@ def complete(
 def greedy(llm: HF, batch: dict[str, Any], tokens: int, numbers: Sequence[int] | None) -> list[tuple[str, int]]:
     """Greedy answers to one batch, each with how many tokens it took.
 
-    With ``numbers``, one a row, they are permutations of so many identifiers.
+    With ``numbers``, one a row, they are permutations of that many identifiers.
     """
     from transformers import GenerationConfig
 

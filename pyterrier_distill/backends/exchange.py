@@ -107,7 +107,7 @@ def _read(client: Any, fields: Mapping[str, Any], given_up: threading.Event) -> 
             parts.append(part)
             size += len(part)
             if size > _LONGEST_ANSWER:
-                raise ValueError(f"the server's answer is longer than {_LONGEST_ANSWER >> 20} MiB: it is no completion")
+                raise ValueError(f"the server's answer is longer than {_LONGEST_ANSWER >> 20} MiB: it is not a completion")
             if given_up.is_set():
                 break
     return b"".join(parts)
@@ -143,7 +143,7 @@ def _text(content: Any) -> str | None:
     if content is None:
         return None
     if not isinstance(content, str):
-        raise ValueError(f"the server sent a message that is no text: {json.dumps(content)[:60]}")
+        raise ValueError(f"the server sent a message that is not text: {json.dumps(content)[:60]}")
     return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

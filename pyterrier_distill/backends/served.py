@@ -67,7 +67,7 @@ def option_logprobs(choice: Any, options: Sequence[str], model: str) -> np.ndarr
         logprob = _logprob(one.logprob)
         if logprob is None:
             wrong = str(one.logprob)[:40]
-            raise ValueError(f"the server told a log-probability that is no number of at most 0: {wrong}")
+            raise ValueError(f"the server told a log-probability that is not a number of at most 0: {wrong}")
         known.append((one.token.strip(), logprob))
     found = {option: [logprob for token, logprob in known if token == option] for option in options}
     if not any(math.isfinite(logprob) for told in found.values() for logprob in told):

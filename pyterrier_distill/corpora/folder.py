@@ -117,7 +117,7 @@ class FolderDataset(InMemoryDataset):
                 document[field] = "" if row.get(name) is None else row[name]
                 if not isinstance(document[field], str):
                     raise ValueError(
-                        f"{path}, line {number}: the {field} of document {document['docno']!r} is no string."
+                        f"{path}, line {number}: the {field} of document {document['docno']!r} is not a string."
                     )
             yield document
 
@@ -266,7 +266,7 @@ def _queries_of_jsonl(path: Path) -> Iterator[tuple[int, str, str]]:
         qid = plain_identifier(_key(row, path, number, "_id", "qid"), path, number, "id of a query")
         query = _key(row, path, number, "query", "text")
         if not isinstance(query, str):
-            raise ValueError(f"{path}, line {number}: the text of query {qid!r} is no string.")
+            raise ValueError(f"{path}, line {number}: the text of query {qid!r} is not a string.")
         yield number, qid, query
 
 
@@ -300,4 +300,4 @@ def _judgements(
             ids = (plain_identifier(cell, path, number, "id") for cell in (qid, docno))
             yield number, (next(ids), next(ids)), int(value)
         elif not (heading and math.isnan(value)):
-            raise ValueError(f"{path}, line {number}: {label!r} is no whole-number label.")
+            raise ValueError(f"{path}, line {number}: {label!r} is not a whole-number label.")

@@ -117,7 +117,7 @@ def pack(features: Features, budget: int, rows: int | None = None) -> Iterator[t
         features: tokenised inputs; ``attention_mask`` ``[n, L]`` (1 = a token) tells the lengths, padding on either
             side. Features without one (bags of words) stay in one piece.
         budget: tokens of a batch. An input longer than it gets a batch of its own.
-        rows: at most so many inputs in a batch; None = as many as the budget allows.
+        rows: most inputs of a batch; None = as many as the budget allows.
 
     Yields:
         ``(positions, batch)``: which rows of the input the batch holds, and their features without surplus padding.
@@ -191,7 +191,7 @@ def run(
         device: where features are moved before ``forward``; None = the GPU where there is one.
         precision: see :func:`resolve_precision`.
         token_budget: tokens of one batch, padding included; None = by device (:data:`TOKEN_BUDGET`).
-        batch_size: at most so many inputs in a batch; None = as many as the budget allows.
+        batch_size: most inputs of a batch; None = as many as the budget allows.
         verbose: whether to show a progress bar over distinct inputs.
         desc: what the progress bar says.
         unit: what it counts: ``d`` documents, ``q`` queries, ``pair``.

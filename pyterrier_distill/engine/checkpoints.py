@@ -160,7 +160,7 @@ def reading(name: str, what: str, library: str, load: Callable[[], Any]) -> Any:
         if os.path.isdir(name):
             raise ValueError(f"{name!r} holds no {what} that {library} can load: {reason}") from error
         raise FileNotFoundError(
-            f"no model {name!r}: it is no directory here, and the hub did not give it (wrong name, or no network?)."
+            f"no model {name!r}: it is not a directory here, and the hub did not give it (wrong name, or no network?)."
         ) from error
 
 

@@ -19,7 +19,7 @@ _NO_LAYERS = re.compile(r"architectures|.*_token_ids?|.*_to_ignore.*|.*_plan|.*l
 
 
 def kept_layers(total: int, layers: int | Sequence[int]) -> list[int]:
-    """Which of ``total`` layers ``layers`` means: those listed, or so many, spread evenly from the first to the last.
+    """Which of ``total`` layers ``layers`` means: those listed, or that many, spread evenly from the first to the last.
 
     Raises:
         ValueError: if there are no such layers.

@@ -163,7 +163,7 @@ def pad(name: str, tokenizer: Any, model: nn.Module) -> None:
 
 
 def check_length(name: str, model: nn.Module, length: int | None, what: str = "max_length") -> None:
-    """Check that a model reads so many tokens.
+    """Check that a model reads that many tokens.
 
     Args:
         name: of the checkpoint.

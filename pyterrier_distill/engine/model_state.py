@@ -15,7 +15,8 @@ import numpy as np
 from ..stores import seals
 from . import checkpoints
 
-#: Models of up to so many weights are read whole each time (30 ms), larger ones where a counter says that they changed.
+#: Models of up to this many weights are read whole each time (30 ms),
+#: larger ones where a counter says that they changed.
 _WHOLE = 1 << 26
 #: Numbers of a tensor that are looked at where not all are.
 _SAMPLE = 4096

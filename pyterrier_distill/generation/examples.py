@@ -117,7 +117,7 @@ class FewShot:
             if len(drawn) == self.n:
                 return qids, drawn
         raise ValueError(
-            f"only {len(drawn)} of {self.n} examples could be drawn: so many queries have a document of label"
+            f"only {len(drawn)} of {self.n} examples could be drawn: that is how many queries have a document of label"
             f" {self.min_label} or more with text. Ask for fewer, or give other topics and qrels."
         )
 

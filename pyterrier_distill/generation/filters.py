@@ -191,7 +191,9 @@ class ConsistencyFilter(QuerySelection):
 
 
 class LengthFilter(QuerySelection):
-    """Queries of so many words: what spaces separate; in Chinese, Japanese, Thai and the like each letter is one.
+    """Queries of between min_words and max_words words.
+
+    Words are what spaces separate; in Chinese, Japanese, Thai and the like each letter is one.
 
     Args:
         min_words: fewest; InPars drops queries of fewer than 3 tokens.

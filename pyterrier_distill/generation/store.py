@@ -67,7 +67,7 @@ class QueryStore(pt.Artifact):
         if meta and (meta.get("type"), meta.get("format")) != (self.ARTIFACT_TYPE, self.ARTIFACT_FORMAT):
             raise ValueError(f"{self.files} is an artifact of type {meta.get('type')!r}, no query store.")
         if not meta and other:
-            raise ValueError(f"{self.files} exists and is no query store: choose another path.")
+            raise ValueError(f"{self.files} exists and is not a query store: choose another path.")
         self._entries: dict[str, _Entry] = {}
         self._read: set[str] = set()
         self._spent = Usage()
@@ -260,7 +260,7 @@ def _parsed(content: bytes, where: str) -> tuple[Usage, dict[str, _Entry]]:
         elif [type(row.get(name)) for name in ("docno", "text", "queries", "scores")] == [str, str, list, list]:
             entries[row["docno"]] = (row["text"], row["queries"], row["scores"])
         else:
-            raise ValueError(f"line {number} of {where} is no entry of a query store: it has {', '.join(row)}.")
+            raise ValueError(f"line {number} of {where} is not an entry of a query store: it has {', '.join(row)}.")
     return spent, entries
 
 

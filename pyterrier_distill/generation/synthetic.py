@@ -72,7 +72,7 @@ class SyntheticQueryGen(pt.Transformer):
         temperature: 0 = always the likeliest token; None = 1 where tokens are drawn, for several queries or with
             ``top_p`` or ``top_k``, else 0.
         top_p: only the likeliest tokens whose probabilities reach this sum are drawn.
-        top_k: only so many of the likeliest tokens are drawn; 0 = all. doc2query's authors take 10.
+        top_k: only the k likeliest tokens are drawn; 0 = all. doc2query's authors take 10.
         seed: another seed, other draws.
         max_new_tokens: tokens of an answer.
         max_words: longer queries are dropped; None = any length.

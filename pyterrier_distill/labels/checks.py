@@ -67,11 +67,11 @@ def _wrong_cell(cell: Any, preferences: bool, shape: tuple[int, ...]) -> str | N
                 return f"{p!r} is no probability"
         return None
     if isinstance(cell, (str, bytes, dict)):
-        return f"{str(cell)[:60]!r} is no number"
+        return f"{str(cell)[:60]!r} is not a number"
     try:
         values = np.asarray(cell, dtype=float)
     except (TypeError, ValueError):
-        return f"{str(cell)[:60]} is no number"
+        return f"{str(cell)[:60]} is not a number"
     if len(shape) == 3:  # states: queries differ in their tokens
         if values.ndim != 3 or values.shape[1:] != shape[1:]:
             return f"its shape is {values.shape}, that of the first [tokens, {shape[1]}, {shape[2]}]"

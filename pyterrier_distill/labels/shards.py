@@ -21,7 +21,7 @@ OUTSIDE = ":outside"
 ROW_GROUP = 256
 #: What the footer's "version" may say; a newer one is not ours to judge. Absent = 1.
 VERSION = 1
-#: A shard may unpack to so many times its bytes, and to so many bytes whatever its size.
+#: How many times its size a shard may unpack to, and how many bytes whatever its size.
 MOST_UNPACKED, ALWAYS_UNPACKED = 1000, 1 << 26
 
 

@@ -53,11 +53,11 @@ class LabelStore(StoredLabels, pt.Artifact):
         pt.Artifact.__init__(self, pt.Artifact.NO_PATH if is_remote(path) else str(local(path)))
         StoredLabels.__init__(self, files.Directory(path))
         if self.directory.is_foreign():
-            raise ValueError(f"{self.directory} exists and is no label store: choose another path.")
+            raise ValueError(f"{self.directory} exists and is not a label store: choose another path.")
         meta = self.directory.json(files.META)
         if meta:
             if (meta.get("type"), meta.get("format")) != (self.ARTIFACT_TYPE, self.ARTIFACT_FORMAT):
-                raise ValueError(f"{self.directory} is an artifact of type {meta.get('type')!r}, no label store.")
+                raise ValueError(f"{self.directory} is an artifact of type {meta.get('type')!r}, not a label store.")
 
     def add_texts(self, documents: pd.DataFrame) -> int:
         """Store texts of documents that have none here yet.
@@ -282,7 +282,7 @@ class LabelStore(StoredLabels, pt.Artifact):
         return upkeep.verify(self, repair)
 
     def compact(self, queries: int = 10_000) -> LabelStore:
-        """Join small shards into some of at least so many queries, which open and stream faster; texts likewise.
+        """Join small shards into larger ones, which open and stream faster; texts likewise.
 
         Only shards of the same columns are joined. Nothing is lost, or counted twice, when it is killed: a joined shard
         is in before those it was made of go, and says which they are. Nobody else may read or build the store then.

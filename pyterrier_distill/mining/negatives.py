@@ -74,12 +74,12 @@ class NegativeMiner(pt.Transformer):
 
     Args:
         retriever: Q → R; or several, as a list or as a dict of names. A document that several find counts once.
-        depth: candidates are the first so many of each retriever.
+        depth: candidates are the top ``depth`` of each retriever.
         n: negatives of a query. Where there are fewer candidates, all of them; :attr:`counts` says how often.
         strategy: ``"random"`` uniformly; ``"top"`` the best; ``"log_random"`` with weights 1 / log2(1 + rank), and
             ``"log_uniform"`` with weights 1 / rank, both preferring early ranks. Ranks from 1, among the candidates
             that are left.
-        skip: leave out documents among the first so many of any retriever, where false negatives are most frequent.
+        skip: leave out documents among the top ``skip`` of any retriever, where false negatives are most frequent.
         exclude: judgements; documents with label > 0 are never negatives, nor are the input's positives. Where it
             judges none of the queries, that is logged.
         drop_self: leave out the document that is the query, as in collections whose queries are documents (ArguAna,
@@ -327,7 +327,7 @@ def mine_negatives(
 
     Args:
         retriever: Q → R, or several, as a list or as a dict of names.
-        depth: candidates are the first so many of each retriever.
+        depth: candidates are the top ``depth`` of each retriever.
         n: negatives of a query.
         strategy: ``"random"``, ``"top"``, ``"log_random"`` or ``"log_uniform"``.
         **settings: ``skip``, ``exclude``, ``drop_self``, ``max_score_ratio``, ``margin``, ``max_score``, ``scorer``,

@@ -197,5 +197,5 @@ def checked_queries(cells: Sequence[Any], dimension: int, source: Any) -> list[n
                 f" not {list(query.shape)}: encode queries and documents with one model."
             )
         if not np.isfinite(query).all():
-            raise ValueError(f"{QUERY_EMBS} holds a vector that is no number (NaN or infinite): look at its encoder.")
+            raise ValueError(f"{QUERY_EMBS} holds a vector that is not finite (NaN or infinite): look at its encoder.")
     return queries

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-#: A gzipped file may unpack to so many times its size, and to so many bytes whatever its size.
+#: How many times its size a gzipped file may unpack to, and how many bytes whatever its size.
 MOST_UNPACKED, ALWAYS_UNPACKED = 200, 1 << 26
 _OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -208,7 +208,7 @@ def as_number(value: Any) -> float:
         ValueError: if it is none.
     """
     if isinstance(value, str) and "_" in value:
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     return float(value)
 
 

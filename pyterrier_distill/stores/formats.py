@@ -135,7 +135,7 @@ def _wrong(path: Path, number: int, error: Exception) -> ValueError:
 def _finite(value: Any) -> float:
     number = as_number(value)
     if not np.isfinite(number):
-        raise ValueError(f"{value!r} is no finite number")
+        raise ValueError(f"{value!r} is not a finite number")
     return number
 
 

@@ -18,7 +18,7 @@ def stages_of(transformer: pt.Transformer) -> list[pt.Transformer]:
 
 
 def cut_to(retriever: pt.Transformer, depth: int) -> pt.Transformer:
-    """``retriever`` with so many results a query, where its last stage can retrieve fewer; else as it is."""
+    """``retriever`` cut to the top ``depth`` of each query, where its last stage can retrieve fewer; else as it is."""
     *before, last = stages_of(retriever)
     cut = getattr(last, "fuse_rank_cutoff", lambda _: None)(depth)
     if cut is None:

@@ -52,7 +52,7 @@ class ListwiseLLMTeacher(ListTeacher):
         window_size: passages of a prompt.
         stride: passages from one window to the next.
         passes: how often the windows go over the list.
-        n_permutations: ask about each window so many times, once as it stands and otherwise shuffled, and order it by
+        n_permutations: how often each window is asked about, once as it stands and otherwise shuffled, and order it by
             the mean rank: takes out a liking for positions, at n times the calls.
         constrained: hold decoding to permutations of the window's identifiers, so that no answer is malformed. Backends
             ``HF`` and ``VLLM`` can.

@@ -47,7 +47,7 @@ def spread(outputs: losses.Outputs) -> float | None:
 
 
 class Watcher(transformers.TrainerCallback):
-    """Stops a training whose loss is no number any more; warns of a collapsed student and of one that never improves.
+    """Stops a training whose loss becomes NaN or infinite; warns of a collapsed student and of one that never improves.
 
     Args:
         module: the training module, whose ``spread()`` is that of its last batch.

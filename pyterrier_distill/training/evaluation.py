@@ -25,7 +25,8 @@ def parse_measure(metric: Any) -> ir_measures.Measure:
     try:
         return ir_measures.parse_measure(metric)
     except (NameError, ValueError, TypeError) as error:
-        raise ValueError(f"{metric!r} is no measure of ir_measures, such as 'nDCG@10' or 'RR(rel=2)@10'.") from error
+        told = f"unknown measure {metric!r}: give one of ir_measures', such as 'nDCG@10' or 'RR(rel=2)@10'."
+        raise ValueError(told) from error
 
 
 def by_measure(

@@ -183,7 +183,7 @@ def _changed(
 
     if layers is not None:
         if not hasattr(modules[0], "auto_model"):
-            raise ValueError(f"layers={layers} is impossible: {type(modules[0]).__name__} is no transformer.")
+            raise ValueError(f"layers={layers} is impossible: {type(modules[0]).__name__} is not a transformer.")
         checkpoints.cut_layers(modules[0].auto_model, layers)
     if max_length is not None:
         _cut_texts(name, modules[0], max_length)
