@@ -343,7 +343,7 @@ def test_a_static_embedding_model_is_a_teacher_too(tiny, results, tmp_path):
     reference = one_at_a_time(str(tmp_path / "s"), TEXTS)
     reference /= np.linalg.norm(reference, axis=1, keepdims=True)  # it asks for cosines
     np.testing.assert_allclose(fp32(str(tmp_path / "s")).encode_docs(TEXTS), reference, atol=1e-5)
-    with pytest.raises(ValueError, match="StaticEmbedding is no transformer"):
+    with pytest.raises(ValueError, match="StaticEmbedding is not a transformer"):
         fp32(str(tmp_path / "s"), layers=2).encode_docs(TEXTS)
 
 

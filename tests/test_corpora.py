@@ -115,7 +115,7 @@ def test_odd_but_meant_folders(tmp_path):
     with pytest.raises(ValueError, match="has no field 'nope'"):
         dataset.text_loader("nope")(frame)
     jsonl(tmp_path / "corpus.jsonl", [{"_id": "1", "text": 3}])
-    with pytest.raises(ValueError, match="text of document '1' is no string"):
+    with pytest.raises(ValueError, match="text of document '1' is not a string"):
         list(pt.get_dataset(f"folder:{tmp_path}").get_corpus_iter(verbose=False))
 
 

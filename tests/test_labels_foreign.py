@@ -52,7 +52,7 @@ def test_names_cannot_lead_elsewhere(path, tmp_path):
 def test_other_directories_are_left_alone(tmp_path):
     (tmp_path / "thing").mkdir()
     (tmp_path / "thing" / "file").write_text("x")
-    with pytest.raises(ValueError, match="is no label store"):
+    with pytest.raises(ValueError, match="is not a label store"):
         ptd.LabelStore(tmp_path / "thing")
     (tmp_path / "thing" / "pt_meta.json").write_text(json.dumps({"type": "sparse_index", "format": "x"}))
     with pytest.raises(ValueError, match="'sparse_index'"):

@@ -95,7 +95,7 @@ def test_on_another_file_system(tmp_path):
         file.write(b"damaged")
     assert (store.verify()["state"] != "ok").sum() == 1 and len(ptd.LabelStore(url)) == 21
     fsspec.filesystem("memory").pipe_file("/other/file", b"x")
-    with pytest.raises(ValueError, match="is no label store"):
+    with pytest.raises(ValueError, match="is not a label store"):
         ptd.LabelStore("memory://other")
     with pytest.raises((ModuleNotFoundError, ValueError), match="nosuch"):
         ptd.LabelStore("nosuch://bucket/labels")

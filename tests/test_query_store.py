@@ -69,7 +69,7 @@ def test_a_store_answers_what_it_knows(tmp_path):
         cached(pd.DataFrame([("x", "a"), ("x", "b")], columns=["docno", "text"]))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
-    with pytest.raises(ValueError, match="no query store"):
+    with pytest.raises(ValueError, match="not a query store"):
         ptd.QueryStore(tmp_path / "other")
     with pytest.raises(ValueError, match="batch_size"):
         store.cache(generator, batch_size=0)

@@ -132,7 +132,7 @@ def test_a_log_probability_that_is_none_loses_no_finished_answer(told, which, se
             top[which]["logprob"] = told
         send(handler, said("yes", {"content": [{**top[0], "top_logprobs": top}]}))
 
-    with pytest.raises(BackendError, match="log-probability that is no number of at most 0") as caught:
+    with pytest.raises(BackendError, match="log-probability that is not a number of at most 0") as caught:
         asked(serve(act), concurrency=1).choose(["a", "b", "c"], ["no", "yes"])
     assert [answer is None for answer in caught.value.answers] == [False, True, True] and caught.value.failed == 1
 

@@ -107,7 +107,8 @@ def _read(client: Any, fields: Mapping[str, Any], given_up: threading.Event) -> 
             parts.append(part)
             size += len(part)
             if size > _LONGEST_ANSWER:
-                raise ValueError(f"the server's answer is longer than {_LONGEST_ANSWER >> 20} MiB: it is not a completion")
+                most = _LONGEST_ANSWER >> 20
+                raise ValueError(f"the server's answer is longer than {most} MiB: it is not a completion")
             if given_up.is_set():
                 break
     return b"".join(parts)
