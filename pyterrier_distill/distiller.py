@@ -319,7 +319,8 @@ class Distiller(pt.Estimator):
     def settings(self) -> dict[str, str]:
         """How it trains, as text by name, without secrets; the student as it is before training.
 
-        Which of these decide the outcome, so that a training does not go on with others, says ``training.deciding``.
+        Which of these decide the outcome, so that a training does not go on with others, says
+        ``training.compatibility``.
         """
         told = {"student": repr(self.student), "loss": repr(self.loss), "sampler": repr(self.sampler)}
         return {**told, **Settings.of(self).told()}

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pytest
@@ -297,3 +298,29 @@ def test_long_values_are_shown_where_they_differ(at):
     told = difference({"class": "x", "prompt": one}, {"class": "x", "prompt": other})
     before, now = told.removeprefix("prompt was ").split(" and is ")
     assert "#" in now and "#" not in before and len(told) < 250 and before.replace("...", "") != now.replace("...", "")
+
+
+def test_a_prompt_is_known_by_its_text(tiny_t5, tmp_path, results, monkeypatch):
+    from pyterrier_distill.prompts import library
+
+    cached = ptd.LabelStore(tmp_path / "c")
+    teachers = (ptd.PointwiseTeacher, library.POINTWISE, "monot5"), (ptd.PairwiseTeacher, library.PAIRWISE, "duot5")
+    for kind, named, name in teachers:
+        before = identity(kind(tiny_t5, **FP32))
+        assert "prompt_text" not in before  # stores that know it by name are read
+        first = cached.cache(kind(tiny_t5, **FP32))(results)
+        other = dataclasses.replace(named[name], messages=tuple((r, f"{t} ") for r, t in named[name].messages))
+        monkeypatch.setitem(named, name, other)
+        for prompt in (None, name):
+            teacher = kind(tiny_t5, prompt=prompt, **FP32)
+            assert difference(before, identity(teacher)) is not None
+            asked = cached.cache(teacher)(results)
+            assert not np.allclose(asked["score"], first["score"], atol=1e-7) and teacher.usage.calls
+
+
+def test_new_prompts_are_told_by_their_text(tiny_t5, monkeypatch):
+    from pyterrier_distill.prompts import library
+
+    monkeypatch.setitem(library.POINTWISE, "new", library.POINTWISE["monot5"])
+    assert "prompt_text" in identity(ptd.PointwiseTeacher(tiny_t5, prompt="new"))
+    assert "prompt_text" not in identity(ptd.PointwiseTeacher(tiny_t5, prompt="monot5"))

@@ -203,7 +203,7 @@ class Backend:
 
     # -- the size of texts; overridden where a tokenizer is at hand ---------------------------------------------------
 
-    #: Control tokens that a text must not contain, besides those that look like one (:func:`..prompts.neutralise`).
+    #: Control tokens that a text must not contain, besides those that look like one (``prompts.control.neutralise``).
     specials: Sequence[str] = ()
 
     def room(self, answer: int) -> int | None:

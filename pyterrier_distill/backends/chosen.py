@@ -8,6 +8,10 @@ from typing import Any
 
 from .base import Backend, as_backend
 
+#: What runs a checkpoint by its name, as ``backend=`` names it.
+ENGINES = ("hf", "vllm")
+_UNKNOWN = f"backend must be {', '.join(map(repr, ENGINES))}, or a backend such as ptd.OpenAI(...), not {{!r}}."
+
 
 def checked_backend(model: Any, settings: Mapping[str, Any], needs: str, engine: str = "hf") -> Backend:
     """``model`` as a backend: one that it is already, anything that generates, or a checkpoint.
@@ -39,7 +43,7 @@ def checked_backend(model: Any, settings: Mapping[str, Any], needs: str, engine:
 
         names = ("max_length", "revision", "trust_remote_code", "precision")
         return VLLM(os.fspath(model), **{name: settings[name] for name in names if name in settings})
-    raise ValueError(f"backend must be 'hf', 'vllm', or a backend such as OpenAI(...), not {engine!r}.")
+    raise ValueError(_UNKNOWN.format(engine))
 
 
 def one_model(model: Any, backend: Any, needs: str) -> Any:
@@ -52,10 +56,27 @@ def one_model(model: Any, backend: Any, needs: str) -> Any:
         if model is not None:
             raise ValueError(f"{needs} takes a backend as backend= with model=None, or as model, not both.")
         return backend
-    if backend not in ("hf", "vllm"):
-        raise ValueError(f"backend must be 'hf', 'vllm', or a backend such as OpenAI(...), not {backend!r}.")
+    if backend not in ENGINES:
+        raise ValueError(_UNKNOWN.format(backend))
     if model is None:
         raise ValueError(f"{needs} needs a model: a name, a directory, or a backend.")
     if backend != "hf" and not isinstance(model, (str, os.PathLike)):
         raise ValueError(f"backend={backend!r} runs the checkpoint of a name or directory, not {model!r}.")
     return os.fspath(model) if isinstance(model, os.PathLike) else model
+
+
+def check_engine(model: Any, backend: Any) -> None:
+    """Check that a model and what runs it go together.
+
+    Raises:
+        ValueError: if neither or both are given, or the word for the engine is unknown.
+    """
+    if isinstance(backend, str):
+        if model is None:
+            raise ValueError("name a model, or pass a backend.")
+        if backend == "openai":
+            raise ValueError("a server has an address: pass backend=ptd.OpenAI(model, base_url=...), and no model.")
+        if backend not in ENGINES:
+            raise ValueError(_UNKNOWN.format(backend))
+    elif model is not None:
+        raise ValueError(f"model={model!r} and backend={backend!r} both say what answers: pass one of them.")

@@ -129,7 +129,7 @@ def complete(
     seeds: Sequence[int] | None,
     until: Callable[[str], bool] | None,
 ) -> list[Completion]:
-    """:meth:`..base.Backend.complete` of a model of transformers."""
+    """:meth:`.base.Backend.complete` of a model of transformers."""
     if not prompts:
         return []
     return llm.answered(

@@ -1,5 +1,6 @@
 """Frames: what their columns mean, checks of them, rankings, judgements and texts."""
 
+from .cells import check_numbers, check_vectors, pad_lists
 from .checks import MissingLabelError, check_results, check_text, check_unique, require_columns
 from .columns import (
     DOC_EMBS,
@@ -19,7 +20,6 @@ from .columns import (
     known,
     label_source,
 )
-from .kinds import check_numbers, check_vectors, pad_lists
 from .qrels import check_qrels, join_judgements, join_qrels, judgements
 
 __all__ = [

@@ -95,7 +95,8 @@ LABEL_COLUMNS: dict[str, LabelColumn] = {
 
 def known(column: Any) -> LabelColumn | None:
     """The label column that ``column`` is by its name; None if it is none."""
-    return next((one for name, one in LABEL_COLUMNS.items() if belongs(column, name)), None)
+    found = [one for name, one in LABEL_COLUMNS.items() if belongs(column, name)]
+    return max(found, key=lambda one: len(one.name), default=None)
 
 
 def belongs(column: Any, name: str) -> bool:

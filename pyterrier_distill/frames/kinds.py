@@ -1,6 +1,6 @@
 """The kinds of labels: what their cells hold, and the way of a cell from a frame to a batch.
 
-A label column is of one kind; :mod:`.frames` says which by its name, and a loss may say so of the columns it reads.
+A label column is of one kind; :mod:`.columns` says which by its name, and a loss may say so of the columns it reads.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
+from .cells import check_numbers, check_vectors, pad_lists, pad_rows, where
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +126,7 @@ class Logits(Kind):
             raise ValueError(f"the column {column!r} must hold two logits, [false, true], not {width}.")
 
     def batch(self, labels: Sequence[np.ndarray]) -> torch.Tensor:
-        return _padded_rows(labels)
+        return pad_rows(labels)
 
     def scores(self, label: np.ndarray, size: int) -> np.ndarray:
         return label[:, 1] - label[:, 0]
@@ -147,7 +149,7 @@ class Preferences(Kind):
             if not isinstance(cell, dict) or not all(0 <= p <= 1 for p in cell.values()):
                 raise ValueError(
                     f"the column {column!r} must hold a dict, other docno -> P(this > other) in [0, 1], but holds"
-                    f" {str(cell)[:80]} at {_where(frame, n)}: put a PairwiseTeacher before the Distiller."
+                    f" {str(cell)[:80]} at {where(frame, n)}: put a PairwiseTeacher before the Distiller."
                 )
 
     def read(self, column: pd.Series) -> np.ndarray:
@@ -192,7 +194,7 @@ class Vector(Kind):
         check_vectors(frame, column)
 
     def batch(self, labels: Sequence[np.ndarray]) -> torch.Tensor:
-        return _padded_rows(labels)
+        return pad_rows(labels)
 
     def scores(self, label: np.ndarray, size: int) -> None:
         return None
@@ -249,94 +251,3 @@ class States(QueryVector):
 
 NUMBER, JUDGEMENT, RANK, LOGITS = Number(), Judgement(), Rank(), Logits()
 PREFERENCES, VECTOR, QUERY_VECTOR = Preferences(), Vector(), QueryVector()
-
-
-def pad_lists(lists: Sequence[Sequence[float]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad ragged lists to one tensor.
-
-    Args:
-        lists: B lists of at most N numbers each.
-
-    Returns:
-        ``(values, mask)``, both ``[B, N]``: float32 values with 0 in the padding, and True at each real entry.
-    """
-    import torch
-
-    width = max((len(entries) for entries in lists), default=0)
-    values = torch.zeros(len(lists), width)
-    mask = torch.zeros(len(lists), width, dtype=torch.bool)
-    for row, entries in enumerate(lists):
-        values[row, : len(entries)] = torch.as_tensor(np.asarray(entries, dtype=np.float32))
-        mask[row, : len(entries)] = True
-    return values, mask
-
-
-def _padded_rows(lists: Sequence[np.ndarray]) -> torch.Tensor:
-    """Lists ``[N, ...]`` as one tensor ``[B, N, ...]``, 0 in the padding."""
-    import torch
-
-    padded = torch.zeros(len(lists), max(map(len, lists)), *lists[0].shape[1:])
-    for row, entries in enumerate(lists):
-        padded[row, : len(entries)] = torch.from_numpy(entries)
-    return padded
-
-
-# -- checks -----------------------------------------------------------------------------------------------------------
-
-
-def check_numbers(frame: pd.DataFrame, column: str, *, text: bool = True) -> None:
-    """Check that no cell of ``column`` is missing or not finite. Vectors are checked by element.
-
-    Args:
-        frame: any frame.
-        column: one of its columns.
-        text: whether text that spells a number is one.
-
-    Raises:
-        ValueError: naming the column and the first row at fault.
-    """
-    cells = frame[column]
-    if pd.api.types.is_numeric_dtype(cells.dtype):
-        bad = ~np.isfinite(cells.to_numpy(dtype=float, na_value=np.nan))
-    else:
-        no = () if text else str
-        bad = np.fromiter((isinstance(cell, no) or not _finite(cell) for cell in cells), dtype=bool, count=len(cells))
-    if bad.any():
-        row = int(bad.argmax())
-        found = f"holds the text {cells.iloc[row]!r}" if isinstance(cells.iloc[row], str) else "does not"
-        raise ValueError(
-            f"the column {column!r} must hold finite numbers, but {found} at {_where(frame, row)} ({int(bad.sum())}"
-            " such rows): drop those rows, turn text into numbers (pd.to_numeric), or label them again."
-        )
-
-
-def check_vectors(frame: pd.DataFrame, column: str) -> int:
-    """Check that ``column`` holds finite vectors of one dimension.
-
-    Returns:
-        The dimension.
-
-    Raises:
-        ValueError: naming the column and what it holds instead.
-    """
-    shapes = {np.shape(cell) for cell in frame[column]}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(
-            f"the column {column!r} must hold vectors of one dimension, but holds cells of the shapes"
-            f" {sorted(shapes, key=repr)[:4]}: label the frame with one encoder."
-        )
-    check_numbers(frame, column)
-    return next(iter(shapes))[0]
-
-
-def _where(frame: pd.DataFrame, row: int) -> str:
-    return ", ".join(f"{key} {frame[key].iloc[row]!r}" for key in ("qid", "docno") if key in frame.columns)
-
-
-def _finite(cell: Any) -> bool:
-    if isinstance(cell, dict):
-        return all(np.isfinite(value) for value in cell.values())
-    try:
-        return bool(np.all(np.isfinite(np.asarray(cell, dtype=float)))) and np.size(cell) > 0
-    except (TypeError, ValueError):
-        return False

@@ -16,13 +16,12 @@ import pyterrier_alpha as pta
 
 from .. import prompts
 from ..backends.base import Backend, BackendError, Usage
-from ..backends.chosen import checked_backend
+from ..backends.chosen import check_engine, checked_backend
 from ..backends.completions import Completion, Sampling
 from ..engine import batching
 from ..engine.locks import once
 from ..engine.model_state import shown
 from ..stores import redaction
-from ..teachers.base import check_engine
 from .answers import OUTCOMES, Reader, has_ended, key_of
 from .examples import Example, FewShot
 from .prompts import check_examples, query_prompts, query_template, shown_document, shown_examples

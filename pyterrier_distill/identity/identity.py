@@ -66,6 +66,8 @@ def identity(transformer: Any) -> Any:
     template = getattr(transformer, "template", None)
     if template is not None:
         told["prompt_text"] = digest(repr(template))
+    if reworded := getattr(transformer, "reworded", None):
+        told["prompt_text"] = reworded
     told |= _changes(transformer)
     if _declared(transformer) is None:
         told |= _besides(transformer)

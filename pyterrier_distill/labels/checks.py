@@ -8,9 +8,14 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
-from ..frames import LABEL_COLUMNS, check_numbers, kind_of, validate
+from ..frames import LABEL_COLUMNS, check_numbers, kind_of, kinds, validate
 from .tables import label_columns
 from .texts import check_one_text
+
+#: Kinds whose cells are told by their shape; others check their columns themselves.
+_TOLD_BY_SHAPE = (
+    kinds.Number, kinds.Judgement, kinds.Rank, kinds.Preferences, kinds.Vector, kinds.QueryVector, kinds.States
+)  # fmt: skip
 
 
 def text_labels(frame: pd.DataFrame) -> list[str]:
@@ -53,6 +58,8 @@ def check_labels(frame: pd.DataFrame) -> None:
                     " vector of them of one size, or a dict of preferences, other docno -> P(this > other) in [0, 1],"
                     " and none may be missing."
                 )
+        if type(kind_of(name)) not in _TOLD_BY_SHAPE:
+            kind_of(name).check(frame, name)
 
 
 def _wrong_cell(cell: Any, preferences: bool, shape: tuple[int, ...]) -> str | None:

@@ -27,7 +27,7 @@ DAMAGED = "damaged"
 
 
 class ShardFile:
-    """A parquet file whose errors say what to do, and which unpacks to no more than :func:`..shards.bound` allows.
+    """A parquet file whose errors say what to do, and which unpacks to no more than :func:`.shards.bound` allows.
 
     Args:
         source: path, bytes or open file.
@@ -302,5 +302,5 @@ class Directory:
             self.files.sweep(folder)
 
     def claimed(self, key: str, wait: bool = False) -> AbstractContextManager[bool]:
-        """Hold the claim ``key``; see :meth:`..storage.LocalFiles.claimed`."""
+        """Hold the claim ``key``; see ``stores.storage.LocalFiles.claimed``."""
         return self.files.claimed(key, wait)

@@ -141,3 +141,13 @@ QUERIES: dict[str, Template] = {
     # Nogueira and Lin 2019: an encoder-decoder trained for it reads the document alone.
     "doc2query": Template((("user", "{document}"),), plain=True),
 }
+
+#: Digests of the prompts of which stores that were written so far tell the name alone. A prompt with another text, or
+#: one that is not here, is told by its text: what was answered to the old one is no answer to it.
+TOLD_BY_NAME = {
+    "monot5": "821e7935229faf89",
+    "yes_no": "b1d0e59777d47b7b",
+    "qwen3": "52a8acb0e92b2e52",
+    "duot5": "041746350104f435",
+    "ab": "c8b27316a8de27ef",
+}

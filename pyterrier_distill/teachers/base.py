@@ -17,6 +17,8 @@ from ..engine.locks import made_once
 from ..engine.model_state import shown
 from ..frames import validate
 from ..frames.ranking import incoming_order, rerank  # noqa: F401 - part of what teachers share
+from ..identity.identity import digest
+from ..prompts import Template, library
 from ..stores import redaction
 from ..stores.pipelines import inner
 
@@ -173,6 +175,17 @@ class PromptTeacher(Teacher):
     asks_by: frozenset[str] = frozenset({"label", "text_field"})
     #: The kind of label column in which a store keeps the answer to one question.
     answers_as: str
+    #: Prompts by name, and the names among which ``prompt=None`` chooses when the model is known.
+    known_prompts: Mapping[str, Template] = {}
+    default_prompts: tuple[str, ...] = ()
+
+    @property
+    def reworded(self) -> dict[str, str]:
+        """Name → digest of the text, of the prompts that may be used and that stores do not know by name alone."""
+        prompt = getattr(self, "prompt", None)
+        names = self.default_prompts if prompt is None else (prompt,)
+        known = {n: digest(repr(self.known_prompts[n])) for n in names if n in self.known_prompts}
+        return {name: text for name, text in known.items() if library.TOLD_BY_NAME.get(name) != text}
 
     def _plan(self, inp: pd.DataFrame) -> tuple[dict[Any, list[Hashable]], Any]:
         """qid → what is asked about it, equal questions once; and whatever :meth:`_write` wants to know of it again."""
@@ -291,20 +304,3 @@ def mean_preferences(inp: pd.DataFrame, prefs: Sequence[Mapping[str, float]]) ->
             sums.setdefault((qid, other), []).append(1 - p)
     means = [float(np.mean(sums.get(key, 0.5))) for key in zip(inp["qid"], inp["docno"], strict=True)]
     return np.round(means, 12)  # rounding errors must not decide between equal ones
-
-
-def check_engine(model: Any, backend: Any) -> None:
-    """Check that a model and what runs it go together.
-
-    Raises:
-        ValueError: if neither or both are given, or the word for the engine is unknown.
-    """
-    if isinstance(backend, str):
-        if model is None:
-            raise ValueError("name a model, or pass a backend.")
-        if backend == "openai":
-            raise ValueError("a server has an address: pass backend=ptd.OpenAI(model, base_url=...), and no model.")
-        if backend not in ("hf", "vllm"):
-            raise ValueError(f"backend must be 'hf', 'vllm', or a backend such as ptd.OpenAI(...), not {backend!r}.")
-    elif model is not None:
-        raise ValueError(f"model={model!r} and backend={backend!r} both say what answers: pass one of them.")

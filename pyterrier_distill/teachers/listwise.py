@@ -13,9 +13,9 @@ import pandas as pd
 
 from .. import prompts
 from ..backends.base import Backend, BackendError, Usage
+from ..backends.chosen import check_engine
 from ..frames import TEACHER_RANK
 from ..prompts import library
-from .base import check_engine
 from .lists import ListTeacher
 from .programs import Program
 from .responses import OUTCOMES, parse_permutation

@@ -98,6 +98,8 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
     answers_as = TEACHER_PREFS
     asks_by = PromptTeacher.asks_by | {"n_pairs", "delta", "both_orders", "seed", "disagreement", "training"}
     added_later = {"backend": "hf"}
+    known_prompts = library.PAIRWISE
+    default_prompts = ("duot5", "ab")
     writes = TEACHER_PREFS
 
     def __init__(

@@ -72,6 +72,8 @@ class PointwiseTeacher(PromptTeacher):
     answers_as = TEACHER_LOGITS
     schematic = {"label": "PointwiseTeacher", "inner_pipelines_mode": "unlinked"}
     added_later = {"backend": "hf"}
+    known_prompts = library.POINTWISE
+    default_prompts = ("monot5", "yes_no")
     writes = TEACHER_SCORE
 
     def __init__(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from .. import prompts
-from ..backends.base import Backend, Usage
+from ..backends.base import Backend, Usage, answers_as
 from ..prompts import control
 
 #: A query and its documents.
@@ -62,17 +63,22 @@ class Asker:
 
     def choose(self, questions: Sequence[Question]) -> np.ndarray:
         """Log-probabilities ``[n, 2]`` of (no, yes)."""
-        with self.backend.tokenised_once():
+        with self.backend.tokenised_once(), answers_as(_pair):
             return self.backend.choose(self.prompts(questions), self.answers, **self.template.going_on)
 
     def logits(self, questions: Sequence[Question]) -> np.ndarray:
         """Raw logits ``[n, 2]`` of (no, yes), where the backend tells them."""
-        with self.backend.tokenised_once():
+        with self.backend.tokenised_once(), answers_as(_pair):
             return self.backend.option_logits(self.prompts(questions), self.answers, **self.template.going_on)
 
     def estimate(self, questions: Sequence[Question]) -> Usage:
         """Calls, prompt tokens and output tokens."""
         return Usage(len(questions), sum(self.backend.prompt_sizes(self.prompts(questions))), len(questions))
+
+
+def _pair(answer: Any) -> Any:
+    """An answer that an error carries, if it is two numbers; whatever else a backend told of it is none."""
+    return answer if np.shape(answer) == (2,) and np.issubdtype(np.asarray(answer).dtype, np.number) else None
 
 
 def checked_template(

@@ -33,7 +33,7 @@ def open_directory(checkpoints: str | os.PathLike | None, settings: Mapping[str,
 
     Args:
         checkpoints: as asked for; None = a temporary one.
-        settings: how the training goes, by name; :mod:`.deciding` says which of them decide the outcome.
+        settings: how the training goes, by name; :mod:`.compatibility` says which of them decide the outcome.
         validated: whether a validation frame chooses the best checkpoint.
 
     Raises:

@@ -76,7 +76,7 @@ class Settings:
     def told(self) -> dict[str, str]:
         """As text by name, without secrets, those that decide nothing by what they are left out.
 
-        Which of the rest decide the outcome, so that a training does not go on with others, says ``deciding``.
+        Which of the rest decide the outcome, so that a training does not go on with others, says ``compatibility``.
         """
         names = (
             "learning_rate", "warmup", "weight_decay", "max_grad_norm", "schedule", "epochs", "steps",
