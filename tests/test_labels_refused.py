@@ -21,11 +21,18 @@ BASE = Candidates()(topics(1)).head(2)
         ({"teacher_score": [1.0, 2.0], "rank": [np.nan, 1.0]}, "'rank' cannot be stored"),
         ({"teacher_score": [1.0, 2.0], "qid": ""}, "empty 'qid'"),
         ({"teacher_score": ["1", "2"]}, "column 'teacher_score' holds text, such as '1'"),
+        ({"teacher_prefs": [{"d1": 0.8}, {"d1": 0.5}]}, "'teacher_prefs' compares docno 'd1' with itself, 0.5"),
     ],
 )
 def test_what_would_not_come_back_is_refused(columns, message, path):
     with pytest.raises(ValueError, match=message):
         ptd.LabelStore(path).add(BASE.assign(**columns))
+
+
+def test_training_refuses_a_document_compared_with_itself(tiny_cross):
+    frame = BASE.assign(teacher_prefs=[{"d1": 0.8}, {"d1": 0.5}], text="one")
+    with pytest.raises(ValueError, match="'teacher_prefs' compares docno 'd1' with itself"):
+        ptd.Distiller(ptd.CrossEncoder(tiny_cross), ptd.losses.PairwiseKL()).fit(frame)
 
 
 def test_vectors_of_one_query_may_be_copies(path):

@@ -13,9 +13,7 @@ from .tables import label_columns
 from .texts import check_one_text
 
 #: Kinds whose cells are told by their shape; others check their columns themselves.
-_TOLD_BY_SHAPE = (
-    kinds.Number, kinds.Judgement, kinds.Rank, kinds.Preferences, kinds.Vector, kinds.QueryVector, kinds.States
-)  # fmt: skip
+_TOLD_BY_SHAPE = (kinds.Number, kinds.Judgement, kinds.Rank, kinds.Vector, kinds.QueryVector, kinds.States)
 
 
 def text_labels(frame: pd.DataFrame) -> list[str]:
