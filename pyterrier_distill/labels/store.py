@@ -131,11 +131,11 @@ class LabelStore(StoredLabels, pt.Artifact):
         return self
 
     def cache(self, teacher: pt.Transformer, batch_size: int = 64) -> pt.Transformer:
-        """``teacher``, answered from this store where it was asked before; what it gives is the same.
+        """``teacher``, answered from this store where it was asked before; its labels are the same.
 
         Args:
-            teacher: a teacher; any re-ranker: its score is then the label ``teacher_score``; or a pipeline. Of
-                a pipeline each teacher is cached by itself, by what it reads, and the other stages run as they are:
+            teacher: a teacher; any re-ranker: its score is then the label ``teacher_score``, and further columns that
+                it writes are left out (a teacher names all that it writes); or a pipeline. Of a pipeline each teacher is cached by itself, by what it reads, and the other stages run as they are:
                 wrap a costly re-ranker among them in a ``PointwiseTeacher``.
             batch_size: queries of one commit: what is lost when a process is killed.
 
