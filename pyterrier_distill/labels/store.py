@@ -135,8 +135,9 @@ class LabelStore(StoredLabels, pt.Artifact):
 
         Args:
             teacher: a teacher; any re-ranker: its score is then the label ``teacher_score``, and further columns that
-                it writes are left out (a teacher names all that it writes); or a pipeline. Of a pipeline each teacher is cached by itself, by what it reads, and the other stages run as they are:
-                wrap a costly re-ranker among them in a ``PointwiseTeacher``.
+                it writes are left out (a teacher names all that it writes); or a pipeline. Of a pipeline each teacher
+                is cached by itself, by what it reads, and the other stages run as they are: wrap a costly re-ranker
+                among them in a ``PointwiseTeacher``.
             batch_size: queries of one commit: what is lost when a process is killed.
 
         Returns:
