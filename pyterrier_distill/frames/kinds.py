@@ -151,7 +151,7 @@ class Preferences(Kind):
                     f"the column {column!r} must hold a dict, other docno -> P(this > other) in [0, 1], but holds"
                     f" {str(cell)[:80]} at {where(frame, n)}: put a PairwiseTeacher before the Distiller."
                 )
-        for docno, cell in zip(frame["docno"], frame[column]):
+        for docno, cell in zip(frame["docno"], frame[column], strict=True):
             if docno in cell:
                 raise ValueError(
                     f"the column {column!r} compares docno {docno!r} with itself, {cell[docno]}: leave that pair out."
