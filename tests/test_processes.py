@@ -20,29 +20,41 @@ SCRIPT = """
 
     import torch
 
-    name, data, out, loss, kind, extra = sys.argv[1:]
+    jobs, data, out = sys.argv[1:]
     torch.set_num_threads(1)
     world = int(os.environ.get("WORLD_SIZE", 1))
-    frame = pd.read_pickle(data)
-    settings = {"precision": "fp32", "verbose": False, "dropout": 0.0, "learning_rate": 1e-3, "epochs": 3}
-    settings.update(eval(extra))
-    fp32 = {"precision": "fp32", "device": "cpu"}
-    student = getattr(ptd, kind)(name, **fp32)
-    qrels = frame.loc[frame["label"] > 0, ["qid", "docno", "label"]]
-    validation, store = settings.pop("validation", False), settings.pop("store", None)
-    settings = {"queries_per_batch": 8 // world, "args": {"logging_steps": 1}, **settings}
-    d = ptd.Distiller(student, eval(loss, vars(ptd)), **settings)
-    labelled = frame.drop(columns="label") if store is None else ptd.LabelStore(store)
-    d.fit(labelled, qrels, *((frame, qrels) if validation else ()))
-    if int(os.environ.get("RANK", 0)) == world - 1:
-        record = {
+    records = []
+    for name, loss, kind, extra in json.load(open(jobs)):
+        frame = pd.read_pickle(data)
+        settings = {"precision": "fp32", "verbose": False, "dropout": 0.0, "learning_rate": 1e-3, "epochs": 3}
+        settings.update(eval(extra))
+        student = getattr(ptd, kind)(name, precision="fp32", device="cpu")
+        qrels = frame.loc[frame["label"] > 0, ["qid", "docno", "label"]]
+        validation, store = settings.pop("validation", False), settings.pop("store", None)
+        settings = {"queries_per_batch": 8 // world, "args": {"logging_steps": 1}, **settings}
+        d = ptd.Distiller(student, eval(loss, vars(ptd)), **settings)
+        labelled = frame.drop(columns="label") if store is None else ptd.LabelStore(store)
+        d.fit(labelled, qrels, *((frame, qrels) if validation else ()))
+        records.append({
             "losses": [entry["loss"] for entry in d.history if "loss" in entry],
             "evaluations": [entry["eval_nDCG@10"] for entry in d.history if "eval_nDCG@10" in entry],
             "scores": student(frame)["score"].tolist(),
             "processes": student.manifest["processes"],
-        }
-        open(out, "w").write(json.dumps(record))
+        })
+    if int(os.environ.get("RANK", 0)) == world - 1:
+        json.dump(records, open(out, "w"))
 """
+
+#: Loss, student and settings of a training.
+TRAININGS = [
+    ("InfoNCE(temperature=0.1) + 0.5 * KLDivergence()", "BiEncoder", "{}"),
+    ("RankNet() + PairwiseKL() + LocalizedContrastive()", "CrossEncoder", "{'gradient_cache': True}"),
+    ("InfoNCE(temperature=4.0)", "LateInteraction", "{'gradient_cache': True}"),
+    ("LocalizedContrastive() + ScoreMatch()", "USTAD", "{}"),
+    ("KLDivergence() + LocalizedContrastive()", "CrossEncoder", "{'store': 'labels'}"),
+    ("LogitMSE()", "MonoT5", "{}"),
+    ("InfoNCE()", "BiEncoder", "{'sampler': ptd.ListSampler(3), 'validation': True, 'eval_every': 2}"),
+]
 
 
 @pytest.fixture
@@ -64,56 +76,45 @@ def frame(documents) -> pd.DataFrame:
     return frame.assign(score=-frame["rank"].astype(float))
 
 
-def trained(tmp_path, tiny, frame, loss, kind, processes, extra="{}"):
-    """What a training in so many processes recorded."""
+def trained(tmp_path, frame, jobs, processes):
+    """What trainings, one after another in so many processes, recorded; a job is model, loss, student, settings."""
     script, data, out = tmp_path / "train.py", tmp_path / "data", tmp_path / f"{processes}.json"
     script.write_text(textwrap.dedent(SCRIPT))
     frame.to_pickle(data)
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    command = [sys.executable, str(script), tiny, str(data), str(out), loss, kind, extra]
+    command = [sys.executable, str(script), str(tmp_path / "jobs.json"), str(data), str(out)]
     running = []
     for rank in range(processes):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} if processes > 1 else dict(os.environ)
         running.append(subprocess.Popen(command, env=own, stderr=subprocess.PIPE, text=True, cwd=tmp_path))
-    errors = [process.communicate(timeout=300)[1] for process in running]
+    errors = [process.communicate(timeout=600)[1] for process in running]
     assert all(process.returncode == 0 for process in running), errors[-1][-3000:]
     return json.loads(out.read_text())
 
 
-@pytest.mark.parametrize(
-    "loss, kind, extra",
-    [
-        ("InfoNCE(temperature=0.1) + 0.5 * KLDivergence()", "BiEncoder", "{}"),
-        ("RankNet() + PairwiseKL() + LocalizedContrastive()", "CrossEncoder", "{'gradient_cache': True}"),
-        ("InfoNCE(temperature=4.0)", "LateInteraction", "{'gradient_cache': True}"),
-        ("LocalizedContrastive() + ScoreMatch()", "USTAD", "{}"),
-        ("KLDivergence() + LocalizedContrastive()", "CrossEncoder", "{'store': 'labels'}"),
-        ("LogitMSE()", "MonoT5", "{}"),
-        ("InfoNCE()", "BiEncoder", "{'sampler': ptd.ListSampler(3), 'validation': True, 'eval_every': 2}"),
-    ],
-)
-def test_two_processes_train_as_one(tiny, tiny_t5, frame, tmp_path, loss, kind, extra):
+def test_two_processes_train_as_one(tiny, tiny_t5, frame, tmp_path, subtests):
     store, queries = ptd.LabelStore(tmp_path / "labels"), frame[["qid", "query"]].drop_duplicates()
     for n in range(0, 17, 5):  # several blocks
         part = queries.iloc[n : n + 5]
         store.add(frame[frame["qid"].isin(part["qid"])].drop(columns=["label", "teacher_logits"]), part, with_text=True)
-    name = tiny_t5 if kind == "MonoT5" else tiny
-    one = trained(tmp_path, name, frame, loss, kind, 1, extra)
-    two = trained(tmp_path, name, frame, loss, kind, 2, extra)
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert len(one["losses"]) == 9 and len(set(one["losses"])) > 1
-    np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-4)
-    np.testing.assert_allclose(two["evaluations"], one["evaluations"], atol=1e-6)
-    scores = np.array([two["scores"], one["scores"]])  # up to a constant, which most losses leave to rounding
-    np.testing.assert_allclose(*(scores - scores.mean(axis=1, keepdims=True)), atol=1e-3)
+    jobs = [(tiny_t5 if kind == "MonoT5" else tiny, loss, kind, extra) for loss, kind, extra in TRAININGS]
+    alone, together = trained(tmp_path, frame, jobs, 1), trained(tmp_path, frame, jobs, 2)
+    assert len(alone) == len(together) == len(TRAININGS)
+    for training, one, two in zip(TRAININGS, alone, together):
+        with subtests.test(training=training):
+            assert (one["processes"], two["processes"]) == (1, 2)
+            assert len(one["losses"]) == 9 and len(set(one["losses"])) > 1
+            np.testing.assert_allclose(two["losses"], one["losses"], atol=1e-4)
+            np.testing.assert_allclose(two["evaluations"], one["evaluations"], atol=1e-6)
+            scores = np.array([two["scores"], one["scores"]])  # up to a constant, which most losses leave to rounding
+            np.testing.assert_allclose(*(scores - scores.mean(axis=1, keepdims=True)), atol=1e-3)
 
 
 def test_a_mistake_ends_both_processes(tiny, frame, tmp_path):
+    extra = "{'validation': True, 'eval_every': 2, 'save_every': 3}"
     with pytest.raises(AssertionError, match="save_every=3 must be a multiple"):
-        trained(
-            tmp_path, tiny, frame, "InfoNCE()", "BiEncoder", 2,
-            "{'validation': True, 'eval_every': 2, 'save_every': 3}",
-        )  # fmt: skip
+        trained(tmp_path, frame, [(tiny, "InfoNCE()", "BiEncoder", extra)], 2)
