@@ -394,7 +394,7 @@ def test_queries_of_others_are_named_by_line(tmp_path):
     store = ptd.QueryStore(tmp_path / "q")
     store.cache(ptd.SyntheticQueryGen(Telling()))(docs("red"))
     for content, message in (
-        (b'{"usage": {"calls": 1, "later": 2}}\n{"docno": "x"}\n', "line 2 of .* is no entry of a query store"),
+        (b'{"usage": {"calls": 1, "later": 2}}\n{"docno": "x"}\n', "line 2 of .* is not an entry of a query store"),
         (b"[1]\n", "line 1 of .* is not a JSON object"),
     ):
         import hashlib

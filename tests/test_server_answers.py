@@ -97,7 +97,7 @@ BAD = {
     "a list": ("[1]", "no choice"),
     "null choices": ('{"choices": null}', "no choice"),
     "no message": ('{"choices": [{"message": null}]}', "without a message"),
-    "a number": (said(7), "no text"),
+    "a number": (said(7), "not text"),
 }
 
 
@@ -118,7 +118,7 @@ def test_a_log_probability_that_is_no_number(serve):
     top = [{"token": "yes", "logprob": float("nan"), "bytes": None}, {"token": "no", "logprob": -1.0, "bytes": None}]
     told = said("yes", {"content": [{**top[0], "top_logprobs": top}]})
     server = serve(lambda handler, n: send(handler, told))
-    with pytest.raises(BackendError, match="no number"):
+    with pytest.raises(BackendError, match="not a number"):
         asked(server).choose(["?"], ["no", "yes"])
     assert asked(server).complete(["?"], max_new_tokens=3)[0].text == "yes"
 
