@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -68,8 +70,8 @@ class Teacher(pt.Transformer):
 
     def _kept(self, make: Callable[[], Any]) -> Any:
         """What ``make`` gives, made again only when a setting of this teacher has changed."""
-        settings = pt.inspect.transformer_attributes(self)
-        key = [(setting.name, _kept_as(setting.value)) for setting in settings]
+        kind: type = type(self)
+        key = [(name, _kept_as(getattr(self, name, None))) for name in _settings(kind)]
         kept = self.__dict__.get("_made")
         if kept is None or kept[0] != key:
             with made_once():
@@ -144,6 +146,12 @@ class Teacher(pt.Transformer):
 
     def __hash__(self) -> int:
         return hash(repr(self))
+
+
+@functools.cache
+def _settings(teacher: type) -> list[str]:
+    """The names of a class's constructor arguments; reading a signature takes longer than a short question."""
+    return list(inspect.signature(teacher.__init__).parameters)[1:]  # type: ignore[misc]
 
 
 def _kept_as(value: Any) -> Any:
