@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: None = those of the process.
 
     Returns:
-        0 when all went well, 2 after a mistake of the user's, which is told in one line.
+        0 when all went well, 2 after a mistake of the user's, which is reported in one line.
     """
     parser = argparse.ArgumentParser(prog="pyterrier-distill", description="Distil neural rankers in PyTerrier.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -60,7 +60,7 @@ def _layers(text: str) -> int | list[int]:
 
 
 def _check(options: Mapping[str, Any]) -> None:
-    """What can be told of the options before anything is imported that takes seconds.
+    """What can be said of the options before anything is imported that takes seconds.
 
     Raises:
         ValueError: naming the first that is impossible.

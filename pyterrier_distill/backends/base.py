@@ -116,7 +116,7 @@ class Backend:
     #: Whether :meth:`option_logits` is there: raw logits of the options besides their log-probabilities.
     gives_logits = False
     at_once = 64
-    #: Whether identities tell its class beside its repr.
+    #: Whether identities name its class beside its repr.
     told_with_class = True
 
     def __init__(self) -> None:
@@ -155,7 +155,7 @@ class Backend:
         seeds: Sequence[int] | None = None,
         until: Callable[[str], bool] | None = None,
     ) -> list[Completion]:
-        """Complete prompts, and tell how likely each token was where that is known.
+        """Complete prompts, and give each token's log-probability where it is known.
 
         Args:
             prompts: n strings or lists of chat messages.

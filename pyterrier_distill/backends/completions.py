@@ -42,7 +42,7 @@ class Completion:
 
     Attributes:
         text: the answer; None where what came was no text.
-        ends: for each token, the position in ``text`` behind it; empty where the backend tells no tokens.
+        ends: for each token, the position in ``text`` behind it; empty where the backend returns no tokens.
         logprobs: the log-probability of each token.
     """
 

@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible server and its answer: within its time, tried again, given up when told."""
+"""One request to an OpenAI-compatible server and its answer: within its time, tried again, given up when asked to."""
 
 from __future__ import annotations
 

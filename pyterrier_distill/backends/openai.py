@@ -42,7 +42,7 @@ class OpenAI(Backend):
         concurrency: requests under way at once.
         retries: further tries after a 429, a 5xx, a time-out or a lost connection, with growing pauses.
         timeout: seconds that one try of a request may take, from its beginning to the last byte of the answer.
-        logprobs: whether the server tells log-probabilities. Without them ``choose`` reads the answer's text, and a
+        logprobs: whether the server returns log-probabilities. Without them ``choose`` reads the answer's text, and a
             chosen option has probability 1.
         max_length: tokens that a prompt and its answer may have together; None = not known, nothing is cut to it.
             Tokens are estimated, a token for each 3 UTF-8 bytes.
@@ -127,7 +127,7 @@ class OpenAI(Backend):
         seeds: Sequence[int] | None = None,
         until: Callable[[str], bool] | None = None,
     ) -> list[Completion]:
-        """Complete prompts, and tell how likely each token was where the server tells it (``logprobs=True``).
+        """Complete prompts, and give each token's log-probability where the server does (``logprobs=True``).
 
         These answers are not remembered. A seed is the server's to keep. An answer ends by itself.
         """
@@ -143,11 +143,11 @@ class OpenAI(Backend):
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Log-probabilities ``[n, m]`` of ``options``, normalised over them, from the server's 20 likeliest tokens.
 
-        An option that is not among them gets the most that it can have: the probability of the last one told, or what
-        all those told leave. With ``logprobs=False`` the option that the answer begins with has probability 1.
+        An option that is not among them gets the most that it can have: the probability of the last one returned, or
+        what all those returned leave. With ``logprobs=False`` the option that the answer begins with has probability 1.
 
         Raises:
-            BackendError: if the server tells no log-probabilities, or none of an option.
+            BackendError: if the server returns no log-probabilities, or none of an option.
         """
         if not prompts:
             return np.empty((0, len(options)), dtype=np.float32)

@@ -40,40 +40,40 @@ def completion(choice: Any) -> Completion:
 
 
 def _logprob(told: Any) -> float | None:
-    """A log-probability that a server tells, a little rounding above 0 included; None if it is none."""
+    """A log-probability that a server returned, a little rounding above 0 included; None if it is none."""
     if isinstance(told, bool) or not isinstance(told, (int, float)) or not told <= 1e-3:
         return None
     return float(told) if told > -1e300 else -math.inf
 
 
 def count(told: Any) -> int:
-    """A number of tokens that a server tells; 0 if it is none."""
+    """A number of tokens that a server returned; 0 if it is none."""
     if isinstance(told, bool) or not isinstance(told, (int, float)) or not 0 <= told < 2**53 or told % 1:
         return 0
     return int(told)
 
 
 def option_logprobs(choice: Any, options: Sequence[str], model: str) -> np.ndarray:
-    """Log-probability of each option, told by the likeliest first tokens."""
+    """Log-probability of each option, from the likeliest first tokens."""
     content = getattr(choice.logprobs, "content", None) if choice.logprobs else None
     top = content[0].top_logprobs if content else None
     if not top:
         raise ValueError(
-            f"the server told no log-probabilities of {model}: ask one that does, or pass logprobs=False to count its"
-            " answers as certain"
+            f"the server returned no log-probabilities of {model}: ask one that does, or pass logprobs=False to count"
+            " its answers as certain"
         )
     known: list[tuple[str, float]] = []
     for one in top:
         logprob = _logprob(one.logprob)
         if logprob is None:
             wrong = str(one.logprob)[:40]
-            raise ValueError(f"the server told a log-probability that is not a number of at most 0: {wrong}")
+            raise ValueError(f"the server returned a log-probability that is not a number of at most 0: {wrong}")
         known.append((one.token.strip(), logprob))
     found = {option: [logprob for token, logprob in known if token == option] for option in options}
     if not any(math.isfinite(logprob) for told in found.values() for logprob in told):
         tokens = ", ".join(repr(t.token) for t in top[:5])
         raise ValueError(f"none of {list(options)} is among the {len(top)} likeliest answers ({tokens}, ...)")
-    # What is not told is at most as likely as the last one told, and as all that the told ones leave.
+    # What was not returned is at most as likely as the last one that was, and as all that those leave.
     left = max(1e-7, 1 - sum(np.exp(logprob) for _, logprob in known))
     floor = min(*(logprob for _, logprob in known), np.log(left))
     told = np.array([np.logaddexp.reduce(found[option]) if found[option] else floor for option in options])

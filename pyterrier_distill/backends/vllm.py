@@ -155,7 +155,7 @@ class VLLM(Backend):
         seeds: Sequence[int] | None = None,
         until: Callable[[str], bool] | None = None,
     ) -> list[Completion]:
-        """Complete prompts, and tell how likely each token was.
+        """Complete prompts, and give each token's log-probability.
 
         Where tokens are drawn, that is by the distribution that they are drawn from, after temperature, top-k and
         top-p. Plain texts end with their first line if ``until`` is given.
@@ -198,7 +198,7 @@ class VLLM(Backend):
                     table[row, column] = told[token].logprob
         total = np.logaddexp.reduce(table, axis=1, keepdims=True)
         if not np.isfinite(total).all():
-            raise BackendError("vLLM told no log-probability of any option.", failed=int(np.argmin(total[:, 0])))
+            raise BackendError("vLLM returned no log-probability of any option.", failed=int(np.argmin(total[:, 0])))
         return (table - total).astype(np.float32)
 
     def _run(self, ids: list[list[int]], settings: list[dict[str, Any]]) -> list[str]:

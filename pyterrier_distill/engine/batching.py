@@ -114,7 +114,7 @@ def pack(features: Features, budget: int, rows: int | None = None) -> Iterator[t
     """Cut tokenised features into batches of at most ``budget`` tokens, padding included; longest inputs first.
 
     Args:
-        features: tokenised inputs; ``attention_mask`` ``[n, L]`` (1 = a token) tells the lengths, padding on either
+        features: tokenised inputs; ``attention_mask`` ``[n, L]`` (1 = a token) gives the lengths, padding on either
             side. Features without one (bags of words) stay in one piece.
         budget: tokens of a batch. An input longer than it gets a batch of its own.
         rows: most inputs of a batch; None = as many as the budget allows.
@@ -199,7 +199,7 @@ def run(
             each input, padding cut; the result is then a list of the n things that it returns.
 
     Raises:
-        Exception: what the model raised; :func:`before` tells what was scored by then.
+        Exception: what the model raised; :func:`before` returns what was scored by then.
 
     Returns:
         float32 ``[n, ...]`` in the order of ``inputs``; ``[0]`` for none, without ``prepare`` or ``forward`` called.

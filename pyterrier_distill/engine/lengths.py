@@ -135,7 +135,7 @@ def check_embedding(name: str, tokenizer: Any, model: nn.Module) -> None:
 
 
 def pad(name: str, tokenizer: Any, model: nn.Module) -> None:
-    """Give ``tokenizer`` a padding token if it names none, and tell the model's configuration which.
+    """Give ``tokenizer`` a padding token if it names none, and write it into the model's configuration.
 
     It is the configuration's own, if that is a special token; else the tokenizer's end of text, or another special one.
 

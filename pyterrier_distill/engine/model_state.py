@@ -205,7 +205,7 @@ class Loaded:
     def changes(self) -> dict[str, str]:
         """How the model differs from what its checkpoint gives: ``trained`` (weights), ``reset`` (settings).
 
-        Empty where it does not, or is not loaded: nothing is loaded to tell.
+        Empty where it does not, or is not loaded: nothing is loaded for this.
         """
         trained, reset = self.trained, self.reset
         if self.model is not None:

@@ -1,4 +1,4 @@
-"""Documents are told apart by their text, too: what no negative may say."""
+"""Copies: documents whose text is that of a positive are no negatives."""
 
 from __future__ import annotations
 

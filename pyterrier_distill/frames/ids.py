@@ -47,7 +47,7 @@ def check_ids(frame: pd.DataFrame, columns: Iterable[str], what: str = "the fram
 
 
 def check_queries(frame: pd.DataFrame, what: str = "the frame") -> None:
-    """Check that each ``qid`` has one ``query``, where the frame has both columns; a missing one is told by its reader.
+    """Check that each ``qid`` has one ``query``, where the frame has both columns; its readers report a missing one.
 
     Raises:
         ValueError: naming the first query that has several texts.

@@ -31,7 +31,7 @@ _BEFORE, _BEHIND = r"[\u0e40-\u0e44\u0ec0-\u0ec4]", r"[\p{M}\u200c\u200d\u0e32\u
 _STACKED = r"(?<=[\u17d2\u1039\u1a60])"
 _UNIT = rf"(?:{_BEFORE}*{_LETTER}(?:{_BEHIND}|{_STACKED}{_LETTER})*)"
 _RUN = rf"(?:(?!{_LETTER})[\p{{L}}\p{{M}}\p{{N}}_\u200c\u200d])+"
-#: One word. Its group ``unit`` tells a letter of a script without spaces.
+#: One word. Its group ``unit`` is a letter of a script without spaces.
 WORD = regex.compile(rf"(?V1)(?P<unit>{_UNIT})|{_RUN}")
 #: What stands between words instead of a space: of Tibetan, of Ethiopic scripts, and what is not seen.
 _BETWEEN = r"[\u0f0b\u0f0c\u1361\u200b]"
@@ -141,7 +141,7 @@ def find(text: str) -> Iterator[Found]:
 def terms(text: str) -> Iterator[tuple[Found, str]]:
     """What an index holds of ``text``: its words, and each two neighbours of a script without spaces as one more.
 
-    A letter alone tells little in such scripts; two are nearly a word (Lucene's ``CJKBigramFilter``).
+    A letter alone means little in such scripts; two are nearly a word (Lucene's ``CJKBigramFilter``).
 
     Returns:
         (where it stands, term) pairs, terms as they are compared; a pair of neighbours stands where its second does.

@@ -143,7 +143,7 @@ class ConsistencyFilter(QuerySelection):
     """Queries for which a retriever finds the document that they were made from among its first ``depth``.
 
     Args:
-        retriever: Q → R over the same collection; its ``rank`` is its order, or its ``score`` where that tells nothing.
+        retriever: Q → R over the same collection; its ``rank`` is its order, or its ``score`` where that says nothing.
         depth: how many of its documents are looked at; Promptagator's is 1.
         batch_size: queries given to the retriever at once.
 
@@ -224,9 +224,9 @@ class LengthFilter(QuerySelection):
 class LanguageFilter(QuerySelection):
     """Queries in the right script, and, given what tells languages apart, in the right language.
 
-    A script is told by Unicode's names of the letters; digits and signs are of every script. It does not tell English
-    from German. Languages of texts as short as queries are told unreliably: expect to lose good ones. Queries without
-    letters are of every script and language.
+    A script is recognised by Unicode's names of the letters; digits and signs are of every script. It does not
+    distinguish English from German. Languages of texts as short as queries are recognised unreliably: expect to lose
+    good ones. Queries without letters are of every script and language.
 
     Args:
         scripts: as Unicode names them: ``"LATIN"``, ``"CYRILLIC"``, ``"ARABIC"``, ``"CJK"``, ``"HIRAGANA"``, ...

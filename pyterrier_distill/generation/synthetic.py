@@ -50,7 +50,7 @@ class SyntheticQueryGen(pt.Transformer):
 
     A score is the mean log-probability (natural logarithm, at most 0) of the tokens that spell the query, by the
     model's own distribution (with vLLM by the one that they are drawn from); float32 ``[lines]``, one a line of
-    ``querygen``, NaN where the backend tells none. A document without queries has ``""`` and one NaN, and so has one
+    ``querygen``, NaN where the backend returns none. A document without queries has ``""`` and one NaN, and so has one
     without words, about which the model is not asked.
 
     Of each answer the first line counts, without a label such as "Query:", a number or quotes round it. Repetitions of
@@ -60,7 +60,7 @@ class SyntheticQueryGen(pt.Transformer):
     Args:
         model: the directory or hub name of a causal or encoder-decoder checkpoint; or a backend (``HF``, ``VLLM``,
             ``OpenAI``); or anything with ``generate(prompts) -> outputs with .text``, as pyterrier_rag's backends have,
-            which tells no scores and samples as it was set up to.
+            which returns no scores and samples as it was set up to.
         prompt: ``"inpars"`` (three examples), ``"gbq"`` (with bad questions, too), ``"promptagator"`` (examples of the
             task; needs ``examples``), ``"doc2query"`` (the document alone, for a model trained for it); a text with
             ``{document}`` and, for examples, ``{examples}``; or a ``Template`` whose ``line`` shows one example

@@ -134,7 +134,7 @@ _BY_ENVIRONMENT = ("base_url", "pyterrier_distill.OpenAI")
 
 
 def _is_counter(now: dict) -> bool:
-    """Whether a key that is no longer told says nothing: of objects that are no transformers of this package."""
+    """Whether a key that is no longer written says nothing: of objects that are no transformers of this package."""
     return not now["class"].startswith("pyterrier_distill.") or now["class"] in _BACKENDS
 
 

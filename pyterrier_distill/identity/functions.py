@@ -23,7 +23,7 @@ _LOADS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"}
 _ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _STORES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF", "DELETE_DEREF"})
 _MISSING = object()
-#: Functions that are being told: one that calls itself is told once.
+#: Functions that are being described: one that calls itself is described once.
 _being_told: ContextVar[tuple[int, ...]] = ContextVar("_being_told", default=())
 
 
@@ -37,7 +37,7 @@ def told(function: types.FunctionType, tell: Callable[[Any], Any], deep: bool = 
     Args:
         function: written in Python.
         tell: gives a value as plain data.
-        deep: whether the values are told; False gives the code alone.
+        deep: whether the values are described; False gives the code alone.
     """
     named = {"function": f"{function.__module__}.{function.__qualname__}"}
     if id(function) in _being_told.get():
@@ -170,7 +170,7 @@ def _constant(value: Any) -> Any:
 
 
 def _code_before(code: types.CodeType) -> list[Any]:
-    """As earlier versions told it."""
+    """As earlier versions described it."""
     constants = [_code_before(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
     return [code.co_code.hex(), constants, list(code.co_names), list(code.co_varnames)]
 

@@ -1,4 +1,4 @@
-"""What may be told to a server or an engine that changes no answer: left out where answers are compared."""
+"""What may be sent to a server or an engine that changes no answer: left out where answers are compared."""
 
 #: Fields of a request.
 REQUEST = frozenset(

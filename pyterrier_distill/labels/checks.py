@@ -12,7 +12,7 @@ from ..frames import LABEL_COLUMNS, check_numbers, kind_of, kinds, validate
 from .tables import label_columns
 from .texts import check_one_text
 
-#: Kinds whose cells are told by their shape; others check their columns themselves.
+#: Kinds whose cells are checked by their shape; others check their columns themselves.
 _TOLD_BY_SHAPE = (kinds.Number, kinds.Judgement, kinds.Rank, kinds.Vector, kinds.QueryVector, kinds.States)
 
 

@@ -27,7 +27,7 @@ def read_jsonl(file: str | os.PathLike, format: str | None) -> tuple[list[pd.Dat
 
     Args:
         file: as for :meth:`~pyterrier_distill.LabelStore.from_jsonl`.
-        format: its format; None = told by its lines.
+        format: its format; None = recognised by its lines.
 
     Raises:
         ValueError: if it holds no texts of queries.

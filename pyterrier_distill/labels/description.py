@@ -51,7 +51,7 @@ def describe(store: StoredLabels) -> Description:
 
 
 class Description:
-    """What :meth:`LabelStore.describe` tells; text in a terminal, a table in Jupyter.
+    """What :meth:`LabelStore.describe` returns; text in a terminal, a table in Jupyter.
 
     Attributes:
         queries: how many.

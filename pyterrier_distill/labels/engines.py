@@ -32,7 +32,7 @@ class Labelled:
     Attributes:
         frame: the labelled rows.
         queries: the queries that are labelled completely.
-        usage: what they have cost. Its seconds are those that the batch took, or those that the teachers tell where
+        usage: what they have cost. Its seconds are those that the batch took, or those that the teachers report where
             these are more.
         error: what stopped the teacher before it had finished, if something did.
     """
@@ -59,7 +59,7 @@ def label(pipeline: pt.Transformer, todo: pd.DataFrame) -> Labelled:
     frame, stopped = through(pipeline, todo, LabellingError, "labelled", hands_on, _of_teachers)
     queries = todo if stopped is None else todo[todo["qid"].isin(frame["qid"].astype(str).unique())]
     usage = sum((teacher.usage for teacher in teachers), Usage()) - before
-    usage.seconds = max(usage.seconds, time.monotonic() - began)  # models that run here tell none
+    usage.seconds = max(usage.seconds, time.monotonic() - began)  # models that run here report none
     return Labelled(frame, queries, usage, stopped)
 
 
@@ -103,7 +103,7 @@ def on_ray(pipeline: pt.Transformer, workers: int, options: Mapping[str, Any]) -
 
         def label(self, todo: pd.DataFrame) -> Labelled:
             """Label one batch."""
-            if self.pipeline is None:  # not in the constructor: what fails here is told to whoever builds
+            if self.pipeline is None:  # not in the constructor: what fails here is raised to whoever builds
                 self.pipeline = ray.cloudpickle.loads(self.pickled)
             return label(self.pipeline, todo)
 

@@ -209,7 +209,7 @@ class LabelStore(StoredLabels, pt.Artifact):
                 document has two texts, one of them perhaps stored.
         """
         if {"qid", "query"} <= set(labelled.columns):
-            texts = labelled[["qid", "query"]].dropna().drop_duplicates()  # what is no text is told by who checks texts
+            texts = labelled[["qid", "query"]].dropna().drop_duplicates()  # texts are checked elsewhere
             if texts["qid"].duplicated().any():
                 qid = texts.loc[texts["qid"].duplicated().to_numpy(), "qid"].iloc[0]
                 raise ValueError(f"query {qid!r} has two texts in this frame: give each query its own qid.")
@@ -271,7 +271,7 @@ class LabelStore(StoredLabels, pt.Artifact):
         """Check every shard: checksum, schema, that it can be read, no query or document twice.
 
         Damaged is a shard whose bytes are not those that were written, or that is no shard by its schema. Whatever else
-        keeps it from being read (permissions, too many open files, memory, a newer version's format) is told, and
+        keeps it from being read (permissions, too many open files, memory, a newer version's format) is reported, and
         nothing is moved.
 
         Args:

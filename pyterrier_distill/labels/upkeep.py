@@ -55,7 +55,7 @@ def _examine(store: LabelStore, folder: str, name: str, key: str, seen: set[str]
 
     Raises:
         DamagedShard: if it is damaged.
-        Exception: if that cannot be told.
+        Exception: if that cannot be known.
     """
     content = store.directory.bytes_of(name, folder)
     if name[11:].removesuffix(".parquet") != shards.digest_of(content):

@@ -31,7 +31,7 @@ class Candidate(NamedTuple):
         source: the retriever's name.
         score: the retriever's.
         rank: in the retriever's list, from 0.
-        text: its text, where the retriever tells.
+        text: its text, where the retriever gives it.
     """
 
     docno: str
@@ -116,7 +116,7 @@ def retrieve(
         text_field: the column of text.
 
     Returns:
-        qid → candidates, best first, each document once; and whether the retriever tells texts.
+        qid → candidates, best first, each document once; and whether the retriever gives texts.
 
     Raises:
         ValueError: if it gives no documents or scores, or a score is not finite.

@@ -70,7 +70,7 @@ class NegativeMiner(pt.Transformer):
 
     Documents are told apart by their text as well as by their ids: one whose text is that of a positive, or of a
     retrieved document that ``exclude`` judges relevant, is no negative, whatever its docno. Texts are the same if they
-    are but for white space at their ends. Where nobody tells texts, ids alone decide.
+    are but for white space at their ends. Where no texts are given, ids alone decide.
 
     Args:
         retriever: Q → R; or several, as a list or as a dict of names. A document that several find counts once.

@@ -142,8 +142,8 @@ QUERIES: dict[str, Template] = {
     "doc2query": Template((("user", "{document}"),), plain=True),
 }
 
-#: Digests of the prompts of which stores that were written so far tell the name alone. A prompt with another text, or
-#: one that is not here, is told by its text: what was answered to the old one is no answer to it.
+#: Digests of the prompts of which stores that were written so far hold the name alone. A prompt with another text, or
+#: one that is not here, is identified by its text: what was answered to the old one is no answer to it.
 TOLD_BY_NAME = {
     "monot5": "821e7935229faf89",
     "yes_no": "b1d0e59777d47b7b",

@@ -25,7 +25,7 @@ class ListSampler:
     Attributes:
         n: documents drawn; a list that has no more stays whole.
         depth: only from the first so many of the ranking; None = all of it. A frame's ranking is its ``rank`` column,
-            or its ``score`` where that tells nothing; one of them must be there for what reads a ranking: ``depth``,
+            or its ``score`` where that says nothing; one of them must be there for what reads a ranking: ``depth``,
             ``"top"``, ``"log_random"`` and ``"disagreement"``.
         strategy: ``"top"`` the first; ``"random"`` uniformly; ``"log_random"`` with weights 1 / log2(1 + rank), rank
             from 1, so early ranks come more often; ``"with_positive"`` one relevant document (label > 0, at any

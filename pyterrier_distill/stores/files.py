@@ -1,7 +1,7 @@
 """Files of text and JSON: one way to read their lines, one way to write them whole, and errors that name the file.
 
 A line ends with LF or CR LF. A lone CR is an error, for some programs end a line there and others do not. Files are
-UTF-8, with or without a byte order mark, gzipped or not (told by their first bytes, not by their name).
+UTF-8, with or without a byte order mark, gzipped or not (recognised by their first bytes, not by their name).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def read_labels(path: str | os.PathLike, format: str | None = None) -> pd.DataFr
 
     Args:
         path: the file, gzipped or not.
-        format: one of :data:`FORMATS`; None = told from what the file looks like.
+        format: one of :data:`FORMATS`; None = recognised by what the file looks like.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -112,7 +112,7 @@ def parameters(query: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text(value: str, mark: str = MARK) -> str:
-    """A text without the secrets that can be told: users and queries of URLs, values named as secrets, known tokens."""
+    """A text without the secrets in it: users and queries of URLs, values named as secrets, known tokens."""
 
     def paired(match: re.Match[str]) -> str:
         value = match["value"].strip("'\"")
@@ -216,7 +216,7 @@ def _is_word(name: Any, value: str) -> bool:
 
 
 def hide(message: str, secrets: Any, mark: str = MARK) -> str:
-    """``message`` without the secrets that are known, and without those that can be told.
+    """``message`` without the secrets that are known, and without those that can be recognised.
 
     Args:
         message: what a server or library says.

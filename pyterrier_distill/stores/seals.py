@@ -64,7 +64,7 @@ def _digest(path: Path) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _read(path: str, size: int, *changed: int) -> str:
-    """The digest of a file, read again only when it has changed; an adapter may be told where its base lies now."""
+    """The digest of a file, read again only when it has changed; an adapter may be given where its base lies now."""
     if os.path.basename(path) == "adapter_config.json":
         told = {name: value for name, value in read_object(path).items() if name != "base_model_name_or_path"}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]

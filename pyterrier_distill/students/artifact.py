@@ -72,7 +72,7 @@ class StudentArtifact:
         return self._weights.manifest
 
     def known_scale(self) -> str | None:
-        """``score_scale``, the scale of its scores; None where only the model would tell, and is not loaded yet."""
+        """``score_scale``, the scale of its scores; None where only the model knows, and is not loaded yet."""
         return getattr(self, "score_scale", None)
 
     def _is_directory(self) -> bool:
@@ -239,7 +239,7 @@ class StudentArtifact:
     def model_changes(self) -> dict[str, str]:
         """How the loaded model is not what the settings name: ``trained`` (other weights), ``reset`` (other settings).
 
-        By whatever means it was changed. Nothing is loaded to tell; empty for a model that is not loaded yet.
+        By whatever means it was changed. Nothing is loaded for this; empty for a model that is not loaded yet.
         """
         changes = self._weights.changes()
         if "trained" not in changes and self._weights.state is not None:
@@ -249,7 +249,7 @@ class StudentArtifact:
         return changes
 
     def _changed_besides(self, changes: Mapping[str, str]) -> bool:
-        """Whether the model was changed by others than a Distiller since what the manifest tells."""
+        """Whether the model was changed by others than a Distiller since the manifest was written."""
         state = self._weights.state
         return "reset" in changes or (state is not None and state.rewritten)
 

@@ -83,7 +83,7 @@ class Teacher(pt.Transformer):
     def model_changes(self) -> dict[str, str]:
         """How the model that this teacher loaded by its name is not that checkpoint's any more; empty where it is."""
         made = self.__dict__.get("_made")
-        if made is None or not isinstance(getattr(self, "model", None), str):  # others tell of themselves
+        if made is None or not isinstance(getattr(self, "model", None), str):  # others report their own
             return {}
         changes = getattr(made[1], "model_changes", None)
         return changes() if callable(changes) else {}
@@ -122,7 +122,7 @@ class Teacher(pt.Transformer):
         self.trust_remote_code = trust_remote_code
 
     def _model_settings(self) -> dict[str, Any]:
-        """What a model or backend made by this teacher is told."""
+        """What a model or backend made by this teacher is given."""
         names = ("max_length", "precision", "batch_size", "device", "revision", "trust_remote_code")
         return {name: getattr(self, name) for name in names}
 

@@ -59,7 +59,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
             takes out a model's liking for one position. :attr:`inconsistency` says how often the two disagreed.
         seed: of the pairs; they depend on it and on the query id alone.
         disagreement: draw pairs that a student and an earlier teacher order differently more often, instead of
-            uniformly: what :func:`~pyterrier_distill.pair_disagreement` is told besides the frame, such as
+            uniformly: what :func:`~pyterrier_distill.pair_disagreement` is given besides the frame, such as
             ``{"student": "score_student", "teacher": "teacher_score", "how": "inversion"}``. The frame must hold those
             columns.
         kind: ``"classifier"`` over (query, document, document) in one sequence, ``"seq2seq"`` (duoT5) or ``"causal"``;

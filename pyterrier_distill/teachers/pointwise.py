@@ -32,7 +32,7 @@ class PointwiseTeacher(PromptTeacher):
     * a PyTerrier re-ranker: whatever its ``score`` is.
 
     Models with two answers that run in this process also leave ``teacher_logits``: float32[2], the raw logits of
-    [false, true]. Servers and vLLM tell probabilities only.
+    [false, true]. Servers and vLLM give probabilities only.
 
     Args:
         model: the directory or hub name of a checkpoint; or a backend (``HF``, ``VLLM``, ``OpenAI``); or any PyTerrier
@@ -216,7 +216,7 @@ class PointwiseTeacher(PromptTeacher):
         else:
             scores = log_softmax(table)[:, 1]
             labels = {} if gives == "log-probabilities" else {self.logits_label: list(table)}
-        scores = np.maximum(scores.astype(float), np.finfo(np.float32).min)  # a certain no, where only words were told
+        scores = np.maximum(scores.astype(float), np.finfo(np.float32).min)  # a certain no, of words alone
         return rerank(inp, scores, **{self.label: scores}, **labels)
 
 

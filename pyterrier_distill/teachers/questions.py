@@ -47,7 +47,7 @@ class Asker:
         return self.backend.usage
 
     def model_changes(self) -> dict[str, str]:
-        """How the backend's model is not its checkpoint's any more, where it can tell."""
+        """How the backend's model is not its checkpoint's any more, where it knows."""
         changes = getattr(self.backend, "model_changes", None)
         return changes() if callable(changes) else {}
 
@@ -67,7 +67,7 @@ class Asker:
             return self.backend.choose(self.prompts(questions), self.answers, **self.template.going_on)
 
     def logits(self, questions: Sequence[Question]) -> np.ndarray:
-        """Raw logits ``[n, 2]`` of (no, yes), where the backend tells them."""
+        """Raw logits ``[n, 2]`` of (no, yes), where the backend gives them."""
         with self.backend.tokenised_once(), answers_as(_pair):
             return self.backend.option_logits(self.prompts(questions), self.answers, **self.template.going_on)
 
@@ -77,7 +77,7 @@ class Asker:
 
 
 def _pair(answer: Any) -> Any:
-    """An answer that an error carries, if it is two numbers; whatever else a backend told of it is none."""
+    """An answer that an error carries, if it is two numbers; whatever else a backend returned is none."""
     return answer if np.shape(answer) == (2,) and np.issubdtype(np.asarray(answer).dtype, np.number) else None
 
 

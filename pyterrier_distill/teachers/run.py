@@ -52,7 +52,7 @@ class RunTeacher(Teacher):
             pairs. They are ranked by score, then rank, then preference, whatever there is.
         by: what of a TREC run or R frame is the label: its ``"rank"`` (of LLM rankings the score often means nothing)
             or its ``"score"``.
-        format: a name in ``pyterrier_distill.stores.formats.FORMATS``; None = told from the file.
+        format: a name in ``pyterrier_distill.stores.formats.FORMATS``; None = recognised by its content.
         missing: what to do about candidates that are not stored, or not in all of several files: ``"error"``, or
             ``"drop"`` those rows.
         text_field: the column of document text, by which FlagEmbedding's and InRanker's JSON Lines, which know no ids,

@@ -21,7 +21,7 @@ def spread(outputs: losses.Outputs) -> float | None:
     """How far apart the scores of a query's documents are at most, relative to their size; of vectors likewise.
 
     Returns:
-        0 = the student says the same of everything; None where one row tells nothing.
+        0 = the student says the same of everything; None where one row says nothing.
     """
     if outputs.modes is not None:
         found = [value for value in map(spread, outputs.modes.values()) if value is not None]
@@ -61,7 +61,7 @@ class Watcher(transformers.TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         logs = logs or {}
-        loss = logs.get("loss", logs.get("train_loss"))  # the last one tells of steps after the last log
+        loss = logs.get("loss", logs.get("train_loss"))  # the last one is about steps after the last log
         if loss is None:
             return
         if not math.isfinite(float(loss)):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def training_arguments(
     settings: Settings, examples: int, precision: str, device: torch.device, metric: str | None
 ) -> TrainingArguments:
-    """What the Trainer is told.
+    """The Trainer's arguments.
 
     Args:
         settings: of the training; its ``args`` win over everything here.

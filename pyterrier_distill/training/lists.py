@@ -194,7 +194,7 @@ class Collator:
 
 
 def _contrasted(lists: list[QueryList], width: int) -> dict[str, Tensor]:
-    """What tells which documents of a batch are no negatives of a query."""
+    """Which documents of a batch are no negatives of a query."""
     import torch
 
     documents = torch.zeros(len(lists), width, 2, dtype=torch.int64)

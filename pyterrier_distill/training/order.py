@@ -27,7 +27,7 @@ def ranking(frame: pd.DataFrame) -> np.ndarray | None:
     """Each document's place in the ranking of its query, from 0; None where nothing ranks those of any query.
 
     As everywhere, :func:`~pyterrier_distill.frames.ranking.incoming_order` is the ranking: query by query ``rank``,
-    then ``score``, then docno. In queries of which neither column tells anything all places are 0.
+    then ``score``, then docno. In queries of which neither column says anything all places are 0.
 
     Raises:
         ValueError: if ``rank`` or ``score`` holds something else than numbers.
@@ -43,10 +43,10 @@ def canonical(frame: pd.DataFrame, *, reads: str | None = None, whole: bool = Tr
         frame: with ``qid``, and ``docno`` where it is about documents; checked.
         reads: what reads each list's ranking, for the message: then documents stand by it, and by docno where nothing
             tells. None = by docno.
-        whole: whether these are all rows; of some of them, ranks may tell nothing.
+        whole: whether these are all rows; of some of them, ranks may say nothing.
 
     Raises:
-        ValueError: if a ranking is read, and no column tells it.
+        ValueError: if a ranking is read, and no column gives it.
     """
     keys = [codes(frame["qid"])]
     if "docno" in frame.columns:

@@ -83,7 +83,7 @@ def finish(directory: Path, module: nn.Module, record: Mapping[str, Any]) -> Non
 def finished(directory: Path, module: nn.Module) -> dict[str, Any] | None:
     """What :func:`finish` recorded, its weights put into ``module``; None for a training that goes on.
 
-    Of weights or a record that are not what was written, a warning tells, and the training goes on from its
+    Of weights or a record that are not what was written, there is a warning, and the training goes on from its
     checkpoints.
     """
     if not (directory / _FINISHED).exists():

@@ -28,7 +28,7 @@ class Reader:
     """Texts → features: ``input_ids``, ``attention_mask``, ``document``, and where the model takes them
     ``position_ids`` and ``token_type_ids``; all ``[n, L]``.
 
-    ``document`` (bool) marks the document's tokens, of which the model itself is not told. A query stands at positions
+    ``document`` (bool) marks the document's tokens, which the model itself does not see. A query stands at positions
     from 0, a document at positions from ``query_length``, alone or behind a query: what lies between them is not
     padded, the positions jump.
 
@@ -37,8 +37,8 @@ class Reader:
         query_length: positions of a query, [CLS] and [SEP] included.
         max_length: positions of query and document together.
         own_start: whether a document begins with a [CLS] of its own.
-        segments: whether the model tells first from second texts (``token_type_ids``).
-        positions: whether the model is told positions.
+        segments: whether the model distinguishes first from second texts (``token_type_ids``).
+        positions: whether the model takes positions.
         offset: the model's number of the first position.
     """
 

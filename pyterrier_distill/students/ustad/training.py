@@ -82,7 +82,7 @@ def _outputs(scores: Tensor, query_of: Tensor, document_of: Tensor, mask: Tensor
     """Of scores ``[n]`` of the pairs; or ``[queries, documents]``, where the whole batch is scored."""
     if not whole:
         return losses.Outputs(mask=mask, scores=spread(scores, mask))
-    first = mask.sum(dim=1).cumsum(dim=0) - mask.sum(dim=1)  # each list's first pair tells its query
+    first = mask.sum(dim=1).cumsum(dim=0) - mask.sum(dim=1)  # each list's first pair holds its query
     return losses.Outputs(
         mask=mask,
         scores=spread(scores[query_of, document_of], mask),
