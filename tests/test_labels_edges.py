@@ -192,13 +192,14 @@ def test_labels_that_cannot_be_stored_are_not_lost(path, column, cells, message)
 
 def test_odd_columns_come_back(path):
     frame = pipeline(Lister())(topics(4))
-    frame["teacher_prefs"] = [{1: 0.5, "d0": 0.25} for _ in range(len(frame))]
+    frame["teacher_prefs"] = [{1: 0.5, "d0" if docno != "d0" else "d1": 0.25} for docno in frame["docno"]]
     frame = frame.assign(label=True, label_source="llm", teacher_prefs_count=3, query_vec_norm=0.5)
     frame[3] = 1
     out = ptd.LabelStore.from_frame(path, frame).frame()
     assert out["label"].tolist() == [1] * len(frame) and "label_source" not in out.columns
     assert out["teacher_prefs_count"].tolist() == [3] * len(frame) and out["query_vec_norm"].eq(0.5).all()
-    assert out["teacher_prefs"].iloc[0] == {"1": 0.5, "d0": 0.25}
+    for docno, prefs in zip(out["docno"], out["teacher_prefs"]):
+        assert prefs == {"1": 0.5, "d0" if docno != "d0" else "d1": 0.25}
 
 
 def test_shards_of_other_columns_stay_apart(path):
