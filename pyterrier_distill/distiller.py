@@ -297,7 +297,7 @@ class Distiller(pt.Estimator):
         self, res: pd.DataFrame | LabelStore, qrels: pd.DataFrame | None, text: Any, *, sampled: bool = True
     ) -> Any:
         """Lists of a frame, all in memory; or of a store, a block at a time."""
-        from .training.reader import Reader
+        from .training.reading import Reader
 
         reader = Reader(self.student, self.loss, qrels, text, self, self.sampler if sampled else None)
         if isinstance(res, pd.DataFrame):

@@ -10,7 +10,7 @@ from learning import fitted
 import pyterrier_distill as ptd
 from pyterrier_distill.teachers.pair_training import read_pairs
 from pyterrier_distill.training.lists import Collator
-from pyterrier_distill.training.reader import Reader
+from pyterrier_distill.training.reading import Reader
 
 DOCUMENTS = pd.DataFrame(
     [("p1", "the red dog runs"), ("p2", "\tthe red dog runs \n"), ("p3", "a red dog"), ("q1", "red dog"),

@@ -103,7 +103,7 @@ def test_scores_depend_on_nothing_but_the_pair(make, ten):
 def test_the_batchs_loss_is_that_of_the_scores(make, ten):
     """Micro-batches, padding and list places: the training forward pass equals ranking."""
     from pyterrier_distill.training.lists import Collator
-    from pyterrier_distill.training.reader import Reader
+    from pyterrier_distill.training.reading import Reader
 
     ragged = ten.drop(index=[1, 5, 6])
     student, loss = make(), ptd.RankNet()

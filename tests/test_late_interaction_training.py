@@ -11,7 +11,7 @@ from pyterrier.measures import nDCG
 import pyterrier_distill as ptd
 from pyterrier_distill.students.late_interaction import training
 from pyterrier_distill.training.lists import Collator
-from pyterrier_distill.training.reader import Reader
+from pyterrier_distill.training.reading import Reader
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 

@@ -125,7 +125,7 @@ def test_validation_frames_may_stand_in_any_order(tiny, labelled, qrels):
 
 
 def lists_of(student, loss, frame, sampler=None):
-    from pyterrier_distill.training.reader import Reader
+    from pyterrier_distill.training.reading import Reader
 
     return Reader(student, loss, None, None, None, sampler).read(frame, by_content=True)
 

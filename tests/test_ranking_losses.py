@@ -342,7 +342,7 @@ def test_a_student_learns_them(loss, tiny, preferring):
 def test_pairs_keep_their_places_in_batches(tiny, preferring):
     """The Distiller's batch gives the loss of the pairs looked up one by one."""
     from pyterrier_distill.training.lists import Collator
-    from pyterrier_distill.training.reader import Reader
+    from pyterrier_distill.training.reading import Reader
 
     student, loss = ptd.BiEncoder(tiny, precision="fp32", device="cpu"), ptd.PairwiseKL()
     shuffled = preferring.sample(frac=1, random_state=1)

@@ -113,7 +113,7 @@ def test_what_a_store_lacks_is_named(tiny, store, labelled, tmp_path):
 
 
 def test_only_a_few_blocks_are_in_memory_and_each_is_read_once_an_epoch(tiny, store, monkeypatch):
-    from pyterrier_distill.training.reader import Reader
+    from pyterrier_distill.training.reading import Reader
 
     monkeypatch.setattr(streaming, "BUFFER", 2)
     reader = Reader(ptd.BiEncoder(tiny), ptd.KLDivergence(), None, store, None)

@@ -11,7 +11,7 @@ import pyterrier_distill as ptd
 from pyterrier_distill.engine import micro_batches
 from pyterrier_distill.training import sampled
 from pyterrier_distill.training.lists import Collator
-from pyterrier_distill.training.reader import Reader
+from pyterrier_distill.training.reading import Reader
 
 FP32 = {"precision": "fp32", "device": "cpu"}
 SETTINGS = {"precision": "fp32", "verbose": False, "dropout": 0.0}

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from . import order
 from .lists import QueryList, check_lists
-from .reader import Reader
+from .reading import Reader
 
 if TYPE_CHECKING:
     from ..labels.store import LabelStore
