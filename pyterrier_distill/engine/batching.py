@@ -263,4 +263,5 @@ def before(error: Exception) -> list[Any] | None:
 
 
 def characters(item: Hashable) -> int:
+    """The length of a text, or of all texts in a tuple, nested or not; whatever else it holds counts nothing."""
     return len(item) if isinstance(item, str) else sum(map(characters, item)) if isinstance(item, tuple) else 0

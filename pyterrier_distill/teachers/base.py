@@ -71,7 +71,7 @@ class Teacher(pt.Transformer):
     def _kept(self, make: Callable[[], Any]) -> Any:
         """What ``make`` gives, made again only when a setting of this teacher has changed."""
         kind: type = type(self)
-        key = [(name, _kept_as(getattr(self, name, None))) for name in _settings(kind)]
+        key = [(n, _kept_as(getattr(self, f"_{n}", getattr(self, n, None)))) for n in _settings(kind)]
         kept = self.__dict__.get("_made")
         if kept is None or kept[0] != key:
             with made_once():
