@@ -40,6 +40,21 @@ def test_copies_of_any_retrieved_relevant_document_are_not_mined():
     assert negatives == ["p3", "y"] and counts.copies == 1 and counts.short == 1
 
 
+@pytest.mark.parametrize("source", ["frame", "transformer"])
+def test_copies_of_a_judged_document_that_is_neither_given_nor_retrieved(source, caplog):
+    qrels = pd.DataFrame(
+        [("q1", "y", 1), ("q1", "p1", 2), ("q1", "gone", 1), ("q1", "lost", 1)], columns=["qid", "docno", "label"]
+    )
+    texts = DOCUMENTS.set_index("docno")["text"]  # knows neither "gone" nor "lost": judgements may
+    text = DOCUMENTS if source == "frame" else pt.apply.text(lambda row: texts[row["docno"]])
+    found = DOCUMENTS.assign(qid="q1", query="red dog", score=-np.arange(len(DOCUMENTS)), rank=range(len(DOCUMENTS)))
+    retriever = pt.Transformer.from_df(found.loc[found["docno"] != "p1", ["qid", "docno", "score", "rank"]])
+    miner = ptd.mine_negatives(retriever, n=4, strategy="top", exclude=qrels, text=text)
+    given = TOPICS.assign(docno="y", label=1)
+    out = miner(given)
+    assert out.loc[out["label"] == 0, "docno"].tolist() == ["p3", "x"] and miner.counts.copies == 1
+
+
 @pytest.mark.parametrize("drop_self, there", [(None, False), (True, False), (False, True)])
 def test_a_query_that_is_a_document(drop_self, there):
     negatives, counts = mined(drop_self=drop_self)

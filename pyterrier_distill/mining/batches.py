@@ -70,6 +70,9 @@ class Batches:
         miner: its settings, and the counts that go up.
         query_columns: columns of the query.
         relevant: qid → docnos that are never negatives.
+
+    Attributes:
+        lacking: relevant documents that ``text`` does not hold; their copies cannot be told.
     """
 
     def __init__(self, miner: NegativeMiner, query_columns: Sequence[str], relevant: Mapping[str, set[str]]):
@@ -78,6 +81,7 @@ class Batches:
         self.relevant = relevant
         self.retrievers = named_retrievers(miner.retriever)
         self.scorers = scorers_of(miner.scorer, len(self.retrievers))
+        self.lacking: set[str] = set()
         self.limits = Limits(miner.max_score_ratio, miner.margin, miner.max_score)
 
     def mine(self, topics: pd.DataFrame, positives: pd.DataFrame) -> pd.DataFrame:
@@ -273,18 +277,24 @@ class Batches:
         positives: pd.DataFrame,
         tells_text: bool,
     ) -> dict[str, set[str]]:
-        """qid → the texts of its positives, and of what was retrieved of its other relevant documents."""
-        field = self.miner.text_field
+        """qid → the texts of its positives, and of its other relevant documents.
+
+        Those of documents that were neither given nor retrieved are looked up in ``text``, where it holds them.
+        """
+        field, known = self.miner.text_field, self.relevant
         given = set(zip(positives["qid"], positives["docno"], strict=True))
         retrieved = {
             (qid, c.docno): (qid, c)
             for one in lists
             for qid in topics.index
             for c in one.get(qid, ())
-            if c.docno in self.relevant.get(qid, ()) and (qid, c.docno) not in given
+            if c.docno in known.get(qid, ()) and (qid, c.docno) not in given
         }
         rows = self._rows(list(retrieved.values()), topics, tells_text) if retrieved else positives.iloc[:0]
-        parts = [part for part in (positives, rows) if field in part.columns]
+        pairs = [(qid, docno) for qid in topics.index for docno in sorted(known.get(qid, ()))]
+        others = [pair for pair in pairs if pair not in given and pair not in retrieved]
+        looked_up = self._held(pd.DataFrame(others, columns=["qid", "docno"]))
+        parts = [part for part in (positives, rows, looked_up) if field in part.columns]
         qids, told = ([cell for part in parts for cell in part[column]] for column in ("qid", field))
         return copies.texts_of(qids, told)
 
@@ -299,6 +309,22 @@ class Batches:
             raise ValueError("text= must give every row its text and keep the rows' order; it gave other rows.")
         frames.require_columns(given, [field], reader="NegativeMiner", context=self.miner)
         return given
+
+    def _held(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows of which ``text`` has the text; judgements may name documents that the collection lacks."""
+        if self.miner.text is None:
+            return rows
+        rows = rows[~rows["docno"].isin(self.lacking)]
+        if not len(rows):
+            return rows
+        try:
+            return self._with_text(rows)
+        except (LookupError, ValueError):
+            if len(rows) == 1:
+                self.lacking.add(rows["docno"].iloc[0])
+                return rows.iloc[:0]
+        half = len(rows) // 2
+        return pd.concat([self._held(rows.iloc[:half]), self._held(rows.iloc[half:])], ignore_index=True)
 
     def _check_text(self, rows: pd.DataFrame) -> None:
         field = self.miner.text_field

@@ -69,8 +69,9 @@ class NegativeMiner(pt.Transformer):
     A query of which no positive is known is left out and counted: anything that it finds may be relevant.
 
     Documents are told apart by their text as well as by their ids: one whose text is that of a positive, or of a
-    retrieved document that ``exclude`` judges relevant, is no negative, whatever its docno. Texts are the same if they
-    are but for white space at their ends. Where no texts are given, ids alone decide.
+    document that ``exclude`` judges relevant, is no negative, whatever its docno. Texts are the same if they are but
+    for white space at their ends. Texts of judged documents that were not retrieved come from ``text``, where it holds
+    them. Where no texts are given, ids alone decide.
 
     Args:
         retriever: Q → R; or several, as a list or as a dict of names. A document that several find counts once.
