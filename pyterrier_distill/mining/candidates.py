@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -101,6 +101,45 @@ class Limits:
         if positive is not None and self.margin is not None:
             limits.append(positive - self.margin)
         return min(limits)
+
+
+def named_retrievers(retriever: Any) -> dict[str, pt.Transformer]:
+    """Name → retriever; those of a list are called by their numbers.
+
+    Raises:
+        TypeError: if one is no transformer.
+        ValueError: if there is none.
+    """
+    if isinstance(retriever, Mapping):
+        named = {str(name): one for name, one in retriever.items()}
+    else:
+        several = list(retriever) if isinstance(retriever, Sequence) else [retriever]
+        named = {str(number): one for number, one in enumerate(several)}
+    if not named:
+        raise ValueError("name at least one retriever.")
+    for one in named.values():
+        if not isinstance(one, pt.Transformer):
+            raise TypeError(f"a retriever must be a transformer Q -> R, not {one!r}.")
+    return named
+
+
+def scorers_of(scorer: Any, retrievers: int) -> list[pt.Transformer | None]:
+    """One a retriever.
+
+    Raises:
+        TypeError: if one is no transformer.
+        ValueError: if there are not as many as retrievers.
+    """
+    scorers = list(scorer) if isinstance(scorer, Sequence) else [scorer] * (retrievers if scorer is None else 1)
+    if len(scorers) != retrievers:
+        raise ValueError(
+            f"{retrievers} retrievers need a list of {retrievers} scorers, None where there is none: scores of one"
+            f" retriever mean nothing to another; got {scorer!r}."
+        )
+    for one in scorers:
+        if one is not None and not isinstance(one, pt.Transformer):
+            raise TypeError(f"a scorer must be a re-ranker R -> R, or None, not {one!r}.")
+    return scorers
 
 
 def retrieve(

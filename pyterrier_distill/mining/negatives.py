@@ -17,8 +17,8 @@ from .. import frames
 from ..frames import LABEL, arguments, validate
 from ..frames.ranking import incoming_order
 from ..frames.texts import text_source
-from .batches import WRITTEN, Batches, named_retrievers, scorers_of
-from .candidates import MIXES, STRATEGIES, Limits
+from .batches import WRITTEN, Batches
+from .candidates import MIXES, STRATEGIES, Limits, named_retrievers, scorers_of
 
 logger = logging.getLogger(__name__)
 UNSCORED = ("keep", "drop", "error")
