@@ -136,6 +136,8 @@ def test_relaxed_recall_is_success_by_judgements_from_answers(answers, topics, p
     assert values(relaxed, "RelaxedRecall") == pytest.approx(list(first.values()))
     exploded = answers.explode("gold_answer")
     again = pt.Experiment([pt.Transformer.from_df(run)], topics, exploded, measures, batch_size=1)
+    dpr = answers.rename(columns={"gold_answer": "answers"})
+    assert pt.Evaluate(run, dpr, [ptd.RelaxedRecall @ 3])["RelaxedRecall@3"] == pytest.approx(1 / 3)
     assert values(again, "RelaxedRecall") == pytest.approx(list(first.values()))
     bare = pt.Transformer.from_df(run.drop(columns="text"))
     for source in (run, passages, passages.to_dict("records"), iter(passages.to_dict("records"))):
@@ -237,9 +239,11 @@ def test_what_cannot_be_judged_is_told(answers, run, passages):
         ptd.answer_qrels(answers, [{"docno": "d7", "title": "x"}])
     with pytest.raises(TypeError, match="passages must be"):
         ptd.answer_qrels(answers, 3)
+    with pytest.raises(ValueError, match=r"gold_answer \(or answers\), not one with qid, query"):
+        ptd.answer_qrels(pd.DataFrame({"qid": ["q1"], "query": ["a"]}), passages)
     with pytest.raises(ValueError, match="frame is empty"):
         ptd.answer_qrels(answers.head(0), passages)
     with pytest.raises(ValueError, match="reads the passages' text"):
         pt.Evaluate(run.drop(columns="text"), answers, [ptd.RelaxedRecall @ 5])
-    with pytest.raises(ValueError, match="give a frame with qid and gold_answer"):
+    with pytest.raises(ValueError, match="a frame with qid and gold_answer"):
         pt.Evaluate(run, run[["qid", "docno"]].assign(label=1), [ptd.RelaxedRecall @ 5])

@@ -12,8 +12,8 @@ import regex
 from ..frames import LABEL, validate
 from ..frames.checks import check_text
 
-#: The column of answers, as pyterrier-rag names it.
-GOLD_ANSWER = "gold_answer"
+#: The column of answers, as pyterrier-rag names it, and as DPR's files do.
+COLUMNS = ("gold_answer", "answers")
 #: DrQA's and DPR's SimpleTokenizer: runs of letters, numbers and marks, and each other character that is seen.
 _WORD = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 #: Stands in a tree where an answer ends; no word is empty.
@@ -112,14 +112,25 @@ def told(cell: Any) -> list[str]:
     return answers
 
 
-def by_question(answers: pd.DataFrame) -> dict[str, list[str]]:
-    """qid → its answers, of a frame with ``qid`` and ``gold_answer``, in one row or several."""
-    validate.columns(answers, includes=["qid", GOLD_ANSWER])
+def by_question(answers: pd.DataFrame, qid: str = "qid") -> dict[Any, list[str]]:
+    """Each question's answers, of a frame that has them in ``gold_answer`` or ``answers``, in one row or several.
+
+    Args:
+        answers: the frame.
+        qid: its column of ids.
+
+    Raises:
+        ValueError: if it has no such column, or no rows.
+    """
+    column = next((name for name in COLUMNS if name in answers.columns), None)
+    if column is None:
+        given = ", ".join(map(str, answers.columns))
+        raise ValueError(f"answers must be a frame with qid and {COLUMNS[0]} (or {COLUMNS[1]}), not one with {given}.")
     if not len(answers):
         raise ValueError("there are no answers: the frame is empty.")
-    found: dict[str, list[str]] = {}
-    for qid, cell in zip(answers["qid"].astype(str), answers[GOLD_ANSWER], strict=True):
-        found.setdefault(qid, []).extend(told(cell))
+    found: dict[Any, list[str]] = {}
+    for question, cell in zip(answers[qid], answers[column], strict=True):
+        found.setdefault(question, []).extend(told(cell))
     return found
 
 
@@ -132,7 +143,7 @@ def answer_qrels(
     and miners get positives. :data:`~pyterrier_distill.RelaxedRecall` measures the same without judgements.
 
     Args:
-        answers: ``qid`` and ``gold_answer``, a text or several of them.
+        answers: ``qid`` and ``gold_answer`` (or ``answers``), a text or several of them.
         passages: an R frame with text, of whose rows each is judged: all that the compared systems retrieve; or a
             collection, of which every passage is looked at: a dataset with ``get_corpus_iter``, a D frame, or dicts
             with ``docno`` and text. Short answers ("two") stand in very many passages of a large collection.
@@ -155,7 +166,8 @@ def answer_qrels(
         qrels = ptd.answer_qrels(answers, (bm25 >> texts)(topics))
         pt.Experiment([bm25 >> texts], topics, qrels, [Success @ 5, Success @ 20])
     """
-    questions = by_question(answers)
+    validate.columns(answers, includes=["qid"])
+    questions = by_question(answers.assign(qid=answers["qid"].astype(str)))
     wanted = {qid: Wanted([(qid, answer) for answer in found], match) for qid, found in questions.items()}
     first: tuple[str, str] | None = None
     rows: list[tuple[str, str, int]] = []

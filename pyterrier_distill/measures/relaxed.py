@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 from ir_measures import Metric, ParamInfo, measures
 
-from .answers import GOLD_ANSWER, Wanted, told
+from .answers import COLUMNS, Wanted, by_question
 
 
 class _RelaxedRecall(measures.Measure):
@@ -16,8 +15,9 @@ class _RelaxedRecall(measures.Measure):
 
     NQ, TriviaQA and SQuAD are measured so (Karpukhin et al. 2020 §4, "relaxed recall" in USTAD's Tables 3 and 5,
     Recall@5 in PairDistill's Table 2). :func:`~pyterrier_distill.has_answer` says when a passage holds an answer.
-    Instead of judgements it reads answers: a frame with ``qid`` and ``gold_answer``, a text or several, in a row or in
-    several; and the results' ``text``, which pipelines must give. Passages of one score stand as in the results.
+    Instead of judgements it reads answers: a frame with ``qid`` and ``gold_answer`` (or ``answers``), a text or
+    several, in a row or in several; and the results' ``text``, which pipelines must give. Passages of one score stand
+    as in the results.
 
     Parameters: ``cutoff`` (k), and ``match``: ``"string"``, or ``"regex"`` for answers that are patterns
     (CuratedTREC).
@@ -36,20 +36,13 @@ class _RelaxedRecall(measures.Measure):
         "match": ParamInfo(dtype=str, choices=["string", "regex"], default="string", desc="how answers are looked for"),
     }
     RUN_INPUTS = ["query_id", "text", "score"]
-    QREL_INPUTS = ["query_id", GOLD_ANSWER]
+    QREL_INPUTS = ["query_id", COLUMNS[0]]
 
     def runtime_impl(self, qrels: pd.DataFrame, run: pd.DataFrame) -> Iterator[Metric]:
         """Measure each query of a run that is ordered by score."""
-        if GOLD_ANSWER not in qrels.columns:
-            raise ValueError(
-                f"{self} reads answers: give a frame with qid and {GOLD_ANSWER} in place of judgements, not one with"
-                f" {', '.join(map(str, qrels.columns))}."
-            )
         if "text" not in run.columns:
             raise ValueError(f"{self} reads the passages' text: let the pipeline end with a text loader.")
-        answers: dict[Any, list[str]] = {}
-        for qid, cell in zip(qrels["query_id"], qrels[GOLD_ANSWER], strict=True):
-            answers.setdefault(qid, []).extend(told(cell))
+        answers = by_question(qrels, "query_id")
         wanted = {qid: Wanted([(qid, one) for one in found], self["match"]) for qid, found in answers.items()}
         for qid, texts in run.groupby("query_id", sort=False)["text"]:
             if qid in wanted:
