@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .multi_vector.index import MultiVectorIndex
     from .prompts import Template
     from .sampling.disagreement import disagreement, pair_disagreement
+    from .sampling.first_stage import first_stage_rank
     from .sampling.samplers import ListSampler, PairSampler
     from .students.bi_encoder import BiEncoder
     from .students.cross_encoder import CrossEncoder
@@ -74,6 +75,7 @@ _LAZY = {
     ".multi_vector.index": ("MultiVectorIndex",),
     ".prompts": ("Template",),
     ".sampling.disagreement": ("disagreement", "pair_disagreement"),
+    ".sampling.first_stage": ("first_stage_rank",),
     ".sampling.samplers": ("ListSampler", "PairSampler"),
     ".students.bi_encoder": ("BiEncoder",),
     ".students.cross_encoder": ("CrossEncoder",),

@@ -18,7 +18,7 @@ from .sampling.samplers import ListSampler
 from .training import lists as training_lists
 from .training import order, process
 from .training.settings import Settings
-from .training.teacher_order import check_disagreement, ordering_column
+from .training.teacher_order import check_disagreement, check_sampler
 
 if TYPE_CHECKING:
     from .labels.store import LabelStore
@@ -141,11 +141,8 @@ class Distiller(pt.Estimator):
             raise ValueError(f"{loss!r} reads queries alone: there is nothing to sample; leave sampler= out.")
         if sampler is not None and sampler.n < loss.min_documents:
             raise ValueError(f"{loss!r} compares documents: sampler={sampler!r} must leave it {loss.min_documents}.")
-        if sampler is not None and sampler.reads_weights and ordering_column(loss) is None:
-            raise ValueError(
-                f"{loss!r} reads no order of a teacher's: for {sampler!r} add a term that reads scores, ranks or"
-                " preferences, such as RankNet()."
-            )
+        if sampler is not None:
+            check_sampler(sampler, loss)
         self.student = student
         self.loss = loss
         self.sampler = sampler

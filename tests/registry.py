@@ -179,6 +179,7 @@ TRANSFORMERS = {
     "SetwiseTeacher": Entry(teacher(ptd.SetwiseTeacher, "tiny_llm", k=2, set_size=3), "R", "teacher"),
     "RunTeacher": Entry(stored, "R", "teacher"),
     "RunTeacher on queries": Entry(stored, "Q", "retriever"),
+    "first_stage_rank": Entry(lambda env: ptd.first_stage_rank(), "R"),
     "fuse_teachers": Entry(lambda env: ptd.fuse_teachers("score", "teacher_score"), "R", "teacher"),
     "NegativeMiner on positives": Entry(miner(), "R", "miner"),
     "NegativeMiner on queries": Entry(miner(strategy="top", max_score=9.0), "Q", "miner"),

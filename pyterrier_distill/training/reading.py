@@ -76,6 +76,8 @@ class Reader:
         wanted: tuple[str, ...] = () if self.reads_order is None else ("rank", "score")
         if self.sampler is not None and self.sampler.reads_judgements:
             wanted += (frames.LABEL,)
+        if self.sampler is not None and self.sampler.reads_first_stage:
+            wanted += (frames.FIRST_STAGE_RANK,)
         return [c for c in wanted if c in columns and not (c == frames.LABEL and self.judged is not None)]
 
     def read(
@@ -94,6 +96,10 @@ class Reader:
         for _, term in loss.terms():
             wanted = [c for c in term.columns() if c in self.label_columns()]
             frames.require_columns(res, wanted, reader=repr(term), context=context)
+        by_first_stage = self.sampler is not None and self.sampler.reads_first_stage
+        if by_first_stage:
+            frames.require_columns(res, [frames.FIRST_STAGE_RANK], reader=repr(self.sampler), context=context)
+            frames.check_numbers(res, frames.FIRST_STAGE_RANK)
         frames.check_results(res if not self.on_queries or "docno" in res.columns else res[["qid"]])
         if by_content:
             res = order.canonical(res, reads=None if self.on_queries else self.reads_order, whole=whole)
@@ -125,6 +131,10 @@ class Reader:
             res = labelled_alike(res, self.text_field)
         ranked = self.reads_order is not None
         lists = training_lists.read_lists(res, loss, self.text_field, judged=judged, ranked=ranked)
+        if by_first_stage:
+            places = res[frames.FIRST_STAGE_RANK].to_numpy(dtype=float)
+            for one, rows in zip(lists, order.rows_of(res), strict=True):
+                one.ranking = np.argsort(places[rows], kind="stable")
         if losses.BATCH_SCORES in loss.needs and frames.LABEL in loss.columns():
             for one in lists:
                 one.keys = training_lists.document_keys(one)
