@@ -112,7 +112,7 @@ def train(
         "steps_taken": state.global_step,
         "best": None if evaluate is None else {name.removeprefix("eval_"): state.best_metric},
         "columns": list(loss.columns()),
-        "labels": None if isinstance(lists, list) else lists.store.manifest,
+        "labels": None if isinstance(lists, list) else lists.made_by,
         **({} if pairs is None else {"pairs": pairs}),
         "seconds": round(time.monotonic() - started, 1),
         "versions": checkpoints.versions(),

@@ -51,7 +51,8 @@ class SampledLists(Dataset):
         relevant = None if judged is None else np.flatnonzero(judged).tolist()
         weights = teacher_order.weights(one, self.loss) if draws.reads_weights else None
         pairs = teacher_order.pairs(one, self.loss) if draws.reads_pairs else None
-        return draws.draw(f"{one.qid}\0{one.query}", self._ranking(one), relevant, epoch, weights, pairs)
+        told = f"{one.collection}{one.qid}\0{one.query}"
+        return draws.draw(told, self._ranking(one), relevant, epoch, weights, pairs)
 
     def _ranking(self, one: QueryList) -> Sequence[int]:
         """Positions of a list's documents in the order that the sampler reads."""
@@ -185,7 +186,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return len(self.order)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.order.epoch, n) for n in self.order)
+        passes = getattr(self.order, "passes", None)  # collections may be gone through more than once an epoch
+        return ((self.order.epoch, n) for n in self.order) if passes is None else passes()
 
 
 class SharedLists(Dataset):
