@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .teachers.base import LabellingError
     from .teachers.fusion import fuse_teachers
     from .teachers.listwise import ListwiseLLMTeacher
+    from .teachers.orders import OrdersTeacher
     from .teachers.pair_training import PairTraining
     from .teachers.pairwise import PairwiseTeacher
     from .teachers.pointwise import PointwiseTeacher
@@ -85,6 +86,7 @@ _LAZY = {
     ".teachers.base": ("LabellingError",),
     ".teachers.fusion": ("fuse_teachers",),
     ".teachers.listwise": ("ListwiseLLMTeacher",),
+    ".teachers.orders": ("OrdersTeacher",),
     ".teachers.pair_training": ("PairTraining",),
     ".teachers.pairwise": ("PairwiseTeacher",),
     ".teachers.pointwise": ("PointwiseTeacher",),
