@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .multi_vector.index import MultiVectorIndex
     from .prompts import Template
     from .sampling.disagreement import disagreement, pair_disagreement
+    from .sampling.first_stage import first_stage_rank
     from .sampling.samplers import ListSampler, PairSampler
     from .students.bi_encoder import BiEncoder
     from .students.cross_encoder import CrossEncoder
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .teachers.base import LabellingError
     from .teachers.fusion import fuse_teachers
     from .teachers.listwise import ListwiseLLMTeacher
+    from .teachers.orders import OrdersTeacher
     from .teachers.pair_training import PairTraining
     from .teachers.pairwise import PairwiseTeacher
     from .teachers.pointwise import PointwiseTeacher
@@ -74,6 +76,7 @@ _LAZY = {
     ".multi_vector.index": ("MultiVectorIndex",),
     ".prompts": ("Template",),
     ".sampling.disagreement": ("disagreement", "pair_disagreement"),
+    ".sampling.first_stage": ("first_stage_rank",),
     ".sampling.samplers": ("ListSampler", "PairSampler"),
     ".students.bi_encoder": ("BiEncoder",),
     ".students.cross_encoder": ("CrossEncoder",),
@@ -83,6 +86,7 @@ _LAZY = {
     ".teachers.base": ("LabellingError",),
     ".teachers.fusion": ("fuse_teachers",),
     ".teachers.listwise": ("ListwiseLLMTeacher",),
+    ".teachers.orders": ("OrdersTeacher",),
     ".teachers.pair_training": ("PairTraining",),
     ".teachers.pairwise": ("PairwiseTeacher",),
     ".teachers.pointwise": ("PointwiseTeacher",),

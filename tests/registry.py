@@ -97,6 +97,15 @@ def stored(env):
     return ptd.RunTeacher(env["results"].assign(teacher_score=env["results"]["teacher_score"]))
 
 
+def orders(**settings):
+    def make(env):
+        frame = env["results"]
+        turned = frame.assign(rank=frame.groupby("qid")["rank"].transform("max") - frame["rank"])
+        return ptd.OrdersTeacher([frame[["qid", "docno", "rank"]], turned[["qid", "docno", "rank"]], frame], **settings)
+
+    return make
+
+
 def miner(**settings):
     def make(env):
         bm25 = ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s")
@@ -179,6 +188,9 @@ TRANSFORMERS = {
     "SetwiseTeacher": Entry(teacher(ptd.SetwiseTeacher, "tiny_llm", k=2, set_size=3), "R", "teacher"),
     "RunTeacher": Entry(stored, "R", "teacher"),
     "RunTeacher on queries": Entry(stored, "Q", "retriever"),
+    "OrdersTeacher": Entry(orders(), "R", "teacher"),
+    "OrdersTeacher on queries": Entry(orders(n_pairs=3), "Q", "retriever"),
+    "first_stage_rank": Entry(lambda env: ptd.first_stage_rank(), "R"),
     "fuse_teachers": Entry(lambda env: ptd.fuse_teachers("score", "teacher_score"), "R", "teacher"),
     "NegativeMiner on positives": Entry(miner(), "R", "miner"),
     "NegativeMiner on queries": Entry(miner(strategy="top", max_score=9.0), "Q", "miner"),

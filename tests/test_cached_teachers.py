@@ -44,6 +44,9 @@ TEACHERS = {
     "listwise": lambda m: ptd.ListwiseLLMTeacher(First()),
     "setwise": lambda m: ptd.SetwiseTeacher(m["tiny_llm"], k=2, set_size=3, **FP32),
     "run": lambda m: ptd.RunTeacher(m["results"][["qid", "docno", "teacher_score"]]),
+    "orders": lambda m: ptd.OrdersTeacher(
+        [m["results"][["qid", "docno", "rank"]], ptd.PointwiseTeacher(m["tiny_cross"], **FP32)], n_pairs=4, delta=3
+    ),
     "fused": lambda m: ptd.fuse_teachers("score", "first_score", label="teacher_score_fused"),
     "own, of documents": lambda m: Scorer(),
     "own, of lists": lambda m: Ordered(),

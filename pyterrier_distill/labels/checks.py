@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
-from ..frames import LABEL_COLUMNS, check_numbers, kind_of, kinds, validate
+from ..frames import FIRST_STAGE_RANK, LABEL_COLUMNS, check_numbers, kind_of, kinds, validate
 from .tables import label_columns
 from .texts import check_one_text
 
@@ -28,7 +28,7 @@ def check_labels(frame: pd.DataFrame) -> None:
     Raises:
         ValueError: naming the column and the first row at fault.
     """
-    for name in ("score", "rank"):
+    for name in ("score", "rank", FIRST_STAGE_RANK):
         if name in frame.columns and pd.to_numeric(frame[name], errors="coerce").isna().any():
             raise ValueError(
                 f"the column {name!r} cannot be stored: every cell must be a number, and none may be missing."

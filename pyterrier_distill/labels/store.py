@@ -205,8 +205,9 @@ class LabelStore(StoredLabels, pt.Artifact):
 
         Raises:
             ValueError: if a query is in already, a document stands twice in a list, there is no label, or an id, a
-                query's text or a label is missing, not finite, or no probability where it must be one; with_text, if a
-                document has two texts, one of them perhaps stored.
+                query's text or a label is missing, not finite, or no probability where it must be one; if a document
+                has another text than the one that is stored, whether ``with_text`` or not: its labels would be taken
+                for the stored text's; with_text, if a document has two texts in the frame.
         """
         if {"qid", "query"} <= set(labelled.columns):
             texts = labelled[["qid", "query"]].dropna().drop_duplicates()  # texts are checked elsewhere
@@ -244,6 +245,8 @@ class LabelStore(StoredLabels, pt.Artifact):
         table = tables.to_table(labelled.assign(qid=labelled["qid"].astype(str)), queries, {"usage": usage.as_dict()})
         if with_text and len(labelled):
             self.texts.add(labelled)
+        elif {"docno", "text"} <= set(labelled.columns):
+            self.texts.check_labelled(labelled)
         self.directory.write(table, start)
 
     def _check_there(self) -> None:
