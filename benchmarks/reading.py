@@ -22,7 +22,8 @@ def write(folder: Path, rows: int, scattered: bool) -> None:
     """Files of 100 documents and 50 pairs a query, and of the queries; scattered: a query's rows stand far apart."""
     rng = np.random.default_rng(0)
     queries = rows // (DOCUMENTS + PAIRS)
-    (folder / "topics.tsv").write_text("".join(f"{n}\twhat is {n} and where does one find it\n" for n in range(queries)))
+    with open(folder / "topics.tsv", "w") as topics:
+        topics.writelines(f"{n}\twhat is {n} and where does one find it\n" for n in range(queries))
     with open(folder / "pointwise.tsv", "w") as points, open(folder / "pairwise.tsv", "w") as pairs:
         for start in range(0, queries * DOCUMENTS, BLOCK):
             n = np.arange(start, min(start + BLOCK, queries * DOCUMENTS))

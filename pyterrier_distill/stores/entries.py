@@ -89,7 +89,7 @@ class _Text:
         self.number = 0
         self._decoder = json.JSONDecoder()
         self._more = _texts(path)
-        self._window = next(self._more, "").removeprefix("\ufeff")
+        self._window = next(self._more, "")
         self._at = 0
         self._line = 1  # of the window's beginning
         self._ended = False
@@ -162,18 +162,15 @@ class _Text:
 
 def _texts(path: str | os.PathLike) -> Iterator[str]:
     """A file's text, piece by piece."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
     read = 0
-    for piece in pieces(path, BLOCK):
-        try:
+    try:
+        for piece in pieces(path, BLOCK):
             yield decoder.decode(piece)
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path}: no UTF-8 text ({error.reason} near its byte {read + error.start}, unpacked)."
-            ) from error
-        read += len(piece)
-    if decoder.getstate()[0]:
-        raise ValueError(f"{path}: no UTF-8 text: it ends within a character.")
+            read += len(piece)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no UTF-8 text ({error.reason} near its byte {read}, unpacked).") from error
 
 
 def _parquet(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
