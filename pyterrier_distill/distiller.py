@@ -240,7 +240,7 @@ class Distiller(pt.Estimator):
             # many collections, as much of each
             distiller.fit([fiqa, scidocs], text=[fiqa_dataset, scidocs_dataset], proportions=[1, 1])
 
-            # two languages: the teacher has read English, the student reads the translation
+            # two languages: the teacher has read English, the student reads the translation of the same ids
             english = ptd.LabelStore("msmarco.labels").build(candidates >> monot5, topics)
             ptd.Distiller(ptt5, ptd.LogitMSE()).fit(english, topics=topics_pt, text=documents_pt)
         """

@@ -96,6 +96,16 @@ def test_cached_pipelines_of_two_are_uncached(first, second, models, frame, path
     assert_as_uncached(pipeline, cached, versions_of(frame))
 
 
+def test_a_first_stage_kept_later_asks_nothing_again(path):
+    """That column changes no answer: pipelines that had none before find theirs."""
+    frame, teacher = Candidates()(topics(4)), Scorer()
+    expected = ptd.LabelStore(path).cache(teacher)(frame)
+    asked = teacher.usage.calls
+    out = ptd.LabelStore(path).cache(teacher)(ptd.first_stage_rank()(frame))
+    assert teacher.usage.calls == asked
+    pd.testing.assert_frame_equal(out[expected.columns], expected)
+
+
 def test_stages_that_are_no_teachers_run_as_they_are(path):
     frame = Candidates()(topics(4))
     pipeline = pt.apply.query(lambda row: row["query"] + "!") >> Scorer() % 2 >> Lister()
