@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .sampling.disagreement import disagreement, pair_disagreement
     from .sampling.samplers import ListSampler, PairSampler
     from .students.bi_encoder import BiEncoder
+    from .students.causal_reranker import CausalReranker
     from .students.cross_encoder import CrossEncoder
     from .students.late_interaction import LateInteraction
     from .students.mono_t5 import MonoT5
@@ -76,6 +77,7 @@ _LAZY = {
     ".sampling.disagreement": ("disagreement", "pair_disagreement"),
     ".sampling.samplers": ("ListSampler", "PairSampler"),
     ".students.bi_encoder": ("BiEncoder",),
+    ".students.causal_reranker": ("CausalReranker",),
     ".students.cross_encoder": ("CrossEncoder",),
     ".students.late_interaction": ("LateInteraction",),
     ".students.mono_t5": ("MonoT5",),
