@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .sampling.first_stage import first_stage_rank
     from .sampling.samplers import ListSampler, PairSampler
     from .students.bi_encoder import BiEncoder
+    from .students.causal_reranker import CausalReranker
     from .students.cross_encoder import CrossEncoder
     from .students.late_interaction import LateInteraction
     from .students.mono_t5 import MonoT5
@@ -79,6 +80,7 @@ _LAZY = {
     ".sampling.first_stage": ("first_stage_rank",),
     ".sampling.samplers": ("ListSampler", "PairSampler"),
     ".students.bi_encoder": ("BiEncoder",),
+    ".students.causal_reranker": ("CausalReranker",),
     ".students.cross_encoder": ("CrossEncoder",),
     ".students.late_interaction": ("LateInteraction",),
     ".students.mono_t5": ("MonoT5",),

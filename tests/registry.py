@@ -154,6 +154,8 @@ TRANSFORMERS = {
     "CrossEncoder (decoder)": Entry(teacher(ptd.CrossEncoder, "tiny_llm"), "R", "re-ranker"),
     "CrossEncoder (adapter)": Entry(teacher(ptd.CrossEncoder, "tiny_llm", lora={"r": 4}), "R", "re-ranker"),
     "MonoT5": Entry(teacher(ptd.MonoT5, "tiny_t5"), "R", "re-ranker"),
+    "CausalReranker": Entry(teacher(ptd.CausalReranker, "tiny_llm"), "R", "re-ranker"),
+    "CausalReranker (adapter)": Entry(teacher(ptd.CausalReranker, "tiny_llm", lora={"r": 4}), "R", "re-ranker"),
     "USTAD (cross)": Entry(teacher(ptd.USTAD, "tiny", mode="cross", query_length=16), "R", "re-ranker"),
     "USTAD (dual)": Entry(teacher(ptd.USTAD, "tiny", mode="dual", query_length=16), "R", "re-ranker"),
     "USTAD (late)": Entry(teacher(ptd.USTAD, "tiny", mode="late", query_length=16), "R", "re-ranker"),
