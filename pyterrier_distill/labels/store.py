@@ -272,6 +272,8 @@ class LabelStore(StoredLabels, pt.Artifact):
             twice = [qid for qid in queries["qid"] if qid in index]
             if twice:
                 raise ValueError(f"{len(twice)} queries are in {self.directory} already, such as {twice[0]!r}.")
+            if not with_text and {"docno", "text"} <= set(labelled.columns):
+                self.texts.check_labelled(labelled)
             self._commit(labelled, queries, len(index) if start is None else start, Usage(), with_text)
         return self
 
@@ -287,8 +289,6 @@ class LabelStore(StoredLabels, pt.Artifact):
         table = tables.to_table(labelled.assign(qid=labelled["qid"].astype(str)), queries, {"usage": usage.as_dict()})
         if with_text and len(labelled):
             self.texts.add(labelled)
-        elif {"docno", "text"} <= set(labelled.columns):
-            self.texts.check_labelled(labelled)
         self.directory.write(table, start)
 
     def _check_there(self) -> None:
