@@ -13,6 +13,7 @@ from .losses import *
 from .losses import __all__ as _losses
 
 if TYPE_CHECKING:
+    from . import published
     from .backends.hf import HF
     from .backends.openai import OpenAI
     from .backends.vllm import VLLM
@@ -96,13 +97,18 @@ _LAZY = {
     ".teachers.setwise": ("SetwiseTeacher",),
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
+#: Rooms that are public themselves, each with functions of its own.
+_ROOMS = ("published",)
 
 __all__ = [
     "__version__", "LABEL_COLUMNS", "MissingLabelError", *(name for name in _losses if name != "Outputs"), *_MODULE_OF,
+    *_ROOMS,
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f".{name}", __name__)
     if name in _MODULE_OF:
         value = getattr(import_module(_MODULE_OF[name], __name__), name)
         globals()[name] = value

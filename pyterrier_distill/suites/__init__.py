@@ -1,0 +1,1 @@
+"""Collections of datasets on which everyone compares, and the averages that papers print over them."""
