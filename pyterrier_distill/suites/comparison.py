@@ -191,5 +191,6 @@ class Comparison:
         for name, of in dict(zip(short["dataset"], short["of"], strict=True)).items():
             notes.append(f"{name} has no value: {of} of its datasets are there.")
         if self.baseline is not None:
-            notes.append(f"† differs from {self.baseline}: paired t-test over queries, p < 0.05 after Holm's correction.")
+            told = "paired t-test over queries, p < 0.05 after Holm's correction"
+            notes.append(f"† differs from {self.baseline}: {told}.")
         return notes

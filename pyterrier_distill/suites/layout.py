@@ -1,4 +1,4 @@
-"""Tables in the papers' layout: the best of a row bold, the second underlined, † where the difference is significant."""
+"""Tables in the papers' layout: the best of a row bold, the second underlined, † where a difference is significant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-_LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"})
+_LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
 
 
 def places(row: pd.Series, digits: int = 4) -> list[int]:
@@ -33,7 +36,8 @@ def _cells(table: pd.DataFrame, marks: pd.DataFrame, bold: str, second: str, mar
 def markdown(table: pd.DataFrame, marks: pd.DataFrame, notes: Sequence[str]) -> str:
     """Markdown, names with a bar in them included."""
     head = ["dataset", *(str(name) for name in table.columns)]
-    rows = [[str(n), *cells] for n, cells in zip(table.index, _cells(table, marks, "**{}**", "<u>{}</u>", "†"), strict=True)]
+    cells = _cells(table, marks, "**{}**", "<u>{}</u>", "†")
+    rows = [[str(name), *row] for name, row in zip(table.index, cells, strict=True)]
     lines = [[cell.replace("|", "\\|") for cell in line] for line in (head, *rows)]
     lines.insert(1, ["---"] + ["---:"] * len(table.columns))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "".join(f"\n\n{note}" for note in notes) + "\n"

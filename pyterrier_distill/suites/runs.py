@@ -114,13 +114,12 @@ class Runs:
             took = time.monotonic() - began
             size = max(1, min(2 * size, 4096, int(size * COMMIT / max(took, 1e-3))))
         bar.close()
-        parts_of = [
-            pd.DataFrame({"qid": qid, "docno": row["docnos"], "score": row["scores"], "rank": range(len(row["docnos"]))})
+        rows = [
+            (qid, docno, score, rank)
             for qid in topics["qid"]
-            if len((row := answered[qid])["docnos"])
+            for rank, (docno, score) in enumerate(zip(answered[qid]["docnos"], answered[qid]["scores"], strict=True))
         ]
-        empty = pd.DataFrame({"qid": [], "docno": [], "score": [], "rank": []}).astype({"qid": str, "docno": str})
-        return pd.concat(parts_of, ignore_index=True) if parts_of else empty
+        return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _answers(
