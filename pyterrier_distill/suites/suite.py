@@ -148,8 +148,8 @@ class Suite:
             if not isinstance(made, pt.Transformer):
                 raise TypeError(f"{name!r} must return a pipeline Q → R, and returned {made!r}.")
             return made
-        inputs = pt.inspect.transformer_inputs(system, single=False, strict=False) or []
-        if any("docno" in columns for columns in inputs):
+        retrieved = pt.inspect.transformer_outputs(system, ["qid", "query"], strict=False) or []
+        if "docno" not in retrieved:
             return context.first_stage % depth >> context.text_loader() >> system
         if len({str(member.dataset) for member in self.members}) > 1:
             raise TypeError(
