@@ -83,7 +83,8 @@ class Comparison:
                 if whole in expected:
                     told = f"{len(names)} of {expected[whole]}"
                     there = len(names) == expected[whole]
-                    rows += self._rows(whole, "dataset", measure, [by_member[n] for n in names], told, there=there)
+                    parts = [by_member[name] for name in names]
+                    rows += self._rows(whole, "dataset", measure, parts, told, there=there, pooled=self.suite.pooled)
             values = self._values(rows, measure)
             for average in self.suite.averages:
                 rows += self._averaged(average, measure, values, joined, by_member)
@@ -117,20 +118,29 @@ class Comparison:
         return rows
 
     def _rows(
-        self, name: str, kind: str, measure: str, parts: list[pd.DataFrame], of: str, *, there: bool = True
+        self,
+        name: str,
+        kind: str,
+        measure: str,
+        parts: list[pd.DataFrame],
+        of: str,
+        *,
+        there: bool = True,
+        pooled: bool = False,
     ) -> list[dict[str, Any]]:
-        """A row a system: the mean over the parts of the mean over each one's queries; tests pool the queries."""
+        """A row a system: the mean of the parts' means, or over all their queries; tests pool the queries."""
         pivots = [part.pivot(index="qid", columns="name", values="value")[self.systems] for part in parts]
-        pooled = pd.concat(pivots, keys=range(len(pivots)))
-        p = against(pooled, self.baseline) if self.baseline is not None and there else {}
+        queries = pd.concat(pivots, keys=range(len(pivots)))
+        p = against(queries, self.baseline) if self.baseline is not None and there else {}
+        counted = [queries] if pooled else pivots
         return [
             {
                 "dataset": name,
                 "kind": kind,
                 "name": system,
                 "measure": measure,
-                "value": arithmetic([pivot[system].mean() for pivot in pivots]) if there else float("nan"),
-                "queries": len(pooled),
+                "value": arithmetic([pivot[system].mean() for pivot in counted]) if there else float("nan"),
+                "queries": len(queries),
                 "p": p.get(system, float("nan")),
                 "of": of,
             }

@@ -23,8 +23,7 @@ class Member:
         dataset: a name that ``pt.get_dataset`` knows (``irds:beir/nfcorpus/test``, ``folder:PATH``), or a dataset.
         measures: what is measured on it; the first is the one that averages are of. The relevance level is part of a
             measure: ``AP(rel=2)``.
-        part_of: members with the same one count as one dataset, the mean of them: CQADupStack's twelve.
-        corpus: what it belongs to where averages weigh corpora (TIREx).
+        part_of: members with the same one count as one dataset: CQADupStack's twelve, the tasks of a TIREx corpus.
         drop_self: whether a document that has the query's id is left out of the ranking: the query itself, in ArguAna
             and Quora.
         topics: which field of the topics is the query; None = ``default_text()``.
@@ -34,7 +33,6 @@ class Member:
     dataset: Any
     measures: Sequence[ir_measures.Measure] = field(default=(ir_measures.nDCG @ 10,))
     part_of: str | None = None
-    corpus: str | None = None
     drop_self: bool = False
     topics: str | None = None
 

@@ -35,6 +35,9 @@ class Suite:
         name: as results show it.
         members: the datasets.
         averages: what is averaged over them.
+        pooled: what the parts of one dataset (:attr:`Member.part_of`) are: True = one set of queries, each of which
+            counts the same (TIREx: micro-averages of a corpus); False = sets, each of which counts the same (BEIR:
+            CQADupStack).
 
     Example::
 
@@ -46,6 +49,7 @@ class Suite:
     name: str
     members: tuple[Member, ...]
     averages: tuple[Average, ...] = ()
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.members]
