@@ -19,6 +19,7 @@ TOKEN = "hf_abcdefghijklmnopqrstuvwxyz012345"
 KINDS = {
     "CrossEncoder": ("tiny_cross", ptd.RankNet(label="teacher_score"), "text-ranking", "sentence-transformers"),
     "MonoT5": ("tiny_t5", ptd.RankNet(label="teacher_score"), "text-ranking", "transformers"),
+    "CausalReranker": ("tiny_llm", ptd.RankNet(label="teacher_score"), "text-ranking", "transformers"),
     "BiEncoder": ("tiny", ptd.KLDivergence(), "sentence-similarity", "sentence-transformers"),
 }
 

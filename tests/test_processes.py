@@ -31,10 +31,14 @@ SCRIPT = """
         student = getattr(ptd, kind)(name, precision="fp32", device="cpu")
         qrels = frame.loc[frame["label"] > 0, ["qid", "docno", "label"]]
         validation, store = settings.pop("validation", False), settings.pop("store", None)
+        proportions = settings.pop("proportions", None)
         settings = {"queries_per_batch": 8 // world, "args": {"logging_steps": 1}, **settings}
         d = ptd.Distiller(student, eval(loss, vars(ptd)), **settings)
         labelled = frame.drop(columns="label") if store is None else ptd.LabelStore(store)
-        d.fit(labelled, qrels, *((frame, qrels) if validation else ()))
+        if proportions is None:
+            d.fit(labelled, qrels, *((frame, qrels) if validation else ()))
+        else:  # the same ids in two collections
+            d.fit([labelled, frame.drop(columns="label")], [qrels, qrels], proportions=proportions)
         records.append({
             "losses": [entry["loss"] for entry in d.history if "loss" in entry],
             "evaluations": [entry["eval_nDCG@10"] for entry in d.history if "eval_nDCG@10" in entry],
@@ -54,6 +58,7 @@ TRAININGS = [
     ("KLDivergence() + LocalizedContrastive()", "CrossEncoder", "{'store': 'labels'}"),
     ("LogitMSE()", "MonoT5", "{}"),
     ("InfoNCE()", "BiEncoder", "{'sampler': ptd.ListSampler(3), 'validation': True, 'eval_every': 2}"),
+    ("InfoNCE() + KLDivergence()", "BiEncoder", "{'store': 'labels', 'proportions': [1, 2], 'steps': 9}"),
 ]
 
 

@@ -38,6 +38,7 @@ class QueryList:
             with other queries' documents; see :data:`..losses.base.RELEVANT_KEYS`.
         keys: int64 ``[N, 2]``: numbers of its documents' docnos and texts, 0 = none, for the same losses.
         guest: whether it is computed for company only, in a process that has no list of a batch.
+        collection: stands before its docnos in ``keys`` and ``known``, where several collections are trained on.
     """
 
     query: str
@@ -52,6 +53,7 @@ class QueryList:
     known: np.ndarray | None = None
     keys: np.ndarray | None = None
     guest: bool = False
+    collection: str = ""
 
     def part(self, positions: Sequence[int], loss: losses.Loss) -> QueryList:
         """The list with some of its documents only; its ranking is not kept.
@@ -132,7 +134,7 @@ def relevant_keys(docnos: Iterable[Any], texts: Sequence[str]) -> np.ndarray:
 def document_keys(one: QueryList) -> np.ndarray:
     """Numbers int64 ``[N, 2]`` of a list's docnos and texts; 0 where vectors stand in for texts."""
     texts = [0] * len(one.docnos) if one.texts is None else [_key(text, "text") for text in one.texts]
-    docnos = [_key(docno, "docno") for docno in one.docnos]
+    docnos = [_key(f"{one.collection}{docno}", "docno") for docno in one.docnos]
     return np.array(list(zip(docnos, texts, strict=True)), dtype=np.int64).reshape(-1, 2)
 
 
