@@ -47,8 +47,9 @@ def BEIR(folders: Mapping[str, str | os.PathLike] | None = None, *, msmarco: boo
         for place in places:
             whole = len(places) == 1
             called = name if whole else f"{name} {Path(place).name}"
-            settings = {"part_of": None if whole else name, "drop_self": name in QUERIES_ARE_DOCUMENTS}
-            members.append(Member(called, place, (nDCG @ 10, R @ 100), **settings))
+            itself = name in QUERIES_ARE_DOCUMENTS
+            measures = (nDCG @ 10, R @ 100)
+            members.append(Member(called, place, measures, part_of=None if whole else name, drop_self=itself))
     if msmarco:
         members.append(Member("MS MARCO dev", "irds:msmarco-passage/dev/small", (RR @ 10, R @ 1000)))
     return Suite("BEIR", tuple(members), _averages(names))

@@ -10,6 +10,7 @@ from typing import Any
 import pyterrier as pt
 
 from ..corpora.first_stage import bm25
+from ..corpora.folder import FolderDataset
 from ..corpora.loading import JoinedText, joined_texts
 
 
@@ -44,9 +45,9 @@ class Context:
 
         Candidates in TIRA's layout, else the run ``bm25`` of a folder that has it, else BM25 over the documents.
         """
-        runs = getattr(self.dataset, "runs", lambda: [])()
-        if "bm25" in runs or getattr(self.dataset, "has_candidates", lambda: False)():
-            found = self.dataset.get_results("bm25" if "bm25" in runs else None)
+        folder = isinstance(self.dataset, FolderDataset)
+        if folder and ("bm25" in self.dataset.runs() or self.dataset.has_candidates()):
+            found = self.dataset.get_results("bm25" if "bm25" in self.dataset.runs() else None)
             return pt.Transformer.from_df(found[["qid", "docno", "score", "rank"]])
         index = Path(self.path) / "bm25"
         Path(self.path).mkdir(parents=True, exist_ok=True)

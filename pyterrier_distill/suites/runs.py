@@ -20,7 +20,7 @@ from ..frames.ids import check_ids
 from ..frames.ranking import agreed
 from ..identity.identity import check_told, digest, hash_frame, identity
 from ..stores.files import json_lines, written
-from ..stores.formats import trec
+from ..stores.formats import whole_run
 
 logger = logging.getLogger(__name__)
 
@@ -114,12 +114,12 @@ class Runs:
             took = time.monotonic() - began
             size = max(1, min(2 * size, 4096, int(size * COMMIT / max(took, 1e-3))))
         bar.close()
-        rows = [
+        ranked = [
             (qid, docno, score, rank)
             for qid in topics["qid"]
             for rank, (docno, score) in enumerate(zip(answered[qid]["docnos"], answered[qid]["scores"], strict=True))
         ]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return pd.DataFrame(ranked, columns=COLUMNS)
 
 
 def _answers(
@@ -163,7 +163,7 @@ def _write(found: pd.DataFrame, path: Path, system: str) -> None:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    found = trec(path).rename(columns={"run_rank": "rank", "run_score": "score"})
+    found = whole_run(path).rename(columns={"run_rank": "rank", "run_score": "score"})
     return found.assign(rank=found["rank"].astype(int) - 1)[COLUMNS]
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import ir_measures
 import pandas as pd
@@ -24,7 +24,7 @@ from .runs import Runs, file_name
 logger = logging.getLogger(__name__)
 
 #: A system: a pipeline Q → R, a re-ranker R → R, or what makes a pipeline for a collection.
-System = pt.Transformer | Callable[[Context], pt.Transformer]
+System: TypeAlias = pt.Transformer | Callable[[Context], pt.Transformer]
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,15 @@ class Suite:
             rankings = {}
             for name, system in systems.items():
                 pipeline = self._pipeline(name, system, context, depth)
-                settings = {"depth": num_results, "drop_self": member.drop_self, "verbose": verbose}
-                rankings[name] = runs.get(name, pipeline, member.name, topics, **settings)
+                rankings[name] = runs.get(
+                    name,
+                    pipeline,
+                    member.name,
+                    topics,
+                    depth=num_results,
+                    drop_self=member.drop_self,
+                    verbose=verbose,
+                )
                 if cost:
                     costs.measure(name, pipeline, member.name, topics, system)
             used = chosen or list(member.measures)
