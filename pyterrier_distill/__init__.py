@@ -98,7 +98,7 @@ _LAZY = {
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 #: Rooms that are public themselves, each with functions of its own.
-_ROOMS = ("published",)
+_ROOMS = ("published", "suites")
 
 __all__ = [
     "__version__", "LABEL_COLUMNS", "MissingLabelError", *(name for name in _losses if name != "Outputs"), *_MODULE_OF,

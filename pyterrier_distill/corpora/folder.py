@@ -94,6 +94,10 @@ class FolderDataset(InMemoryDataset):
         """The names of the stored rankings in ``runs/``."""
         return _named(self.path / "runs", "txt")
 
+    def has_candidates(self) -> bool:
+        """Whether there is a TIRA ``rerank.jsonl``, which ``get_results()`` reads."""
+        return self._find("rerank.jsonl") is not None
+
     # -- documents ----------------------------------------------------------------------------------------------------
 
     def text_fields(self) -> list[str]:
