@@ -78,7 +78,7 @@ def load(
                 raise ValueError(f"the adapter {name!r} has no head: it was not trained as a cross-encoder.")
             head = f"{len(model) - 1}_Dense"
             model[-1] = pretrained.read(name, "head", lambda: type(model[-1]).load(name, subfolder=head)).to(device)
-    if decodes:
+    if decodes and reading:  # a classifier that was trained elsewhere is read where it was trained
         _check_padding(base, model)
     return model
 

@@ -16,7 +16,8 @@ class CausalReranker(AnsweringStudent):
     """R → R: a causal language model asked whether a document is relevant; the score is log p(yes), ≤ 0.
 
     The probability is that of one answer against the other, from the logits of their two tokens behind the prompt, as
-    Qwen3-Reranker ranks. Losses may read the two raw logits (:class:`~pyterrier_distill.LogitMSE`: InRanker's method
+    Qwen3-Reranker ranks. In half precision logits come in steps (an eighth between 16 and 32), and so do scores: rank in
+    float32 where ties matter. Losses may read the two raw logits (:class:`~pyterrier_distill.LogitMSE`: InRanker's method
     with a decoder) or the score. A model that was trained to answer starts from what it knows: nothing in it is new.
 
     Args:
