@@ -79,9 +79,9 @@ def test_rank_distillm(two_stages, loss, dataset, judged, bm25, results, tiny_cr
     orders = orders.assign(score=-orders["rank"])[["qid", "docno", "score", "rank"]]
     student = paper("rank_distillm").rank_distillm(
         bm25, dataset.text_loader(), ptd.RunTeacher(orders), TOPICS, judged, TOPICS, judged, start=tiny_cross,
-        first_stage_labels=two_stages, loss=loss, mined=12, depth=5, **RUNS, **SHORT,
+        first_stage_labels=two_stages, loss=loss, lengths=(16, 64), mined=12, depth=5, **RUNS, **SHORT,
     )  # fmt: skip
-    assert (student.query_length, student.document_length) == (32, 256)
+    assert (student.query_length, student.document_length) == (16, 64)
     check(student, results, tmp_path / "student")
 
 
