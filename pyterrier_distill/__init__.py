@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .iteration.adaptation import adapt
     from .iteration.iterative import IterativeDistiller
     from .labels.store import LabelStore
+    from .measures.answers import answer_qrels, has_answer
+    from .measures.capped import CappedRecall
+    from .measures.relaxed import RelaxedRecall
     from .mining.false_negatives import FalseNegativeFilter
     from .mining.negatives import NegativeMiner, mine_negatives
     from .multi_vector.index import MultiVectorIndex
@@ -73,6 +76,9 @@ _LAZY = {
     ".iteration.adaptation": ("adapt",),
     ".iteration.iterative": ("IterativeDistiller",),
     ".labels.store": ("LabelStore",),
+    ".measures.answers": ("answer_qrels", "has_answer"),
+    ".measures.capped": ("CappedRecall",),
+    ".measures.relaxed": ("RelaxedRecall",),
     ".mining.false_negatives": ("FalseNegativeFilter",),
     ".mining.negatives": ("NegativeMiner", "mine_negatives"),
     ".multi_vector.index": ("MultiVectorIndex",),
