@@ -43,13 +43,12 @@ def BEIR(folders: Mapping[str, str | os.PathLike] | None = None, *, msmarco: boo
         raise ValueError(f"BEIR has no dataset {strange[0]!r}, only: {', '.join(names)}.")
     members = []
     for name in names:
+        places: list[str | None] = [f"irds:{dataset}" for dataset in DATASETS[name]]
         if name in folders:
             places = [f"folder:{os.fspath(folders[name])}"]
-        else:
-            places = [f"irds:{dataset}" for dataset in DATASETS[name]] or [f"folder of {name}"]
-        for place in places:
-            whole = len(places) == 1
-            called = name if whole else f"{name} {Path(place).name}"
+        for place in places or [None]:
+            whole = len(places) <= 1
+            called = name if whole else f"{name} {Path(place or '').name}"
             itself = name in QUERIES_ARE_DOCUMENTS
             measures = (nDCG @ 10, CappedRecall @ 100 if name == "TREC-COVID" else R @ 100)
             members.append(Member(called, place, measures, part_of=None if whole else name, drop_self=itself))
