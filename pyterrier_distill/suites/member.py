@@ -20,8 +20,8 @@ class Member:
 
     Attributes:
         name: as tables show it, such as ``"NFCorpus"``.
-        dataset: a name that ``pt.get_dataset`` knows (``irds:beir/nfcorpus/test``, ``folder:PATH``), or a dataset; None =
-            it has to be had elsewhere.
+        dataset: a name that ``pt.get_dataset`` knows (``irds:beir/nfcorpus/test``, ``folder:PATH``), or a dataset;
+            None = it has to be had elsewhere.
         measures: what is measured on it; the first is the one that averages are of. The relevance level is part of a
             measure: ``AP(rel=2)``.
         part_of: members with the same one count as one dataset: CQADupStack's twelve, the tasks of a TIREx corpus.
