@@ -125,7 +125,7 @@ class Reader:
             res = labelled_alike(res, self.text_field)
         ranked = self.reads_order is not None
         lists = training_lists.read_lists(res, loss, self.text_field, judged=judged, ranked=ranked)
-        if losses.BATCH_SCORES in loss.needs and frames.LABEL in loss.columns():
+        if training_lists.contrasts(loss):
             for one in lists:
                 one.keys = training_lists.document_keys(one)
                 one.known = self._relevant_to(one)
