@@ -13,7 +13,7 @@ import pyterrier as pt
 from . import frames
 from .frames.texts import text_source
 from .losses import Loss
-from .losses.base import QUERY_SIDE, check_scale, lacking
+from .losses.base import QUERY_SIDE, check_scale, lacking, vectors_to_match
 from .sampling.samplers import ListSampler
 from .training import order, process
 from .training.settings import Settings
@@ -289,7 +289,7 @@ class Distiller(pt.Estimator):
         elif self.early_stopping is not None:
             raise ValueError("early_stopping needs a validation frame: fit(res, qrels, res_va, qrels_va).")
 
-        vectors = {c: lists[0].labels[c].shape[-1] for c, kind in self.loss.reads().items() if kind.is_vector}
+        vectors = {c: lists[0].labels[c].shape[-1] for c in vectors_to_match(self.loss)}
         with process.training():
             self._train(lists, validation, qrels_va, measure, vectors, self._data(given, held, qrels_va, proportions))
         return self
