@@ -13,6 +13,7 @@ from .losses import *
 from .losses import __all__ as _losses
 
 if TYPE_CHECKING:
+    from . import published
     from .backends.hf import HF
     from .backends.openai import OpenAI
     from .backends.vllm import VLLM
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
     from .multi_vector.index import MultiVectorIndex
     from .prompts import Template
     from .sampling.disagreement import disagreement, pair_disagreement
+    from .sampling.first_stage import first_stage_rank
     from .sampling.samplers import ListSampler, PairSampler
     from .students.bi_encoder import BiEncoder
+    from .students.causal_reranker import CausalReranker
     from .students.cross_encoder import CrossEncoder
     from .students.late_interaction import LateInteraction
     from .students.mono_t5 import MonoT5
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from .teachers.base import LabellingError
     from .teachers.fusion import fuse_teachers
     from .teachers.listwise import ListwiseLLMTeacher
+    from .teachers.orders import OrdersTeacher
     from .teachers.pair_training import PairTraining
     from .teachers.pairwise import PairwiseTeacher
     from .teachers.pointwise import PointwiseTeacher
@@ -80,8 +84,10 @@ _LAZY = {
     ".multi_vector.index": ("MultiVectorIndex",),
     ".prompts": ("Template",),
     ".sampling.disagreement": ("disagreement", "pair_disagreement"),
+    ".sampling.first_stage": ("first_stage_rank",),
     ".sampling.samplers": ("ListSampler", "PairSampler"),
     ".students.bi_encoder": ("BiEncoder",),
+    ".students.causal_reranker": ("CausalReranker",),
     ".students.cross_encoder": ("CrossEncoder",),
     ".students.late_interaction": ("LateInteraction",),
     ".students.mono_t5": ("MonoT5",),
@@ -89,6 +95,7 @@ _LAZY = {
     ".teachers.base": ("LabellingError",),
     ".teachers.fusion": ("fuse_teachers",),
     ".teachers.listwise": ("ListwiseLLMTeacher",),
+    ".teachers.orders": ("OrdersTeacher",),
     ".teachers.pair_training": ("PairTraining",),
     ".teachers.pairwise": ("PairwiseTeacher",),
     ".teachers.pointwise": ("PointwiseTeacher",),
@@ -96,13 +103,18 @@ _LAZY = {
     ".teachers.setwise": ("SetwiseTeacher",),
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
+#: Rooms that are public themselves, each with functions of its own.
+_ROOMS = ("published", "suites")
 
 __all__ = [
     "__version__", "LABEL_COLUMNS", "MissingLabelError", *(name for name in _losses if name != "Outputs"), *_MODULE_OF,
+    *_ROOMS,
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f".{name}", __name__)
     if name in _MODULE_OF:
         value = getattr(import_module(_MODULE_OF[name], __name__), name)
         globals()[name] = value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,15 +13,15 @@ import pyterrier as pt
 from . import frames
 from .frames.texts import text_source
 from .losses import Loss
-from .losses.base import QUERY_SIDE, check_scale, lacking
+from .losses.base import QUERY_SIDE, check_scale, lacking, vectors_to_match
 from .sampling.samplers import ListSampler
-from .training import lists as training_lists
 from .training import order, process
 from .training.settings import Settings
-from .training.teacher_order import check_disagreement, ordering_column
+from .training.teacher_order import check_disagreement, check_sampler
 
 if TYPE_CHECKING:
     from .labels.store import LabelStore
+    from .training.sources import Source
 
 
 class Distiller(pt.Estimator):
@@ -141,11 +141,8 @@ class Distiller(pt.Estimator):
             raise ValueError(f"{loss!r} reads queries alone: there is nothing to sample; leave sampler= out.")
         if sampler is not None and sampler.n < loss.min_documents:
             raise ValueError(f"{loss!r} compares documents: sampler={sampler!r} must leave it {loss.min_documents}.")
-        if sampler is not None and sampler.reads_weights and ordering_column(loss) is None:
-            raise ValueError(
-                f"{loss!r} reads no order of a teacher's: for {sampler!r} add a term that reads scores, ranks or"
-                " preferences, such as RankNet()."
-            )
+        if sampler is not None:
+            check_sampler(sampler, loss)
         self.student = student
         self.loss = loss
         self.sampler = sampler
@@ -192,26 +189,38 @@ class Distiller(pt.Estimator):
 
     def fit(
         self,
-        res: pd.DataFrame | LabelStore,
-        qrels: pd.DataFrame | None = None,
+        res: pd.DataFrame | LabelStore | Sequence[pd.DataFrame | LabelStore],
+        qrels: pd.DataFrame | Sequence[pd.DataFrame | None] | None = None,
         res_va: pd.DataFrame | LabelStore | None = None,
         qrels_va: pd.DataFrame | None = None,
         *,
         text: Any = None,
+        topics: pd.DataFrame | Sequence[pd.DataFrame | None] | None = None,
+        proportions: Sequence[float] | None = None,
     ) -> Distiller:
         """Train the student.
 
         Args:
             res: the labelled frame: R with ``query``, document text and the columns the loss names. Losses on queries
                 alone (EmbeddingMatch) read ``qid``, ``query`` and ``query_vec`` only; a Q frame will do. Or a
-                :class:`~pyterrier_distill.LabelStore`, which is streamed: memory does not grow with it.
+                :class:`~pyterrier_distill.LabelStore`, which is streamed: memory does not grow with it. Or a list of
+                frames and stores, one a collection, with the same label columns: one student learns from all of them.
+                An id means another document or query in each, so ``qrels``, ``text`` and ``topics`` are then lists,
+                too, with None for collections that have none.
             qrels: judgements, joined as the column ``label``; None where the loss reads none or the frame has it.
                 Where a loss or a sampler reads them, a copy of a relevant document of the same query's list (the same
                 text, white space at its ends aside) is as relevant: all copies get their highest label.
             res_va: validation frame: candidates with text where ``qrels_va`` is given; else labelled like ``res``.
             qrels_va: judgements of the validation queries.
             text: where the documents' texts are, if the labels come without: a dataset, a frame with ``docno`` and
-                text, or a transformer that adds it; None = in the frame, or in the store (``with_text=True``).
+                text, or a transformer that adds it; None = in the frame, or in the store (``with_text=True``). They
+                are what the student reads, whatever the teacher read: a translation will do.
+            topics: the queries as the student shall read them, ``qid`` and ``query``; None = as the teacher read them.
+                With the labels' qids; those of a validation store, or of a validation frame without ``qrels_va``, too.
+            proportions: how often lists of each collection come, of any unit: ``[1, 1]`` = as many of the one as of the
+                other, however many each has. An epoch has as many lists as there are; of a collection that is smaller
+                than its share lists come again, once all others have, and of one that is larger the next epoch has
+                others. None = every list once an epoch.
 
         Returns:
             self. The student is trained; after an error, or an interruption, it is as it was before.
@@ -219,28 +228,43 @@ class Distiller(pt.Estimator):
         Raises:
             MissingLabelError: if a frame lacks a column, naming it and the teacher that writes it.
             ValueError: for an empty frame, one query, (qid, docno) twice, missing text or labels that are no numbers;
-                for teacher vectors of another dimension; for checkpoints of a different training.
+                for teacher vectors of another dimension; for collections with different label columns; for documents
+                or queries that ``text`` or ``topics`` lack; for checkpoints of a different training.
             FloatingPointError: if the loss becomes NaN or infinite.
+
+        References:
+            InRanker (Laitz et al. 2024) §4.1 (16 collections), §4.2 (a Portuguese student of an English teacher).
+
+        Example::
+
+            # many collections, as much of each
+            distiller.fit([fiqa, scidocs], text=[fiqa_dataset, scidocs_dataset], proportions=[1, 1])
+
+            # two languages: the teacher has read English, the student reads the translation of the same ids
+            english = ptd.LabelStore("msmarco.labels").build(candidates >> monot5, topics)
+            ptd.Distiller(ptt5, ptd.LogitMSE()).fit(english, topics=topics_pt, text=documents_pt)
         """
-        for name, given in (("res", res), ("res_va", res_va)):
-            if not (
-                isinstance(given, pd.DataFrame) or hasattr(given, "blocks") or (name == "res_va" and given is None)
-            ):
-                raise TypeError(f"{name} must be a labelled frame or a LabelStore, not {given!r}.")
-        chosen = self.loss.reading(res.columns if isinstance(res, pd.DataFrame) else res.columns())
+        from .training import reading, sources
+
+        given = sources.sources(res, qrels, text, topics, proportions)
+        if res_va is not None and not isinstance(res_va, pd.DataFrame) and not hasattr(res_va, "blocks"):
+            raise TypeError(f"res_va must be a labelled frame or a LabelStore, not {res_va!r}.")
+        chosen = sources.reading(self.loss, given)
         if chosen != self.loss:  # a loss that takes what labels there are: train with those at hand
             this = copy.copy(self)
             this.loss = chosen
-            this.fit(res, qrels, res_va, qrels_va, text=text)
+            this.fit(res, qrels, res_va, qrels_va, text=text, topics=topics, proportions=proportions)
             self.history = this.history
             return self
         held: Any = res_va
+        text, topics = (given[0].text, given[0].topics) if len(given) == 1 else (None, None)
         if res_va is not None and not isinstance(res_va, pd.DataFrame):
             held = res_va.frame()
             if text is None and len(res_va.texts):
                 held = res_va.text_loader(self.student.text_field)(held)
-        own = text is None and not isinstance(res, pd.DataFrame) and len(res.texts)
-        lists = self._read(res, qrels, res if own else text)
+        lists = sources.read(given, self.student, self.loss, self, self.sampler, proportions)
+        if self.sampler is not None and self.sampler.reads_weights:
+            check_disagreement((lists[n] for n in range(len(lists))), self.loss)
         measure = None
         validation: Any = None
         if held is not None and qrels_va is not None:
@@ -252,69 +276,61 @@ class Distiller(pt.Estimator):
                 raise ValueError("the validation frame is empty: check that its topics match, or leave it out.")
             if text is not None and self.student.text_field not in held.columns:
                 held = text_source(text, self.student.text_field)(held)
+            if topics is not None and not isinstance(res_va, pd.DataFrame):
+                held = reading.with_queries(held, reading.query_texts(topics))
             pt.inspect.transformer_outputs(self.student, list(held.columns))
             frames.check_results(held, "the validation frame")
             frames.check_text(held, [c for c in ("query", self.student.text_field) if c in held.columns])
             validation = order.canonical(held)
         elif held is not None:
-            validation = self._read(held, None, text, sampled=False)
+            validation = sources.read([sources.Source(held, None, text, topics)], self.student, self.loss, self)
         elif qrels_va is not None:
             raise ValueError("qrels_va without res_va: pass the validation candidates too.")
         elif self.early_stopping is not None:
             raise ValueError("early_stopping needs a validation frame: fit(res, qrels, res_va, qrels_va).")
 
-        vectors = {c: lists[0].labels[c].shape[-1] for c, kind in self.loss.reads().items() if kind.is_vector}
+        vectors = {c: lists[0].labels[c].shape[-1] for c in vectors_to_match(self.loss)}
         with process.training():
-            self._train(lists, validation, qrels_va, measure, vectors, (res, qrels, held, qrels_va, text))
+            self._train(lists, validation, qrels_va, measure, vectors, self._data(given, held, qrels_va, proportions))
         return self
 
+    def _data(self, given: list[Source], held: Any, qrels_va: Any, proportions: Sequence[float] | None) -> str:
+        """The fingerprint of all that a training reads."""
+        from .training import contents
+
+        reads = (self.loss, self.sampler, self.student.text_field)
+        one = given[0]
+        parts = (one.res, one.qrels, held, qrels_va, one.text, one.topics) if len(given) == 1 else (held, qrels_va)
+        told = [contents.fingerprint(part, *reads) for part in parts if part is not None]
+        if len(given) > 1:
+            told = [f"[{';'.join(each.fingerprint(*reads) for each in given)}]", *told]
+        if proportions is not None:
+            told.append("@" + ":".join(f"{share / sum(proportions):.6g}" for share in proportions))
+        return "+".join(told)
+
     def _train(
-        self, lists: Any, validation: Any, qrels_va: Any, measure: Any, vectors: dict[str, int], given: tuple
+        self, lists: Any, validation: Any, qrels_va: Any, measure: Any, vectors: dict[str, int], data: str
     ) -> None:
         """Train on what was read; after an error the student is as it was."""
-        from .training import contents, fitting
+        from .training import fitting
         from .training.resuming import BY_CONTENT
 
         self.student.check_training(self.loss.needs, vectors)
         check_scale(self.loss, self.student, getattr(self.student, "score_scale", None))
-        reads = (self.loss, self.sampler, self.student.text_field)
-        data = BY_CONTENT + "+".join(contents.fingerprint(part, *reads) for part in given if part is not None)
         moving = self.student.trainable(self.loss.needs)
         before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
         recorded = self.student.recorded()
         try:
             self.history = fitting.train(
-                self.student, self.loss, self.sampler, Settings.of(self), lists, validation, qrels_va, measure, data
-            )
+                self.student, self.loss, self.sampler, Settings.of(self), lists, validation, qrels_va, measure,
+                BY_CONTENT + data,
+            )  # fmt: skip
         except BaseException:
             moving.load_state_dict(before)
             self.student.recall(recorded)
             raise
         finally:
             self.student.settle()
-
-    def _read(
-        self, res: pd.DataFrame | LabelStore, qrels: pd.DataFrame | None, text: Any, *, sampled: bool = True
-    ) -> Any:
-        """Lists of a frame, all in memory; or of a store, a block at a time."""
-        from .training.reading import Reader
-
-        reader = Reader(self.student, self.loss, qrels, text, self, self.sampler if sampled else None)
-        if isinstance(res, pd.DataFrame):
-            lists = reader.read(res, by_content=True)
-            training_lists.check_lists(lists, self.loss, len(lists))
-            if reader.sampler is not None and reader.sampler.reads_weights:
-                check_disagreement(lists, self.loss)
-            return lists
-        from .training.streaming import StoredLists
-
-        stored = StoredLists(res, reader)
-        if not len(stored):
-            raise ValueError(f"{res!r} holds no labelled documents: build it first.")
-        stored.check()
-        if reader.sampler is not None and reader.sampler.reads_weights:
-            check_disagreement((stored[n] for n in range(len(stored))), self.loss)
-        return stored
 
     def settings(self) -> dict[str, str]:
         """How it trains, as text by name, without secrets; the student as it is before training.

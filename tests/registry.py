@@ -97,6 +97,15 @@ def stored(env):
     return ptd.RunTeacher(env["results"].assign(teacher_score=env["results"]["teacher_score"]))
 
 
+def orders(**settings):
+    def make(env):
+        frame = env["results"]
+        turned = frame.assign(rank=frame.groupby("qid")["rank"].transform("max") - frame["rank"])
+        return ptd.OrdersTeacher([frame[["qid", "docno", "rank"]], turned[["qid", "docno", "rank"]], frame], **settings)
+
+    return make
+
+
 def miner(**settings):
     def make(env):
         bm25 = ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s")
@@ -145,6 +154,8 @@ TRANSFORMERS = {
     "CrossEncoder (decoder)": Entry(teacher(ptd.CrossEncoder, "tiny_llm"), "R", "re-ranker"),
     "CrossEncoder (adapter)": Entry(teacher(ptd.CrossEncoder, "tiny_llm", lora={"r": 4}), "R", "re-ranker"),
     "MonoT5": Entry(teacher(ptd.MonoT5, "tiny_t5"), "R", "re-ranker"),
+    "CausalReranker": Entry(teacher(ptd.CausalReranker, "tiny_llm"), "R", "re-ranker"),
+    "CausalReranker (adapter)": Entry(teacher(ptd.CausalReranker, "tiny_llm", lora={"r": 4}), "R", "re-ranker"),
     "USTAD (cross)": Entry(teacher(ptd.USTAD, "tiny", mode="cross", query_length=16), "R", "re-ranker"),
     "USTAD (dual)": Entry(teacher(ptd.USTAD, "tiny", mode="dual", query_length=16), "R", "re-ranker"),
     "USTAD (late)": Entry(teacher(ptd.USTAD, "tiny", mode="late", query_length=16), "R", "re-ranker"),
@@ -179,6 +190,9 @@ TRANSFORMERS = {
     "SetwiseTeacher": Entry(teacher(ptd.SetwiseTeacher, "tiny_llm", k=2, set_size=3), "R", "teacher"),
     "RunTeacher": Entry(stored, "R", "teacher"),
     "RunTeacher on queries": Entry(stored, "Q", "retriever"),
+    "OrdersTeacher": Entry(orders(), "R", "teacher"),
+    "OrdersTeacher on queries": Entry(orders(n_pairs=3), "Q", "retriever"),
+    "first_stage_rank": Entry(lambda env: ptd.first_stage_rank(), "R"),
     "fuse_teachers": Entry(lambda env: ptd.fuse_teachers("score", "teacher_score"), "R", "teacher"),
     "NegativeMiner on positives": Entry(miner(), "R", "miner"),
     "NegativeMiner on queries": Entry(miner(strategy="top", max_score=9.0), "Q", "miner"),

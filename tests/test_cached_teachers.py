@@ -44,6 +44,9 @@ TEACHERS = {
     "listwise": lambda m: ptd.ListwiseLLMTeacher(First()),
     "setwise": lambda m: ptd.SetwiseTeacher(m["tiny_llm"], k=2, set_size=3, **FP32),
     "run": lambda m: ptd.RunTeacher(m["results"][["qid", "docno", "teacher_score"]]),
+    "orders": lambda m: ptd.OrdersTeacher(
+        [m["results"][["qid", "docno", "rank"]], ptd.PointwiseTeacher(m["tiny_cross"], **FP32)], n_pairs=4, delta=3
+    ),
     "fused": lambda m: ptd.fuse_teachers("score", "first_score", label="teacher_score_fused"),
     "own, of documents": lambda m: Scorer(),
     "own, of lists": lambda m: Ordered(),
@@ -91,6 +94,16 @@ def test_cached_pipelines_of_two_are_uncached(first, second, models, frame, path
     pipeline = TEACHERS[first](models) >> TEACHERS[second](models)
     cached = ptd.LabelStore(path).cache(TEACHERS[first](models) >> TEACHERS[second](models))
     assert_as_uncached(pipeline, cached, versions_of(frame))
+
+
+def test_a_first_stage_kept_later_asks_nothing_again(path):
+    """That column changes no answer: pipelines that had none before find theirs."""
+    frame, teacher = Candidates()(topics(4)), Scorer()
+    expected = ptd.LabelStore(path).cache(teacher)(frame)
+    asked = teacher.usage.calls
+    out = ptd.LabelStore(path).cache(teacher)(ptd.first_stage_rank()(frame))
+    assert teacher.usage.calls == asked
+    pd.testing.assert_frame_equal(out[expected.columns], expected)
 
 
 def test_stages_that_are_no_teachers_run_as_they_are(path):

@@ -19,6 +19,7 @@ TOKEN = "hf_abcdefghijklmnopqrstuvwxyz012345"
 KINDS = {
     "CrossEncoder": ("tiny_cross", ptd.RankNet(label="teacher_score"), "text-ranking", "sentence-transformers"),
     "MonoT5": ("tiny_t5", ptd.RankNet(label="teacher_score"), "text-ranking", "transformers"),
+    "CausalReranker": ("tiny_llm", ptd.RankNet(label="teacher_score"), "text-ranking", "transformers"),
     "BiEncoder": ("tiny", ptd.KLDivergence(), "sentence-similarity", "sentence-transformers"),
 }
 
@@ -250,6 +251,20 @@ def test_pushed_students_load_in_the_library_of_their_format(kind, results, tmp_
 
         model = SentenceTransformer(str(copy), device="cpu")
         scores = [float(a @ b) for a, b in zip(*(model.encode(list(part)) for part in zip(*pairs)))]
+    elif make is ptd.CausalReranker:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(copy), AutoTokenizer.from_pretrained(copy)
+        words = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("No", "Yes")]
+        asked = "Is the document relevant to the query (Yes or No)?\nQuery: {}\nDocument: {}"
+        scores = []
+        for pair in pairs:
+            said = [{"role": "user", "content": asked.format(*pair)}]
+            text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+            ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+            with torch.no_grad():
+                scores.append(float(model(**ids).logits[0, -1, words].log_softmax(-1)[1]))
     else:
         import torch
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer

@@ -298,7 +298,8 @@ def test_what_is_no_id_is_refused(case):
             transformer(two_queries(frame))
 
 
-FIXED = {"RunTeacher", "LabelStore.cache", "MultiVectorIndex scorer"}  # know the ids of the fixtures only
+#: They know the ids of the fixtures only.
+FIXED = {"RunTeacher", "OrdersTeacher", "LabelStore.cache", "MultiVectorIndex scorer"}
 
 
 @pytest.mark.parametrize("name", [n for n in RE_RANKERS + TEACHERS if n not in FIXED])

@@ -18,15 +18,16 @@ STUDENTS = {
     "USTAD": lambda m: ptd.USTAD(m["tiny"], mode="late", modes=["late"], query_length=16, **FP32),
     "CrossEncoder": lambda m: ptd.CrossEncoder(m["tiny"], **FP32),
     "MonoT5": lambda m: ptd.MonoT5(m["tiny_t5"], **FP32),
+    "CausalReranker": lambda m: ptd.CausalReranker(m["tiny_llm"], **FP32),
 }
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory, tiny, tiny_t5):
+def saved(tmp_path_factory, tiny, tiny_t5, tiny_llm):
     """Each student, saved."""
     folder = tmp_path_factory.mktemp("saved")
     for name, make in STUDENTS.items():
-        make({"tiny": tiny, "tiny_t5": tiny_t5}).save(folder / name)
+        make({"tiny": tiny, "tiny_t5": tiny_t5, "tiny_llm": tiny_llm}).save(folder / name)
     return folder
 
 

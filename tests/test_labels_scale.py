@@ -52,6 +52,21 @@ def test_a_text_that_depends_on_the_query_is_refused_whenever_it_comes(path):
     assert store.qids() == ["q0"] and store.add_texts(passages(topics(1))) == 0
 
 
+def test_labels_of_a_text_that_is_not_the_stored_one_are_refused_without_texts_too(path):
+    """A training would take them for labels of the stored text."""
+    frame = (Shared() >> Scorer())(topics(1))
+    store = ptd.LabelStore(path)
+    assert store.add_texts(frame[["docno", "text"]]) == len(frame)
+    store.add(frame)
+    changed = frame.assign(qid="z", text=["changed", *frame["text"].iloc[1:]])
+    for again in (store, ptd.LabelStore(path)):
+        with pytest.raises(ValueError, match="document 'd0' has another text.*leave the column 'text' out"):
+            again.add(changed)
+    assert store.qids() == ["q0"]
+    store.add(changed.drop(columns="text"))
+    store.add(frame.assign(qid="y", docno="new " + frame["docno"], text="any"))  # of which no text is stored
+
+
 def test_damaged_texts_are_set_aside_and_added_again(path):
     store = ptd.LabelStore(path).build((Shared() >> Scorer()), topics(12), with_text=True, verbose=False)
     victim = next((path / "texts").iterdir())

@@ -26,6 +26,7 @@ KINDS = {
     "encoder": (ptd.CrossEncoder, "tiny"),
     "decoder": (ptd.CrossEncoder, "tiny_llm"),
     "t5": (ptd.MonoT5, "tiny_t5"),
+    "causal": (ptd.CausalReranker, "tiny_llm"),
 }
 
 
@@ -156,8 +157,10 @@ def test_merged_it_is_an_ordinary_checkpoint(make, ten, tmp_path):
     merged.precision = "fp32"
     np.testing.assert_allclose(scores(merged, ten), expected, atol=1e-5)
     assert merged.num_trainable_parameters() == merged.num_parameters() == make(lora=None).num_parameters()
-    teacher = ptd.PointwiseTeacher(str(tmp_path / "whole"), **FP32)
-    np.testing.assert_allclose(teacher(ten)["score"], expected, atol=1e-5)
+    student.save(tmp_path / "adapter")
+    for name in ("whole", "adapter"):
+        teacher = ptd.PointwiseTeacher(str(tmp_path / name), **FP32)
+        np.testing.assert_allclose(teacher(ten)["score"], expected, atol=1e-5)
     if isinstance(student, ptd.CrossEncoder):
         from sentence_transformers import CrossEncoder
 

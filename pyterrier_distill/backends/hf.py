@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,6 +41,8 @@ class HF(Backend):
         revision: of a hub model.
         verbose: whether to show progress.
         trust_remote_code: whether a hub model may bring its own code.
+        model_kwargs: what transformers' ``from_pretrained`` takes for the weights besides, such as
+            ``{"attn_implementation": "flash_attention_2"}``.
 
     Raises:
         FileNotFoundError: when first used, if there is no such checkpoint.
@@ -49,8 +51,6 @@ class HF(Backend):
 
     constrains = True
     gives_logits = True
-    decided_by = ("name_or_path", "kind", "max_length", "precision", "revision", "trust_remote_code")
-
     def __init__(
         self,
         name_or_path: str | os.PathLike,
@@ -63,6 +63,7 @@ class HF(Backend):
         revision: str | None = None,
         verbose: bool = False,
         trust_remote_code: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         from ..engine import pretrained
@@ -76,7 +77,14 @@ class HF(Backend):
         self.revision = revision
         self.verbose = verbose
         self.trust_remote_code = trust_remote_code
+        self.model_kwargs = None if model_kwargs is None else dict(model_kwargs)
         self._held = Loaded()
+
+    @property
+    def decided_by(self) -> tuple[str, ...]:
+        """The settings that decide its answers."""
+        names = ("name_or_path", "kind", "max_length", "precision", "revision", "trust_remote_code")
+        return names if self.model_kwargs is None else (*names, "model_kwargs")
 
     # -- the model ----------------------------------------------------------------------------------------------------
 
@@ -92,8 +100,9 @@ class HF(Backend):
             raise ValueError(f"{self.name_or_path!r} is a {kind} checkpoint: it cannot answer prompts.")
         device = batching.infer_device(self.device)
         tokenizer, model, self._length, _ = pretrained.load(
-            self.name_or_path, kind, self._hub, self.precision, device, max_length=self.max_length
-        )
+            self.name_or_path, kind, self._hub, self.precision, device, max_length=self.max_length,
+            **(self.model_kwargs or {}),
+        )  # fmt: skip
         tokenizer.padding_side = "left" if kind == "causal" else "right"
         ends = getattr(model.generation_config, "eos_token_id", None)
         ends = [ends] if isinstance(ends, int) else ends or []
@@ -329,7 +338,7 @@ class HF(Backend):
         return self._held.changes()
 
     def __repr__(self) -> str:
-        defaults = {"kind": None, "max_length": None, "precision": "auto", "revision": None}
+        defaults = {"kind": None, "max_length": None, "precision": "auto", "revision": None, "model_kwargs": None}
         settings = [f"{n}={getattr(self, n)!r}" for n, default in defaults.items() if getattr(self, n) != default]
         return shown(f"HF({', '.join([repr(self.name_or_path), *settings])})", self.model_changes())
 

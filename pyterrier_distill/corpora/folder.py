@@ -26,7 +26,7 @@ from ..stores.files import (
     plain_identifier,
     plain_name,
 )
-from ..stores.formats import trec
+from ..stores.formats import whole_run
 from .text_loader import InMemoryDataset
 
 logger = logging.getLogger(__name__)
@@ -93,6 +93,10 @@ class FolderDataset(InMemoryDataset):
     def runs(self) -> list[str]:
         """The names of the stored rankings in ``runs/``."""
         return _named(self.path / "runs", "txt")
+
+    def has_candidates(self) -> bool:
+        """Whether there is a TIRA ``rerank.jsonl``, which ``get_results()`` reads."""
+        return self._find("rerank.jsonl") is not None
 
     # -- documents ----------------------------------------------------------------------------------------------------
 
@@ -203,7 +207,7 @@ class FolderDataset(InMemoryDataset):
         if variant not in self.runs():
             raise ValueError(f"{self!r} has no run {variant!r}, only: {', '.join(self.runs()) or 'none'}.")
         path = self._part("run", f"runs/{variant}.txt")
-        results = trec(path).rename(columns={"run_rank": "rank", "run_score": "score"})
+        results = whole_run(path).rename(columns={"run_rank": "rank", "run_score": "score"})
         _check_once(results, path)
         queries = self._queries()
         self._tell_lost(set(results["qid"]) - set(queries["qid"]), f"the run {variant!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,36 +118,101 @@ def _texts(dataset: Any) -> list[tuple[str, str, str]]:
     Raises:
         ValueError: if there are none, or a docno stands twice.
     """
-    fields = ("title", "text")
-    if hasattr(dataset, "irds_ref"):
-        reference = dataset.irds_ref()
-        if not reference.has_docs():
-            raise ValueError(f"{dataset!r} has no documents.")
-        rows = [
-            (document.doc_id, document.default_text().strip(), getattr(document, "title", None) or "")
-            for document in reference.docs_iter()
-        ]
-    else:
-        rows = [
-            (
-                document["docno"],
-                " ".join(document[field] for field in fields if document.get(field)).strip(),
-                document.get("title") or "",
-            )
-            for document in dataset.get_corpus_iter(verbose=False)
-        ]
+    rows = list(joined_texts(dataset))
     check_documents_once((row[0] for row in rows), dataset)
     return rows
 
 
-def _topics(dataset: Any) -> pd.DataFrame:
+def joined_texts(dataset: Any) -> Iterator[tuple[str, str, str]]:
+    """docno, title and text joined, title or ``""`` of each document, one by one.
+
+    Raises:
+        ValueError: if there are none.
+    """
     if hasattr(dataset, "irds_ref"):
         reference = dataset.irds_ref()
-        if not reference.has_queries():
-            raise ValueError(f"{dataset!r} has no queries.")
-        available = reference.queries_cls()._fields[1:]
-        variant = next((field for field in _TOPIC_FIELDS if field in available), None)
-        topics = dataset.get_topics() if len(available) == 1 else dataset.get_topics(variant)
+        if not reference.has_docs():
+            raise ValueError(f"{dataset!r} has no documents.")
+        for document in reference.docs_iter():
+            yield document.doc_id, document.default_text().strip(), getattr(document, "title", None) or ""
     else:
-        topics = dataset.get_topics()
-    return topics.assign(query=topics["query"].str.strip())[["qid", "query"]]
+        for document in dataset.get_corpus_iter(verbose=False):
+            yield document["docno"], _joined(document), document.get("title") or ""
+
+
+def _joined(document: Mapping[str, str]) -> str:
+    return " ".join(document[field] for field in ("title", "text") if document.get(field)).strip()
+
+
+class JoinedText(pt.Transformer):
+    """R → R with ``text``: title and text of each document joined, looked up by docno.
+
+    Args:
+        dataset: of ir_datasets, whose document store is asked; or one that holds its documents in memory.
+
+    Raises:
+        ValueError: for a docno that the collection does not hold.
+    """
+
+    schematic = {"label": "Text"}
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Add or replace ``text``; everything else stays."""
+        validate.columns(inp, includes=["docno"], context=self)
+        docnos = inp["docno"].astype(str)
+        if hasattr(self.dataset, "irds_ref"):
+            found = self.dataset.irds_ref().docs_store().get_many(set(docnos))
+            texts = {docno: document.default_text().strip() for docno, document in found.items()}
+        else:
+            documents = self.dataset.documents()
+            texts = {docno: _joined(documents[docno]) for docno in set(docnos) if docno in documents}
+        missing = docnos[~docnos.isin(texts.keys())]
+        if len(missing):
+            raise ValueError(f"{self.dataset!r} holds no document {missing.iloc[0]!r} ({len(missing)} such rows).")
+        return inp.assign(text=docnos.map(texts).to_numpy(dtype=object))
+
+    def __repr__(self) -> str:
+        return f"JoinedText({self.dataset!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JoinedText) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+def read_topics(dataset: Any, variant: str | None = None) -> pd.DataFrame:
+    """The queries of a collection, Q.
+
+    Args:
+        dataset: a PyTerrier dataset.
+        variant: which field of a topic is the query; None = ir_datasets' ``default_text()``, or what the dataset has.
+
+    Raises:
+        ValueError: if there are none, or they have no such field.
+    """
+    if not hasattr(dataset, "irds_ref"):
+        topics = dataset.get_topics() if variant is None else dataset.get_topics(variant)
+        return topics.assign(query=topics["query"].str.strip())[["qid", "query"]]
+    reference = dataset.irds_ref()
+    if not reference.has_queries():
+        raise ValueError(f"{dataset!r} has no queries.")
+    available = reference.queries_cls()._fields[1:]
+    if variant is not None and variant not in available:
+        raise ValueError(f"{dataset!r} has no topics {variant!r}, only: {', '.join(available)}.")
+    rows = [
+        (query.query_id, (query.default_text() if variant is None else getattr(query, variant)).strip())
+        for query in reference.queries_iter()
+    ]
+    return pd.DataFrame(rows, columns=["qid", "query"])
+
+
+def _topics(dataset: Any) -> pd.DataFrame:
+    variant = None
+    if hasattr(dataset, "irds_ref") and dataset.irds_ref().has_queries():
+        available = dataset.irds_ref().queries_cls()._fields[1:]
+        variant = next((field for field in _TOPIC_FIELDS if field in available), None)
+    return read_topics(dataset, variant)

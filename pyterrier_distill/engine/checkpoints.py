@@ -79,7 +79,14 @@ def _on_hub(name: str, file: str) -> str | None:
 
 
 def load_sentence_transformer(
-    name: str, kind: Any = None, *, max_length: int | None = None, dtype: Any = None, what: str = "model", **kwargs: Any
+    name: str,
+    kind: Any = None,
+    *,
+    max_length: int | None = None,
+    dtype: Any = None,
+    what: str = "model",
+    model_settings: dict[str, Any] | None = None,
+    **kwargs: Any,
 ) -> Any:
     """Load a sentence-transformers or transformers checkpoint, its tokenizers fitted to it.
 
@@ -90,6 +97,7 @@ def load_sentence_transformer(
         dtype: of the weights; None = float32, also of half-precision checkpoints: ``precision`` says what is computed,
             and training needs float32.
         what: the checkpoint is expected to be, for what is said if it is not.
+        model_settings: what else transformers takes for the weights, such as ``attn_implementation``.
         **kwargs: as for that class.
 
     Raises:
@@ -101,7 +109,8 @@ def load_sentence_transformer(
 
     kind = kind or SentenceTransformer
     dtype = torch.float32 if dtype is None else dtype
-    model = reading(name, what, "sentence-transformers", lambda: kind(name, model_kwargs={"dtype": dtype}, **kwargs))
+    weights = {"dtype": dtype, **(model_settings or {})}
+    model = reading(name, what, "sentence-transformers", lambda: kind(name, model_kwargs=weights, **kwargs))
     lengths.fit_modules(name, model, max_length)
     return model
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import batching, lengths
-from .checkpoints import check_name, reading
+from . import adapters, batching, lengths
+from .checkpoints import check_name, reading, told
 from .locks import loading
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def kind_of(name: str, hub: dict[str, Any]) -> str:
     """``"cross-encoder"``, ``"seq2seq"`` or ``"causal"``, as the checkpoint's configuration says.
 
     Args:
-        name: a directory or hub name.
+        name: a directory or hub name; of a LoRA adapter, what it was trained for counts.
         hub: keyword arguments for loading, such as ``revision``.
 
     Raises:
@@ -40,6 +40,9 @@ def kind_of(name: str, hub: dict[str, Any]) -> str:
     """
     from transformers import AutoConfig
 
+    if (base := adapters.base_of(name)) is not None:
+        headed = "cross-encoder" if _has_head_apart(name) else None
+        return headed or adapters.kind_of(name) or kind_of(base, base_hub(hub))
     config = read(name, "configuration", lambda: AutoConfig.from_pretrained(name, **hub))
     architectures = getattr(config, "architectures", None) or []
     for architecture in architectures:
@@ -48,11 +51,23 @@ def kind_of(name: str, hub: dict[str, Any]) -> str:
                 # Decoders that see images are called ...ForConditionalGeneration, too.
                 decodes = kind == "cross-encoder" or (kind == "seq2seq") == config.is_encoder_decoder
                 return kind if decodes else "seq2seq" if config.is_encoder_decoder else "causal"
+    if _has_head_apart(name):
+        return "cross-encoder"
     raise ValueError(
         f"{name!r} is a {architectures[0] if architectures else config.model_type} checkpoint, which has no head that"
         " scores: give a ...ForSequenceClassification, ...ForConditionalGeneration or ...ForCausalLM checkpoint, or say"
         " kind= if the configuration is wrong."
     )
+
+
+def _has_head_apart(name: str) -> bool:
+    """Whether sentence-transformers made a cross-encoder of a model that has no head itself."""
+    return told(name, "config_sentence_transformers.json").get("model_type") == "CrossEncoder"
+
+
+def base_hub(hub: dict[str, Any]) -> dict[str, Any]:
+    """How the base of an adapter is loaded: a revision is the adapter's."""
+    return {key: value for key, value in hub.items() if key != "revision"}
 
 
 def num_labels(name: str, hub: dict[str, Any]) -> int:
@@ -63,46 +78,6 @@ def num_labels(name: str, hub: dict[str, Any]) -> int:
     # A decoder with a module that subtracts two logits (sentence-transformers' LogitScore) has one score.
     classifier = any(a.endswith("ForSequenceClassification") for a in getattr(config, "architectures", None) or ())
     return config.num_labels if classifier else 1
-
-
-def as_classifier(name: str, hub: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a decoder LM's configuration that make it a sequence classifier, read at its last token."""
-    from transformers import AutoConfig
-
-    config = read(name, "configuration", lambda: AutoConfig.from_pretrained(name, **hub))
-    kinds = [a for a in getattr(config, "architectures", None) or () if a.endswith("ForCausalLM")]
-    return {"architectures": [kinds[0].replace("ForCausalLM", "ForSequenceClassification")]} if kinds else {}
-
-
-#: How decoders read a pair if their own chat template cannot: two named texts.
-PAIR_TEMPLATE = (
-    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] if m['content'] is string else m['content'][0]['text'] }}"
-    "{% if not loop.last %} {% endif %}{% endfor %}"
-)
-
-
-def pair_template(tokenizer: Any) -> str:
-    """The chat template by which a decoder reads messages of the roles ``query`` and ``document``.
-
-    Args:
-        tokenizer: of the decoder.
-
-    Returns:
-        Its own, if what it renders changes with both; else :data:`PAIR_TEMPLATE`.
-    """
-
-    def rendered(query: str, document: str) -> str:
-        messages = [{"role": "query", "content": query}, {"role": "document", "content": document}]
-        return str(tokenizer.apply_chat_template(messages, tokenize=False))
-
-    if not isinstance(tokenizer.chat_template, str):
-        return PAIR_TEMPLATE
-    try:
-        base = rendered("one", "two")
-        carries = base not in (rendered("three", "two"), rendered("one", "three"))
-    except Exception:  # a template may raise whatever it likes; chat roles alone are what most of them know
-        carries = False
-    return tokenizer.chat_template if carries else PAIR_TEMPLATE
 
 
 def weights_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -124,6 +99,13 @@ def load_tokenizer(name: str, hub: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
     return lengths.check_vocabulary(name, read(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(name, **hub)))
+
+
+def load_adapters_tokenizer(name: str, base: str, hub: dict[str, Any]) -> Any:
+    """An adapter's tokenizer, which lies beside it, or else is its base's."""
+    if told(name, "tokenizer_config.json"):
+        return load_tokenizer(name, hub)
+    return load_tokenizer(base, base_hub(hub))
 
 
 class Loaded(NamedTuple):
@@ -156,7 +138,7 @@ def load(
     """Load a checkpoint's tokenizer and model: the one way to do so without sentence-transformers.
 
     Args:
-        name: a directory or hub name.
+        name: a directory or hub name; a LoRA adapter is put into its base.
         kind: ``"causal"``, ``"seq2seq"``, ``"cross-encoder"`` or ``"encoder"`` (without a head).
         hub: keyword arguments for loading, such as ``revision``.
         precision: what is computed; see :func:`weights_dtype`.
@@ -178,7 +160,12 @@ def load(
         "cross-encoder": AutoModelForSequenceClassification,
         "encoder": AutoModel,
     }
-    tokenizer = load_tokenizer(name, hub)
+    adapter = name
+    if (base := adapters.base_of(name)) is not None:
+        tokenizer = load_adapters_tokenizer(name, base, hub)
+        name, hub = base, base_hub(hub)
+    else:
+        tokenizer = load_tokenizer(name, hub)
     settings = {"dtype": weights_dtype(precision, device), **settings}
     with loading(), torch.inference_mode(False):
         model, info = read(
@@ -192,5 +179,7 @@ def load(
             f"{name!r} lacks {len(missing)} weights of a {kind}, such as {missing[0]!r}: it would score at random."
             " Say the right kind=, or train it first."
         )
+    if base is not None:
+        adapters.load(model, adapter, trains=False)
     length = lengths.fit(name, tokenizer, model, max_length)
     return Loaded(tokenizer, model.to(device).eval(), length, absent)

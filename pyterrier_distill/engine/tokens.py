@@ -7,8 +7,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ..prompts.control import AnyCase, Guard, guard
-from .checkpoints import default_prompt
-from .locks import using
 
 
 def control_tokens(tokenizer: Any) -> list[str]:
@@ -52,14 +50,6 @@ def disarmed(tokenizer: Any, texts: Sequence[str]) -> list[str]:
     if known is None or known[0] != state:
         _guards[tokenizer] = known = (state, guard(control_tokens(tokenizer), common=False))
     return list(map(known[1], texts))
-
-
-def read_pairs(model: Any, pairs: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Pairs of texts as a sentence-transformers cross-encoder reads them, control tokens in texts as text."""
-    first, second = (disarmed(model.tokenizer, texts) for texts in zip(*pairs, strict=True))
-    disarmed_pairs = [list(pair) for pair in zip(first, second, strict=True)]
-    with using(model.tokenizer):
-        return dict(model.preprocess(disarmed_pairs, prompt=default_prompt(model)))
 
 
 _guards: WeakKeyDictionary[Any, tuple[tuple, Guard]] = WeakKeyDictionary()

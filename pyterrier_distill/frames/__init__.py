@@ -5,6 +5,7 @@ from .checks import MissingLabelError, check_results, check_text, check_unique, 
 from .columns import (
     DOC_EMBS,
     DOC_VEC,
+    FIRST_STAGE_RANK,
     LABEL,
     LABEL_COLUMNS,
     QUERY_EMBS,
@@ -25,6 +26,7 @@ from .qrels import check_qrels, join_judgements, join_qrels, judgements
 __all__ = [
     "DOC_EMBS",
     "DOC_VEC",
+    "FIRST_STAGE_RANK",
     "LABEL",
     "LABEL_COLUMNS",
     "LabelColumn",

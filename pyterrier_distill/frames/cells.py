@@ -56,6 +56,8 @@ def check_numbers(frame: pd.DataFrame, column: str, *, text: bool = True) -> Non
     cells = frame[column]
     if pd.api.types.is_numeric_dtype(cells.dtype):
         bad = ~np.isfinite(cells.to_numpy(dtype=float, na_value=np.nan))
+    elif (alike := stacked(cells)) is not None and alike.size:
+        bad = ~np.isfinite(alike).reshape(len(alike), -1).all(axis=1)
     else:
         no = () if text else str
         bad = np.fromiter((isinstance(cell, no) or not _finite(cell) for cell in cells), dtype=bool, count=len(cells))
@@ -85,6 +87,17 @@ def check_vectors(frame: pd.DataFrame, column: str) -> int:
         )
     check_numbers(frame, column)
     return next(iter(shapes))[0]
+
+
+def stacked(cells: pd.Series) -> np.ndarray | None:
+    """Cells that are arrays of floats of one shape, as one array ``[N, ...]``; None if they are anything else."""
+    arrays = cells.tolist()
+    first = arrays[0] if arrays else None
+    if not isinstance(first, np.ndarray) or first.dtype.kind != "f":
+        return None
+    if any(type(cell) is not np.ndarray or cell.shape != first.shape or cell.dtype.kind != "f" for cell in arrays):
+        return None
+    return np.stack(arrays)
 
 
 def where(frame: pd.DataFrame, row: int) -> str:

@@ -22,6 +22,8 @@ DOC_VEC = "doc_vec"
 QUERY_EMBS = "query_embs"
 DOC_EMBS = "doc_embs"
 LABEL = "label"
+#: No label either: the place of each document in the first stage's ranking, from 0, which teachers leave alone.
+FIRST_STAGE_RANK = "first_stage_rank"
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,14 @@ def kind_of(column: str) -> kinds.Kind:
     """The kind of labels in ``column``, by its name; numbers where the name says nothing."""
     found = known(column)
     if found is None:
-        return kinds.RANK if column == "rank" else kinds.NUMBER
+        return kinds.RANK if column in ("rank", FIRST_STAGE_RANK) else kinds.NUMBER
     return found.kind
 
 
 def label_source(column: str) -> str:
     """Who writes ``column``, phrased as advice."""
+    if column == FIRST_STAGE_RANK:
+        return "put it right behind the first stage: candidates >> ptd.first_stage_rank() >> teacher"
     found = known(column)
     return "put the transformer that writes it before the Distiller" if found is None else found.source
 

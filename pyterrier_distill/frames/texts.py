@@ -11,6 +11,43 @@ from . import validate
 from .checks import check_text
 
 
+class TextFrame:
+    """Adds document text from a frame.
+
+    Args:
+        text: with ``docno`` and ``field``.
+        field: the column of text.
+
+    Raises:
+        ValueError: if a document has two texts, or a cell is no text.
+    """
+
+    def __init__(self, text: pd.DataFrame, field: str):
+        validate.columns(text, includes=["docno", field])
+        check_text(text, [field])
+        told = text[["docno", field]].assign(docno=text["docno"].astype(str)).drop_duplicates()
+        twice = told["docno"].duplicated().to_numpy()
+        if twice.any():
+            raise ValueError(
+                f"the frame of texts gives document {told['docno'][twice].iloc[0]!r} several texts ({int(twice.sum())}"
+                " such): leave one of each."
+            )
+        self.field = field
+        self.texts = told.set_index("docno")[field]
+
+    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """``frame`` with the texts of its documents.
+
+        Raises:
+            ValueError: naming a document that has none.
+        """
+        found = self.texts.reindex(frame["docno"].astype(str))
+        if found.isna().any():
+            missing = found.index[found.isna()]
+            raise ValueError(f"the frame of texts holds no document {missing[0]!r} ({len(missing)} such rows).")
+        return frame.assign(**{self.field: found.to_numpy()})
+
+
 def text_source(text: Any, field: str = "text") -> Any:
     """What adds document text to a frame, from wherever the texts are.
 
@@ -27,25 +64,7 @@ def text_source(text: Any, field: str = "text") -> Any:
         ValueError: if a frame gives a document two texts.
     """
     if isinstance(text, pd.DataFrame):
-        validate.columns(text, includes=["docno", field])
-        check_text(text, [field])
-        told = text[["docno", field]].assign(docno=text["docno"].astype(str)).drop_duplicates()
-        twice = told["docno"].duplicated().to_numpy()
-        if twice.any():
-            raise ValueError(
-                f"the frame of texts gives document {told['docno'][twice].iloc[0]!r} several texts ({int(twice.sum())}"
-                " such): leave one of each."
-            )
-        texts = told.set_index("docno")[field]
-
-        def add(frame: pd.DataFrame) -> pd.DataFrame:
-            found = texts.reindex(frame["docno"].astype(str))
-            if found.isna().any():
-                missing = found.index[found.isna()]
-                raise ValueError(f"the frame of texts holds no document {missing[0]!r} ({len(missing)} such rows).")
-            return frame.assign(**{field: found.to_numpy()})
-
-        return add
+        return TextFrame(text, field)
     if isinstance(text, pt.Transformer):
         return text
     loader = getattr(text, "text_loader", None)

@@ -91,7 +91,7 @@ class CachedRows:
         told = [column for mode in modes for column in mode] or ["query", self.teacher.text_field]
         reads = dict.fromkeys(["qid", "docno", *told, *self._looked_for])
         if not _declares(speaker):
-            labels = {"label", *tables.label_columns(inp)}
+            labels = {"label", frames.FIRST_STAGE_RANK, *tables.label_columns(inp)}
             if self.by_document:  # where a document stood says nothing of it, unless it is looked for
                 labels |= {"score", "rank"}
             reads |= dict.fromkeys(sorted(c for c in inp.columns if isinstance(c, str) and c not in labels))

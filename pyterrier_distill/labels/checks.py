@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
-from ..frames import LABEL_COLUMNS, check_numbers, kind_of, kinds, validate
+from ..frames import FIRST_STAGE_RANK, LABEL_COLUMNS, check_numbers, kind_of, kinds, validate
+from ..frames.cells import stacked
 from .tables import label_columns
 from .texts import check_one_text
 
@@ -28,7 +29,7 @@ def check_labels(frame: pd.DataFrame) -> None:
     Raises:
         ValueError: naming the column and the first row at fault.
     """
-    for name in ("score", "rank"):
+    for name in ("score", "rank", FIRST_STAGE_RANK):
         if name in frame.columns and pd.to_numeric(frame[name], errors="coerce").isna().any():
             raise ValueError(
                 f"the column {name!r} cannot be stored: every cell must be a number, and none may be missing."
@@ -42,11 +43,15 @@ def check_labels(frame: pd.DataFrame) -> None:
             continue
         first = cells.iloc[0]
         shape = np.shape(first)
+        one = kind_of(name).per_query and shape
+        if not one and _is_plain(stacked(cells)):
+            if type(kind_of(name)) not in _TOLD_BY_SHAPE:
+                kind_of(name).check(frame, name)
+            continue
         qids = frame["qid"].tolist()
         seen: dict[Any, Any] = {}
         for row, cell in enumerate(cells):
             wrong = _wrong_cell(cell, isinstance(first, dict), shape)
-            one = kind_of(name).per_query and shape
             if wrong is None and one and not _same(seen.setdefault(qids[row], cell), cell):
                 wrong = "it is another one than in the query's first row, and a query has one"
             if wrong:
@@ -58,6 +63,13 @@ def check_labels(frame: pd.DataFrame) -> None:
                 )
         if type(kind_of(name)) not in _TOLD_BY_SHAPE:
             kind_of(name).check(frame, name)
+
+
+def _is_plain(vectors: np.ndarray | None) -> bool:
+    """Whether there is nothing wrong with vectors, all of one size."""
+    if vectors is None or vectors.ndim != 2 or not vectors.size:
+        return False
+    return bool(np.isfinite(vectors).all() and np.abs(vectors).max() <= np.finfo(np.float32).max)
 
 
 def _wrong_cell(cell: Any, preferences: bool, shape: tuple[int, ...]) -> str | None:

@@ -14,38 +14,11 @@ from .. import frames
 from ..frames import TEACHER_RANK, TEACHER_SCORE
 from ..frames.ranking import carried, incoming_order
 from ..frames.texts import text_source
-from ..stores import formats
 from ..stores.files import identifier, json_lines, lines, written
 from . import tables
 
 if TYPE_CHECKING:
     from .stored_labels import StoredLabels
-
-
-def read_jsonl(file: str | os.PathLike, format: str | None) -> tuple[list[pd.DataFrame], bool]:
-    """What a JSON Lines file holds, as labelled R frames, and whether they have texts to be stored.
-
-    Args:
-        file: as for :meth:`~pyterrier_distill.LabelStore.from_jsonl`.
-        format: its format; None = recognised by its lines.
-
-    Raises:
-        ValueError: if it holds no texts of queries.
-    """
-    own = _read_own(file) if format is None else None
-    if own is not None:
-        return own, False
-    stored = formats.read_labels(file, format)
-    if "query" not in stored.columns:
-        raise ValueError(f"{file} holds no texts of queries: use from_run(path, file, topics).")
-    for column, text in (("qid", "query"), ("docno", "text")):
-        if column not in stored.columns:
-            hashed = pd.util.hash_pandas_object(stored[text].astype(str), index=False)
-            stored[column] = [f"{value:016x}" for value in hashed]
-    if TEACHER_SCORE not in stored.columns and "teacher_logits" in stored.columns:
-        pairs = np.stack(list(stored["teacher_logits"])).astype(float)
-        stored[TEACHER_SCORE] = -np.logaddexp(0, pairs[:, 0] - pairs[:, 1])
-    return [stored], "text" in stored.columns
 
 
 def to_run(store: StoredLabels, file: str | os.PathLike, by: str | None, tag: str) -> None:
@@ -98,7 +71,7 @@ def to_hf_dataset(store: StoredLabels, text: Any, label: str) -> Any:
     return Dataset.from_list(rows)
 
 
-def _read_own(file: str | os.PathLike) -> list[pd.DataFrame] | None:
+def read_own(file: str | os.PathLike) -> list[pd.DataFrame] | None:
     """What :func:`to_jsonl` wrote, as R frames of the same columns each; None if somebody else wrote it.
 
     Raises:

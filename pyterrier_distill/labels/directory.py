@@ -23,6 +23,7 @@ META = "pt_meta.json"
 MANIFEST = "manifest.json"
 SHARDS = "shards"
 TEXTS = "texts"
+NOTES = "notes"
 DAMAGED = "damaged"
 
 
@@ -212,7 +213,7 @@ class Directory:
 
     def is_foreign(self) -> bool:
         """Whether something is here that is no store, not even one in the making."""
-        ours = {MANIFEST, SHARDS, TEXTS, CLAIMS, DAMAGED}
+        ours = {MANIFEST, SHARDS, TEXTS, NOTES, CLAIMS, DAMAGED}
         return not self.files.is_file(META) and any(n not in ours and n[:1] != "." for n in self.files.entries())
 
     def json(self, name: str) -> dict[str, Any]:
@@ -232,7 +233,7 @@ class Directory:
         Args:
             table: its rows.
             start: position of the first of them among all.
-            folder: of labels or of texts.
+            folder: of labels, texts or notes.
 
         Returns:
             Its name.
@@ -277,7 +278,8 @@ class Directory:
 
     def _checked(self, shard: ShardFile, folder: str) -> ShardFile:
         shards.meta_of(shard.schema_arrow, shard.where)  # a newer version's columns are not judged by this one's
-        (shards.check_schema if folder == SHARDS else shards.check_text_schema)(shard.schema_arrow, shard.where)
+        check = {SHARDS: shards.check_schema, NOTES: shards.check_note_schema}.get(folder, shards.check_text_schema)
+        check(shard.schema_arrow, shard.where)
         return shard
 
     def bytes_of(self, name: str, folder: str = SHARDS) -> bytes:
@@ -298,7 +300,7 @@ class Directory:
 
     def sweep(self) -> None:
         """Remove drafts of processes that are gone."""
-        for folder in (SHARDS, TEXTS):
+        for folder in (SHARDS, TEXTS, NOTES):
             self.files.sweep(folder)
 
     def claimed(self, key: str, wait: bool = False) -> AbstractContextManager[bool]:

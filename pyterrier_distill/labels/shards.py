@@ -116,6 +116,19 @@ def check_text_schema(schema: pa.Schema, where: str) -> None:
             raise DamagedShard(f"{where} is no shard of texts: its column {name!r} must be string.")
 
 
+def check_note_schema(schema: pa.Schema, where: str) -> None:
+    """Refuse a table that is not a shard of notes.
+
+    Raises:
+        DamagedShard: naming the column that is missing, or of another type.
+    """
+    pa = arrow()
+    for name in dict.fromkeys(["qid", *schema.names]):
+        kinds = (pa.string(),) if name == "qid" else (pa.string(), pa.list_(pa.string()))
+        if name not in schema.names or not any(_alike(schema.field(name).type, kind) for kind in kinds):
+            raise DamagedShard(f"{where} is no shard of notes: its column {name!r} must be {kinds[-1]}.")
+
+
 def is_list(kind: Any) -> bool:
     """Whether an arrow type is a list of any sort."""
     types = arrow().types

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,7 @@ from ..backends.base import Usage
 from ..frames import validate
 from ..frames.ids import check_ids
 from ..stores.storage import CLAIMS, is_remote, local
-from . import checks, convert, shards, tables, upkeep
+from . import checks, convert, intake, shards, tables, upkeep
 from . import directory as files
 from .build import Build
 from .cache import cached
@@ -174,15 +174,57 @@ class LabelStore(StoredLabels, pt.Artifact):
 
     @classmethod
     def from_jsonl(cls, path: str | os.PathLike, file: str | os.PathLike, format: str | None = None) -> LabelStore:
-        """A new store of a JSON Lines file that holds its queries: FlagEmbedding, InRanker, rank_llm, RankGPT, or what
-        :meth:`to_jsonl` wrote.
-
-        Where a format knows no ids, query and document ids are digests of the texts.
-        """
-        frames_of_file, with_text = convert.read_jsonl(file, format)
+        """A new store of what :meth:`to_jsonl` wrote; or of a file of others, as :meth:`from_files` reads it."""
+        own = convert.read_own(file) if format is None else None
+        if own is None:
+            return cls.from_files(path, file, format, verbose=False)
         store = cls(path)
-        for frame in frames_of_file:
-            store.add(frame, with_text=with_text)
+        for frame in own:
+            store.add(frame)
+        return store
+
+    @classmethod
+    def from_files(
+        cls,
+        path: str | os.PathLike,
+        files: str | os.PathLike | Sequence[str | os.PathLike],
+        format: str | None = None,
+        *,
+        topics: pd.DataFrame | str | os.PathLike | None = None,
+        permutations: str | os.PathLike | None = None,
+        missing: str = "error",
+        ids: str = "file",
+        with_text: bool = True,
+        verbose: bool = True,
+    ) -> LabelStore:
+        """A new store of training files of others, in any order of rows and in little memory.
+
+        Rows of one query and document are joined, whichever file they are in: PairDistill's pointwise and pairwise
+        labels make one list. They wait, parted by query, in a hidden directory beside the store; one part is in memory
+        at a time. Run again after a kill, it goes on, and the store comes out the same.
+
+        Args:
+            path: of the store.
+            files: one or several, as text, JSON or parquet, gzipped or not.
+            format: ``pairdistill``, ``pairdistill-pairs``, ``inranker``, ``inranker-jsonl``, ``rankgpt-train``,
+                ``twolar``, ``tevatron`` (RLHN's, too), ``dpr`` (AR2's, too), ``dpr-all``, ``flag``, ``colbert``,
+                ``triples``, ``rank_llm``, ``rankgpt``; None = recognised, file by file. What is said of a query,
+                ``subset`` or ``answers``, is in :meth:`topics`.
+            topics: texts of queries, where files have none, or others: a frame, or a file of qid TAB query.
+            permutations: of RankGPT's training data, what ChatGPT said: a JSON list.
+            missing: what becomes of documents that lack a label which others of their query have: ``"error"``, or
+                ``"drop"``. Without a judgement, in a query that has some, they are not relevant.
+            ids: ``"text"``: documents are named by digests of their texts, as those without ids are anyway.
+            with_text: whether texts that the files hold are stored.
+            verbose: whether to show progress.
+
+        Raises:
+            FileNotFoundError: if a file is not there.
+            ValueError: naming file and line (or entry), for what is not of its format, labels that disagree or are
+                missing, a query without a text; if the store holds other labels; if a document has two texts.
+        """
+        store = cls(path)
+        intake.Intake(store, files, format, topics, permutations, missing, ids, with_text).run(verbose)
         return store
 
     # -- putting in ---------------------------------------------------------------------------------------------------
@@ -205,8 +247,9 @@ class LabelStore(StoredLabels, pt.Artifact):
 
         Raises:
             ValueError: if a query is in already, a document stands twice in a list, there is no label, or an id, a
-                query's text or a label is missing, not finite, or no probability where it must be one; with_text, if a
-                document has two texts, one of them perhaps stored.
+                query's text or a label is missing, not finite, or no probability where it must be one; if a document
+                has another text than the one that is stored, whether ``with_text`` or not: its labels would be taken
+                for the stored text's; with_text, if a document has two texts in the frame.
         """
         if {"qid", "query"} <= set(labelled.columns):
             texts = labelled[["qid", "query"]].dropna().drop_duplicates()  # texts are checked elsewhere
@@ -229,6 +272,8 @@ class LabelStore(StoredLabels, pt.Artifact):
             twice = [qid for qid in queries["qid"] if qid in index]
             if twice:
                 raise ValueError(f"{len(twice)} queries are in {self.directory} already, such as {twice[0]!r}.")
+            if not with_text and {"docno", "text"} <= set(labelled.columns):
+                self.texts.check_labelled(labelled)
             self._commit(labelled, queries, len(index) if start is None else start, Usage(), with_text)
         return self
 

@@ -15,7 +15,7 @@ from .. import frames
 from ..backends.base import Usage
 from ..frames import TEACHER_SCORE, arguments
 from ..identity.identity import digest
-from . import convert, description, shards, tables
+from . import convert, description, notes, shards, tables
 from .description import Description
 from .directory import MANIFEST, SHARDS, TEXTS, Directory
 from .texts import StoredText, Texts
@@ -136,13 +136,14 @@ class StoredLabels:
         return sorted(index, key=index.__getitem__)
 
     def topics(self) -> pd.DataFrame:
-        """Q frame: ``qid``, ``query`` of the labelled queries."""
+        """Q frame: ``qid``, ``query`` of the labelled queries, and what their files say of them, such as ``subset``."""
         self._index()
         parts = []
         for name, shard in sorted(self._shards.items()):
             table = self.directory.open(name).read(columns=["qid", "query"])
             parts.append(table.take(shard.rows).to_pandas())
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["qid", "query"])
+        topics = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["qid", "query"])
+        return notes.added(self.directory, topics)
 
     def columns(self) -> list[str]:
         """The label and ranking columns that are stored."""

@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..frames import kind_of, known
+from ..frames import FIRST_STAGE_RANK, kind_of, known
 from .shards import OUTSIDE, DamagedShard, arrow, check_schema, is_list, meta_of, with_meta
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 #: What a frame may hold besides labels without being one.
-_RANKING = ("score", "rank")
+_RANKING = ("score", "rank", FIRST_STAGE_RANK)
 
 
 def label_columns(frame: pd.DataFrame) -> list[str]:

@@ -150,7 +150,8 @@ class Texts:
         """
         documents = documents[["docno", "text"]].assign(docno=documents["docno"].astype(str)).drop_duplicates("docno")
         new = self.missing(documents["docno"].tolist())
-        self._check_same(documents[~new])
+        if (other := self._other_text(documents[~new])) is not None:
+            raise two_texts(other, " (one is stored)")
         documents = documents[new]
         if len(documents):
             pa = shards.arrow()
@@ -159,14 +160,30 @@ class Texts:
             self._note(_hash(documents["docno"].tolist()), _hash(documents["text"].tolist()))
         return len(documents)
 
-    def _check_same(self, documents: pd.DataFrame) -> None:
-        """Check that documents that have a text here have that one.
+    def check_labelled(self, documents: pd.DataFrame) -> None:
+        """Check that documents that were labelled have the texts that are here, where there are any.
+
+        Args:
+            documents: ``docno``, ``text``, what a teacher has read.
 
         Raises:
-            ValueError: naming one that has not.
+            ValueError: naming one that has another.
         """
-        if not len(documents):
+        if not len(documents) or not len(self):
             return
+        told = documents[["docno", "text"]].assign(docno=documents["docno"].astype(str)).drop_duplicates()
+        told = told[[isinstance(text, str) for text in told["text"]]]
+        told = told[~self.missing(told["docno"].tolist())]
+        if (other := self._other_text(told)) is not None:
+            raise ValueError(
+                f"document {other!r} has another text in this frame than in the store, which is what a training reads:"
+                " give documents that have changed ids of their own, or leave the column 'text' out."
+            )
+
+    def _other_text(self, documents: pd.DataFrame) -> str | None:
+        """The first of some documents, all of which have a text here, that has another one there; None = none."""
+        if not len(documents):
+            return None
         docnos, texts = documents["docno"].tolist(), documents["text"].tolist()
         hashes, told = _hash(docnos), _hash(texts)
         unread = [n for n, one in enumerate(hashes.tolist()) if one not in self._seen]
@@ -177,7 +194,8 @@ class Texts:
             self._note(hashes[unread], stored)
         for docno, one, text in zip(docnos, hashes.tolist(), told.tolist(), strict=True):
             if known[one] != text:
-                raise two_texts(docno, " (one is stored)")
+                return docno
+        return None
 
     def _note(self, hashes: np.ndarray, texts: np.ndarray) -> None:
         """Remember digests of texts, so that those that come again and again are read once."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..backends.base import Usage
 from . import shards, tables
-from .directory import DAMAGED, SHARDS, TEXTS
+from .directory import DAMAGED, NOTES, SHARDS, TEXTS
 
 if TYPE_CHECKING:
     from .store import LabelStore
@@ -20,6 +20,7 @@ def verify(store: LabelStore, repair: bool) -> pd.DataFrame:
     for folder, key, mend in (
         (SHARDS, "qid", "build again: its queries are labelled anew (or add() them again)"),
         (TEXTS, "docno", "call add_texts(documents): its texts are missing"),
+        (NOTES, "qid", "topics() lacks what it said of its queries: read their files into a new store"),
     ):
         seen: set[str] = set()
         for name in store.directory.names(folder):

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,19 +24,27 @@ class ListSampler:
 
     Attributes:
         n: documents drawn; a list that has no more stays whole.
-        depth: only from the first so many of the ranking; None = all of it. A frame's ranking is its ``rank`` column,
-            or its ``score`` where that says nothing; one of them must be there for what reads a ranking: ``depth``,
-            ``"top"``, ``"log_random"`` and ``"disagreement"``.
+        depth: only from the first so many of the ranking that ``order`` names; None = all of it.
         strategy: ``"top"`` the first; ``"random"`` uniformly; ``"log_random"`` with weights 1 / log2(1 + rank), rank
             from 1, so early ranks come more often; ``"with_positive"`` one relevant document (label > 0, at any
             depth) and others that are not relevant, uniformly; without a relevant one, as ``"random"``;
             ``"disagreement"`` by how many ranks apart the ranking and the teacher place a document, so that of
-            ``candidates >> teacher >> student`` the student's errors come most often.
+            ``candidates >> teacher >> student`` the student's errors come most often; ``"with_pairs"`` the documents of
+            preference pairs, pair by pair in a random order as long as both fit, then others, uniformly; beside them
+            one relevant document, where the loss reads judgements and there is one.
         seed: with the epoch and the query, it decides the draw.
+        order: the ranking that ``depth``, ``"top"`` and ``"log_random"`` count by. ``"frame"``: the ``rank`` column, or
+            ``score`` where that says nothing, so behind a teacher that teacher's; ``"disagreement"`` compares that one,
+            and no other, with the teacher. ``"first_stage"``: the column ``first_stage_rank``, which
+            :func:`~pyterrier_distill.first_stage_rank` writes before the teacher. ``"teacher"``: the labels that
+            the loss learns, the first of them that orders documents; ties stand by docno.
 
     References:
         Rank-DistiLLM (Schlatt et al. 2025) App. C: 7 of the first 200 passages beside the relevant one, which comes
-        from the labels: ``ListSampler(8, depth=200, strategy="with_positive")``.
+        from the labels: ``ListSampler(8, depth=200, strategy="with_positive")``. Figure 1 cuts what a teacher has
+        ranked by the first stage's rank: ``ListSampler(50, depth=50, order="first_stage")``. PairDistill (Huang & Chen
+        2024) App. B: 50 pairs among 100 documents, 64 documents of a query at a time: ``ListSampler(64,
+        strategy="with_pairs")``. Fifty pairs have 63.6 of the 100 documents on average, so nearly all of them are kept.
 
     Example:
         >>> ListSampler(8, depth=200, strategy="with_positive")
@@ -47,6 +55,7 @@ class ListSampler:
     depth: int | None = None
     strategy: str = "random"
     seed: int = 42
+    order: str = "frame"
 
     def __post_init__(self) -> None:
         for name in ("n", "depth"):
@@ -57,6 +66,23 @@ class ListSampler:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
         if self.strategy not in _STRATEGIES:
             raise ValueError(f"strategy must be one of {', '.join(_STRATEGIES)}, not {self.strategy!r}.")
+        arguments.choice(self.order, "order", _ORDERS)
+        if self.order != "frame" and self.strategy == "disagreement":
+            raise ValueError(
+                'strategy="disagreement" compares the frame\'s own ranking with the teacher: leave order= out.'
+            )
+        if self.order != "frame" and not self._counts_ranks:
+            raise ValueError(
+                f'order={self.order!r} says by what depth=, "top" and "log_random" count: give one of them.'
+            )
+
+    def __repr__(self) -> str:
+        fields = ("n", "depth", "strategy", "seed", *(["order"] if self.order != "frame" else []))
+        return f"ListSampler({', '.join(f'{name}={getattr(self, name)!r}' for name in fields)})"
+
+    @property
+    def _counts_ranks(self) -> bool:
+        return self.depth is not None or self.strategy in ("top", "log_random")
 
     @property
     def reads_judgements(self) -> bool:
@@ -65,8 +91,18 @@ class ListSampler:
 
     @property
     def reads_ranking(self) -> bool:
-        """Whether the list's ranking decides the draw."""
-        return self.depth is not None or self.strategy in ("top", "log_random", "disagreement")
+        """Whether the frame's ranking decides the draw."""
+        return self.strategy == "disagreement" or (self.order == "frame" and self._counts_ranks)
+
+    @property
+    def reads_first_stage(self) -> bool:
+        """Whether the first stage's ranks decide the draw."""
+        return self.order == "first_stage"
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether :meth:`draw` needs pairs."""
+        return self.strategy == "with_pairs"
 
     @property
     def reads_weights(self) -> bool:
@@ -80,6 +116,7 @@ class ListSampler:
         relevant: Sequence[int] | None = None,
         epoch: int = 0,
         weights: Sequence[float] | None = None,
+        pairs: Iterable[tuple[int, int]] | None = None,
     ) -> list[int]:
         """Which documents of a list an epoch sees.
 
@@ -91,17 +128,22 @@ class ListSampler:
             weights: by position, for ``"disagreement"``, such as those of :func:`~pyterrier_distill.disagreement`; the
                 Distiller computes them of each list. At least 0. Documents of weight 0 are drawn when no others
                 are left, uniformly.
+            pairs: positions of two documents each, for ``"with_pairs"``: those that a teacher compared. The Distiller
+                reads them of each list.
 
         Returns:
             Positions, ascending.
 
         Raises:
-            ValueError: if the strategy needs to know the relevant documents, or weights; if one is negative or NaN.
+            ValueError: if the strategy needs to know the relevant documents, weights or pairs; if a weight is negative
+                or NaN.
         """
         if self.reads_judgements and relevant is None:
             raise ValueError('strategy="with_positive" needs judgements: pass qrels, or a frame with "label".')
         if self.reads_weights and weights is None:
             raise ValueError('strategy="disagreement" draws by weights: pass those of ptd.disagreement(frame, ...).')
+        if self.reads_pairs and pairs is None:
+            raise ValueError('strategy="with_pairs" draws the documents of pairs: pass pairs=, positions of two each.')
         rng = random.Random(hashlib.sha256(f"{self.seed}\0{epoch}\0{query}".encode()).digest())
         first = list(ranking[: self.depth])
         chosen: list[int] = []
@@ -109,6 +151,10 @@ class ListSampler:
             known = set(relevant)
             chosen = [rng.choice(sorted(known))]
             first = [n for n in first if n not in known]
+        elif self.reads_pairs and pairs is not None:
+            chosen = [rng.choice(sorted(relevant))] if relevant else []
+            chosen = _members(pairs, {*first, *chosen}, chosen, self.n, rng)
+            first = [n for n in first if n not in set(chosen)]
         most = self.n - len(chosen)
         if self.strategy == "top" or len(first) <= most:
             chosen += first[:most]
@@ -121,7 +167,21 @@ class ListSampler:
         return sorted(chosen)
 
 
-_STRATEGIES = ("top", "random", "log_random", "with_positive", "disagreement")
+_STRATEGIES = ("top", "random", "log_random", "with_positive", "disagreement", "with_pairs")
+_ORDERS = ("frame", "first_stage", "teacher")
+
+
+def _members(
+    pairs: Iterable[tuple[int, int]], allowed: set[int], chosen: Sequence[int], most: int, rng: random.Random
+) -> list[int]:
+    """``chosen`` and the documents of as many pairs as fit, pairs taken in a random order."""
+    known = sorted({(min(pair), max(pair)) for pair in pairs if allowed.issuperset(pair)})
+    taken = dict.fromkeys(chosen)
+    for pair in rng.sample(known, len(known)):
+        new = [n for n in pair if n not in taken]
+        if len(taken) + len(new) <= most:
+            taken.update(dict.fromkeys(new))
+    return list(taken)
 
 
 def log_weights(depth: int) -> list[float]:

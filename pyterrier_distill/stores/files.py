@@ -21,6 +21,7 @@ from typing import IO, Any
 
 #: How many times its size a gzipped file may unpack to, and how many bytes whatever its size.
 MOST_UNPACKED, ALWAYS_UNPACKED = 200, 1 << 26
+_PACKED_WRONG = (gzip.BadGzipFile, EOFError, zlib.error)
 _OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 #: First line of a table, letters and digits alone: what names a column of query ids, of document ids, of text.
@@ -61,33 +62,66 @@ def lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
         ValueError: naming the line, if it is no UTF-8 or holds a lone CR; if the file is a damaged gzip file, or one
             that unpacks to more than :data:`MOST_UNPACKED` times its size (and :data:`ALWAYS_UNPACKED` bytes).
     """
+    with _opened(path) as (file, left):
+        number = 0
+        while True:
+            try:
+                line = file.readline() if left is None else file.readline(left + 1)
+            except _PACKED_WRONG as error:
+                raise _damaged(path, error, f"line {number + 1}") from error
+            if not line:
+                return
+            number += 1
+            if left is not None:
+                left = _less(path, left, len(line))
+            text = _text(path, number, line)
+            if text.strip():
+                yield number, text
+
+
+def pieces(path: str | os.PathLike, size: int) -> Iterator[bytes]:
+    """The bytes of a file, unpacked, in pieces of ``size``; errors of packed files as of :func:`lines`."""
+    with _opened(path) as (file, left):
+        read = 0
+        while True:
+            try:
+                piece = file.read(size if left is None else min(size, left + 1))
+            except _PACKED_WRONG as error:
+                raise _damaged(path, error, f"byte {read + 1}") from error
+            if not piece:
+                return
+            read += len(piece)
+            if left is not None:
+                left = _less(path, left, len(piece))
+            yield piece
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[tuple[IO[bytes], int | None]]:
+    """A file, unpacked, and how many bytes it may unpack to; None = it is not packed."""
     with open(path, "rb") as raw:
         start = raw.read(4)
         raw.seek(0)
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise ValueError(f"{path} is UTF-16: save it as UTF-8.")
-        packed = start[:2] == b"\x1f\x8b"
-        left = os.fstat(raw.fileno()).st_size * MOST_UNPACKED + ALWAYS_UNPACKED if packed else None
-        file: IO[bytes] = gzip.open(raw) if packed else raw  # type: ignore[assignment]
-        number = 0
-        while True:
-            try:
-                line = file.readline() if left is None else file.readline(left + 1)
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise ValueError(f"{path} is a damaged gzip file ({error}), from line {number + 1} on.") from error
-            if not line:
-                return
-            number += 1
-            if left is not None:
-                left -= len(line)
-                if left < 0:
-                    raise ValueError(
-                        f"{path} unpacks to more than {MOST_UNPACKED} times its size, which text does not: unpack it"
-                        " first, if it is what you want."
-                    )
-            text = _text(path, number, line)
-            if text.strip():
-                yield number, text
+        if start[:2] != b"\x1f\x8b":
+            yield raw, None
+            return
+        yield gzip.open(raw), os.fstat(raw.fileno()).st_size * MOST_UNPACKED + ALWAYS_UNPACKED  # type: ignore[misc]
+
+
+def _damaged(path: str | os.PathLike, error: Exception, place: str) -> ValueError:
+    return ValueError(f"{path} is a damaged gzip file ({error}), from {place} on.")
+
+
+def _less(path: str | os.PathLike, left: int, size: int) -> int:
+    """Bytes that a file may unpack to yet, ``size`` read."""
+    if left < size:
+        raise ValueError(
+            f"{path} unpacks to more than {MOST_UNPACKED} times its size, which text does not: unpack it first, if it"
+            " is what you want."
+        )
+    return left - size
 
 
 def _text(path: str | os.PathLike, number: int, line: bytes) -> str:

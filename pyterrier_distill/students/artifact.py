@@ -187,13 +187,14 @@ class StudentArtifact:
                 lora.merged(cast(Any, self))._write(draft)
             else:
                 lora.write(cast(Any, self), draft)
+        settings = {n: value for n, value in self._told().items() if not (merge and n == "base_dtype")}
         changes = self.model_changes()
         earlier = {} if changes else self._metadata().get("about", {})  # measured before it was trained
         return {
             "type": self.ARTIFACT_TYPE,
             "format": "peft" if adapted and not merge else self.ARTIFACT_FORMAT,
             "package_hint": self.ARTIFACT_PACKAGE_HINT,
-            **(settings := self._told()),
+            **settings,
             "settings": sorted(settings),
             seals.DIGESTS: seals.digests(draft),
             "student": repr(self),

@@ -188,9 +188,10 @@ def _body(student: Any, meta: Mapping[str, Any], name: str) -> Iterator[str]:
 def _lineage(manifest: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[str]:
     """What one training was, as a list."""
     labels = manifest.get("labels") or {}
+    stores = [one for one in (labels if isinstance(labels, list) else [labels]) if one.get("reads")]
     points: dict[str, Any] = {
         "Teacher": about.get("teacher"),
-        "Labels made by": labels.get("reads") and f"`{labels['reads']}` (label store, key {labels.get('key')})",
+        "Labels made by": "; ".join(f"`{one['reads']}` (label store, key {one.get('key')})" for one in stores),
         "Data": about.get("data"),
     }
     if manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyterrier as pt
 
 from .. import frames
 from ..engine import batching, checkpoints, randomness
+from ..engine.adapters import check_base_dtype, model_settings
 from ..engine.locks import loading
 from ..frames import validate
 from ..frames.ranking import rerank
@@ -35,7 +37,12 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
 
     Subclasses build the model (:meth:`_build`), say how pairs are read (:meth:`features`), run it (:meth:`logits`), and
     turn logits into scores (:meth:`score`). With ``lora``, or loaded from an adapter, only adapter and head train.
+
+    Attributes:
+        ADAPTER_TASK: peft's name of what an adapter's base does.
     """
+
+    ADAPTER_TASK = "SEQ_CLS"
 
     def __init__(
         self,
@@ -49,6 +56,8 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
         verbose: bool,
         trust_remote_code: bool,
         lora: Mapping[str, Any] | None = None,
+        base_dtype: str | None = None,
+        attn_implementation: str | None = None,
     ):
         self.name_or_path = checkpoints.check_name(os.fspath(name_or_path))
         self.max_length = check_length(max_length)
@@ -61,6 +70,10 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
         self.lora = adapters.checked(lora)
         if self.lora is not None and self._is_directory() and checkpoints.told(self.name_or_path, adapters.CONFIG):
             raise ValueError(adapters.TWO_ADAPTERS.format(self.name_or_path))
+        self.base_dtype = check_base_dtype(base_dtype)
+        if base_dtype is not None and lora is None and self._is_directory() and self._adapted is None:
+            raise ValueError(adapters.NO_ADAPTER.format(base_dtype))
+        self.attn_implementation = attn_implementation
         pt.Artifact.__init__(self, self.name_or_path if self._is_directory() else pt.Artifact.NO_PATH)
         self._weights = Weights()
 
@@ -81,9 +94,11 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
             if self._weights.model is None:  # another thread may have been first
                 if self.lora is not None and self._adapted is not None:  # on the hub
                     raise ValueError(adapters.TWO_ADAPTERS.format(self.name_or_path))
+                if self.base_dtype is not None and self.lora is None and self._adapted is None:
+                    raise ValueError(adapters.NO_ADAPTER.format(self.base_dtype))
                 model = self._build()
                 if self.lora is not None:
-                    self._weights.adapter = adapters.attach(self._inner(model), self.lora)
+                    self._weights.adapter = adapters.attach(self._inner(model), self.lora, self._adapter_task(model))
                 elif self._adapted is not None:
                     self._weights.adapter = adapters.load(self._inner(model), self.name_or_path)
                 self._weights.hold(model.eval(), self._state_reader(), self._files())
@@ -101,6 +116,19 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
     def _reading_length(self) -> int | None:
         """``max_length``, or that of the student whose adapter this is: an adapter's base knows nothing of it."""
         return self._metadata().get("max_length") if self.max_length is None else self.max_length
+
+    def _adapter_task(self, model: nn.Module) -> str:
+        """peft's name of what the base of an adapter does."""
+        return self.ADAPTER_TASK
+
+    def _base_kept(self) -> str | None:
+        """``base_dtype``, or that of the student whose adapter this is."""
+        saved = self._metadata() if self.lora is None and self._adapted is not None else {}
+        return self.base_dtype or saved.get("base_dtype")
+
+    def _model_settings(self) -> dict[str, Any]:
+        """What transformers takes for the weights besides."""
+        return model_settings(self._base_kept(), self.attn_implementation)
 
     def _files(self) -> list[Any]:
         return [self.name_or_path, self.base]
@@ -188,8 +216,15 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
         self.model.eval()
         self._inner(self.model).disable_input_require_grads()
 
+    def _write_adapter(self, draft: Path) -> None:
+        """Write the adapter and the tokenizer into an empty directory."""
+        # peft would ask the hub whether the base's vocabulary has grown; ours never does.
+        self._weights.adapter.save_pretrained(str(draft), save_embedding_layers=False)
+        self.tokenizer.save_pretrained(str(draft))
+
     def _told(self) -> dict[str, Any]:
-        return {"max_length": self._reading_length()}
+        kept = self._base_kept() if self._weights.adapter is not None else None
+        return {"max_length": self._reading_length(), **({} if kept is None else {"base_dtype": kept})}
 
     def collate(self, lists: list[QueryList], needs: frozenset[str]) -> dict[str, Any]:
         """A batch: all pairs of all lists, one behind the other."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.checkpoints import told
+from ..engine.adapters import CONFIG, base_of, check_installed, load
 from ..engine.state import keep_what_trains
 
 if TYPE_CHECKING:
@@ -21,21 +20,19 @@ if TYPE_CHECKING:
 _OURS = {"r": 16, "alpha": None, "dropout": 0.0, "target_modules": None}
 #: What the student itself knows.
 _SETTLED = {"task_type", "peft_type", "inference_mode", "base_model_name_or_path", "lora_alpha", "lora_dropout"}
-CONFIG = "adapter_config.json"
+__all__ = [
+    "CONFIG", "NO_ADAPTER", "TWO_ADAPTERS", "attach", "base_of", "check_installed", "checked", "head_modules",
+    "heads", "load", "merged", "only_trained", "write",
+]  # fmt: skip
+
+NO_ADAPTER = (
+    "base_dtype={!r} keeps the weights below an adapter, which this student does not have: add lora=, or leave"
+    " base_dtype out (all weights train in float32)."
+)
 TWO_ADAPTERS = (
     "{!r} has an adapter already, which further training trains: leave lora= out, or save it with merge=True and put a"
     " new adapter on that."
 )
-
-
-def check_installed() -> None:
-    """Check that peft is there.
-
-    Raises:
-        ModuleNotFoundError: saying how to install it.
-    """
-    if importlib.util.find_spec("peft") is None:
-        raise ModuleNotFoundError('LoRA needs peft: pip install "pyterrier-distill[lora]".')
 
 
 def checked(lora: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -76,28 +73,7 @@ def checked(lora: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return dict(lora)
 
 
-def base_of(name: str) -> str | None:
-    """The base of an adapter; None for a checkpoint that is none.
-
-    Raises:
-        FileNotFoundError: if the base is a directory that is not here.
-        ValueError: if the adapter does not say what it was made for.
-    """
-    config = told(name, CONFIG)
-    if not config:
-        return None
-    base = config.get("base_model_name_or_path")
-    if not base:
-        raise ValueError(f"{name!r} is an adapter that does not say its base: add base_model_name_or_path to {CONFIG}.")
-    if (os.path.isabs(base) or base.startswith(".")) and not os.path.isdir(base):
-        raise FileNotFoundError(
-            f"{name!r} is an adapter of {base!r}, which is not here: put the base there, or set base_model_name_or_path"
-            f" in {os.path.join(name, CONFIG)}."
-        )
-    return base
-
-
-def _head(model: nn.Module) -> list[str]:
+def heads(model: nn.Module) -> list[str]:
     """Names of the modules that turn states into a score: what is outside the base model, and its pooler.
 
     A checkpoint may lack any of them; then they start at random, and are worth keeping.
@@ -107,12 +83,18 @@ def _head(model: nn.Module) -> list[str]:
     return names + [n for n, child in inside.named_children() if n == "pooler" and child is not None]
 
 
-def attach(model: nn.Module, lora: Mapping[str, Any]) -> Any:
+def head_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules that :func:`heads` names."""
+    return [getattr(model if hasattr(model, name) else model.base_model, name) for name in heads(model)]
+
+
+def attach(model: nn.Module, lora: Mapping[str, Any], task: str = "SEQ_CLS") -> Any:
     """Put a new adapter into a transformers model, in place.
 
     Args:
-        model: a sequence classifier, whose head will train as well, or an encoder-decoder.
+        model: a sequence classifier, whose head will train as well, or a language model.
         lora: as :func:`checked`.
+        task: peft's name of what the model does: ``SEQ_CLS``, ``SEQ_2_SEQ_LM``, ``CAUSAL_LM``.
 
     Returns:
         The ``PeftModel`` around ``model``.
@@ -124,14 +106,13 @@ def attach(model: nn.Module, lora: Mapping[str, Any]) -> Any:
 
     settings = {**_OURS, **lora}
     r, alpha, dropout = settings.pop("r"), settings.pop("alpha"), settings.pop("dropout")
-    generates = bool(model.config.is_encoder_decoder)
-    head = [] if generates else _head(model)
+    head = heads(model) if task == "SEQ_CLS" else []
     besides = [*head, *(settings.pop("modules_to_save", None) or [])]
     excluded = settings.pop("exclude_modules", None)
     if settings["target_modules"] == "all-linear" and excluded is None and head:
         excluded = rf"(.*\.)?({'|'.join(head)})(\..*)?"  # what trains whole needs no adapter
     config = LoraConfig(
-        task_type="SEQ_2_SEQ_LM" if generates else "SEQ_CLS",
+        task_type=task,
         r=r,
         lora_alpha=2 * r if alpha is None else alpha,
         lora_dropout=dropout,
@@ -151,34 +132,18 @@ def attach(model: nn.Module, lora: Mapping[str, Any]) -> Any:
     return adapter
 
 
-def load(model: nn.Module, name: str) -> Any:
-    """Put a saved adapter into its base, in place, ready to train on; gives the ``PeftModel`` around it.
-
-    Raises:
-        ValueError: if it does not fit.
-    """
-    check_installed()
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(model, name, is_trainable=True)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"the adapter {name!r} does not fit its base: {str(error).strip().splitlines()[0]}") from error
-
-
 def write(student: JointStudent, draft: Path) -> None:
-    """Write a student's adapter as peft does, with its tokenizer."""
+    """Write a student's adapter as peft does, with its tokenizer, and a head that is no part of the base's class."""
     adapter, base = student._weights.adapter, student.base
     for config in adapter.peft_config.values():
         config.base_model_name_or_path = os.path.abspath(base) if os.path.isdir(base) else base
-    # peft would ask the hub whether the base's vocabulary has grown; ours never does.
-    adapter.save_pretrained(str(draft), save_embedding_layers=False)
-    student.tokenizer.save_pretrained(str(draft))
+    student._write_adapter(draft)
 
 
 def merged(student: JointStudent) -> JointStudent:
-    """A copy whose adapter is added to its base: an ordinary model. The student stays as it is."""
+    """A copy whose adapter is added to its base, in float32: an ordinary model. The student stays as it is."""
     model, adapter = copy.deepcopy((student.model, student._weights.adapter))
+    model.float()  # the adapter is: half precision would round what it adds
     adapter.merge_and_unload()
     whole = object.__new__(type(student))
     whole.__dict__.update(student.__dict__)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..backends.base import answers_as
-from ..engine import batching, checkpoints, pretrained
+from ..engine import adapters, batching, checkpoints, cross_encoders, pretrained
 from ..engine.locks import loading, once
-from ..engine.tokens import read_pairs
+from ..engine.pairs import read_pairs
+from ..stores import seals
 from .sequence import SequenceScorer
 
 
@@ -19,7 +21,8 @@ class CrossEncoderScorer(SequenceScorer):
     """A sequence classifier over (query, document), with one output or with two.
 
     Args:
-        name: a directory or hub name; other arguments as for :class:`~pyterrier_distill.PointwiseTeacher`.
+        name: a directory or hub name, also of an adapter; other arguments as for
+            :class:`~pyterrier_distill.PointwiseTeacher`.
     """
 
     @once
@@ -32,18 +35,24 @@ class CrossEncoderScorer(SequenceScorer):
         import torch
         from sentence_transformers import CrossEncoder
 
-        if not os.path.isfile(os.path.join(self.name, "modules.json")):
+        if not os.path.isfile(os.path.join(self.name, "modules.json")) and self._adapted is None:
             kind = pretrained.kind_of(self.name, self.hub)  # a head that is missing would be made at random
             if kind != "cross-encoder":
                 raise ValueError(f"{self.name!r} is a {kind} checkpoint, not a cross-encoder.")
         device = batching.infer_device(self.device)
+        weights = pretrained.weights_dtype(self.precision, device)
         with loading(), torch.inference_mode(False):
+            if self._adapted is not None:
+                length = self._max_length or self._told.get("max_length")
+                model = cross_encoders.load(self.name, self.hub, device, max_length=length, dtype=weights)
+                adapters.load(model[0].auto_model, self.name, trains=False)
+                return self.held.hold(model.eval(), files=[self.name, self._adapted])
             model = checkpoints.load_sentence_transformer(
                 self.name,
                 CrossEncoder,
                 what="cross-encoder",
                 max_length=self._max_length,
-                dtype=pretrained.weights_dtype(self.precision, device),
+                dtype=weights,
                 device=str(device),
                 **self.hub,
             )
@@ -60,6 +69,8 @@ class CrossEncoderScorer(SequenceScorer):
     @once
     def gives(self) -> str:
         """``"logit"``, or ``"logits"`` of (no, yes)."""
+        if self._adapted is not None:  # cross_encoders.load refuses others
+            return "logit"
         return "logit" if pretrained.num_labels(self.name, self.hub) == 1 else "logits"
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -70,4 +81,15 @@ class CrossEncoderScorer(SequenceScorer):
 
     def features(self, items: Sequence[tuple[str, ...]]) -> dict[str, Any]:
         """As sentence-transformers reads pairs."""
-        return read_pairs(self.model, items)
+        lengths = (self._told.get(name) for name in ("query_length", "document_length"))
+        return read_pairs(self.model, items, *lengths)
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        """What a saved student remembers; empty for other checkpoints."""
+        return checkpoints.told(self.name, seals.META)
+
+    @cached_property
+    def _adapted(self) -> str | None:
+        """The base, if this is an adapter."""
+        return adapters.base_of(self.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,14 @@ import pyterrier as pt
 from .. import prompts
 from ..backends.base import Backend, Usage, as_backend, log_softmax
 from ..backends.chosen import checked_backend, one_model
+from ..engine import checkpoints
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE, validate
 from ..frames.ranking import rerank, tied
+from ..identity.identity import digest
 from ..prompts import library
+from ..stores import seals
 from .base import PromptTeacher
-from .questions import Asker, Question, checked_template
+from .questions import Asker, Question, checked_answers, checked_template, saved_question
 
 KINDS = ("cross-encoder", "seq2seq", "causal")
 
@@ -35,18 +38,19 @@ class PointwiseTeacher(PromptTeacher):
     [false, true]. Servers and vLLM give probabilities only.
 
     Args:
-        model: the directory or hub name of a checkpoint; or a backend (``HF``, ``VLLM``, ``OpenAI``); or any PyTerrier
-            re-ranker.
+        model: the directory or hub name of a checkpoint, or of a LoRA adapter, which is put into its base; or a backend
+            (``HF``, ``VLLM``, ``OpenAI``); or any PyTerrier re-ranker.
         kind: ``"cross-encoder"``, ``"seq2seq"`` (monoT5) or ``"causal"`` (an LLM asked yes or no); None = read from the
             checkpoint's configuration.
         prompt: ``"monot5"``, ``"yes_no"``, ``"qwen3"``, a text with ``{query}`` and ``{document}``, or a ``Template``;
-            None = ``"monot5"`` for seq2seq models, ``"yes_no"`` for others. The document alone is cut when the prompt
-            is too long; the query only where it would take more than half of the room.
+            None = what a student was saved with, else ``"monot5"`` for seq2seq models, ``"yes_no"`` for others. The
+            document alone is cut when the prompt is too long; the query only where it would take more than half of the
+            room.
         answers: the two words, (no, yes), each one token; None = the prompt's own.
         backend: what runs ``model`` when it is a name: ``"hf"`` or ``"vllm"``; or a backend, with ``model`` None.
         label: the column of the label. A second teacher's, such as ``"teacher_score_minilm"``, keeps its logits in
             ``"teacher_logits_minilm"``.
-        max_length: tokens of prompt and answer; None = the checkpoint's own.
+        max_length: tokens of prompt and answer; None = what a student was saved with, else the checkpoint's own.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``; ``auto`` = bf16 where the hardware multiplies it natively.
         batch_size: most inputs of one forward pass (a token budget usually cuts earlier).
         text_field: the column of document text.
@@ -96,14 +100,12 @@ class PointwiseTeacher(PromptTeacher):
     ):
         if kind not in (None, *KINDS):
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
-        if answers is not None and (isinstance(answers, str) or len(set(answers)) != 2):
-            raise ValueError(f"answers must be two different words, (no, yes), not {answers!r}.")
         model = one_model(model, backend, "PointwiseTeacher")
         self.model = model
         self.backend = backend if isinstance(backend, str) else "hf"
         self.kind = kind
         self.prompt = prompt
-        self.answers = None if answers is None else cast(tuple[str, str], tuple(answers))
+        self.answers = checked_answers(answers)
         self._store_model_settings(
             label=label, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
             device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,
@@ -111,9 +113,7 @@ class PointwiseTeacher(PromptTeacher):
         if prompt is not None:
             checked_template(prompt, library.POINTWISE, ("document",))
         if isinstance(model, str):
-            from ..engine.checkpoints import check_name
-
-            self.model = check_name(model)
+            self.model = checkpoints.check_name(model)
         elif not isinstance(model, pt.Transformer) and as_backend(model) is None:
             checked_backend(model, {}, "PointwiseTeacher")
 
@@ -133,6 +133,9 @@ class PointwiseTeacher(PromptTeacher):
             from ..engine.pretrained import kind_of
 
             hub = {"trust_remote_code": self.trust_remote_code, "revision": self.revision}
+            told = checkpoints.told(self.model, seals.META)  # of a student
+            if self.max_length is None:
+                shared["max_length"] = told.get("max_length")
             kind = self.kind or kind_of(self.model, hub)
             if kind == "cross-encoder":
                 from .cross_encoder import CrossEncoderScorer
@@ -140,10 +143,19 @@ class PointwiseTeacher(PromptTeacher):
                 return CrossEncoderScorer(self.model, **shared)
             backend = checked_backend(self.model, {**shared, "kind": kind}, "PointwiseTeacher")
             default = "monot5" if kind == "seq2seq" else "yes_no"
-        else:
-            backend = checked_backend(self.model, shared, "PointwiseTeacher")
-            default = "yes_no"
-        return PointAsker(backend, self.prompt or default, self.answers)
+            return PointAsker(backend, *saved_question(told, self.prompt, self.answers, default))
+        backend = checked_backend(self.model, shared, "PointwiseTeacher")
+        return PointAsker(backend, self.prompt or "yes_no", self.answers)
+
+    @property
+    def reworded(self) -> dict[str, str]:
+        """As every teacher's; and the question that a student was saved with, if it is not one of the usual ones."""
+        known = super().reworded
+        if self.prompt is None and isinstance(self.model, str) and self.backend == "hf" and os.path.isdir(self.model):
+            told = checkpoints.told(self.model, seals.META)
+            if told.get("prompt", "monot5") not in self.default_prompts or told.get("answers"):
+                known["saved with the model"] = digest(repr((told["prompt"], told.get("answers"))))
+        return known
 
     @property
     def logits_label(self) -> str:

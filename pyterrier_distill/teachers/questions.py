@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -91,3 +91,37 @@ def checked_template(
     """
     fields = ("query", *documents)
     return prompts.named(prompt, named, fields).check(fields)
+
+
+def checked_answers(answers: tuple[str, str] | None) -> tuple[str, str] | None:
+    """``answers`` as a tuple, if they are two words, or None.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if answers is None:
+        return None
+    two = not isinstance(answers, str) and len(answers) == 2 and len(set(answers)) == 2
+    if not two or not all(isinstance(word, str) and word.strip() for word in answers):
+        raise ValueError(f"answers must be two different words, (no, yes), not {answers!r}.")
+    return cast(tuple[str, str], tuple(answers))
+
+
+def saved_question(
+    told: Mapping[str, Any],
+    prompt: str | prompts.Template | None,
+    answers: tuple[str, str] | None,
+    default: str | prompts.Template,
+) -> tuple[str | prompts.Template, tuple[str, str] | None]:
+    """Prompt and answers: as asked for, else as a student was saved with, else the default.
+
+    Args:
+        told: what a saved student remembers (``pt_meta.json``); empty for other checkpoints.
+        prompt: what was asked for.
+        answers: two words, (no, yes), likewise.
+        default: the prompt of models that say nothing.
+    """
+    if prompt is not None:
+        return prompt, answers
+    known = answers or told.get("answers")
+    return prompts.from_json(told.get("prompt", default)), None if known is None else cast(Any, tuple(known))

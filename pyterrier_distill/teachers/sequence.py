@@ -39,7 +39,7 @@ class SequenceScorer:
         self.precision = precision
         self.batch_size = batch_size
         self.device = device
-        self.hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+        self.hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
         self.verbose = verbose
         self.usage = Usage()
         self.held = Loaded()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..frames import LABEL
+from ..frames import FIRST_STAGE_RANK, LABEL
 from . import order
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def fingerprint(part: Any, loss: Loss, sampler: ListSampler | None, text_field: 
         text_field: the column of document text.
     """
     place = loss.reads_order or (sampler is not None and sampler.reads_ranking)
-    read = tuple(dict.fromkeys(("qid", "docno", "query", text_field, *loss.columns(), LABEL)))
+    cut_by = (FIRST_STAGE_RANK,) if sampler is not None and sampler.reads_first_stage else ()
+    read = tuple(dict.fromkeys(("qid", "docno", "query", text_field, *loss.columns(), LABEL, *cut_by)))
     of_queries = [column for column, kind in loss.reads().items() if kind.per_query]
     if isinstance(part, pd.DataFrame):
         return _digest("frame", *_frame(part, read, of_queries, place))

@@ -12,7 +12,7 @@ from ..engine import batching, checkpoints, processes
 from . import arguments, evaluation, resuming, trainer
 from . import lists as training_lists
 from .run import run
-from .sampled import SampledLists
+from .sampled import SampledLists, tell_of_pairs
 
 if TYPE_CHECKING:
     from ..losses import Loss
@@ -84,10 +84,14 @@ def train(
         student.mark_trained(finished["manifest"])
         return finished["history"]
     prepare = functools.partial(student.prepare_lists, needs=loss.needs)
+    drawn = None if sampler is None else SampledLists(lists, sampler, loss)
+    pairs = None if drawn is None else drawn.pairs_left_out()
+    if sampler is not None and processes.rank() == 0:
+        tell_of_pairs(pairs, sampler)
     try:
         state = run(
             module,
-            lists if sampler is None else SampledLists(lists, sampler, loss),
+            lists if drawn is None else drawn,
             training_lists.Collator(student, loss),
             settings=settings,
             arguments=asked,
@@ -108,7 +112,8 @@ def train(
         "steps_taken": state.global_step,
         "best": None if evaluate is None else {name.removeprefix("eval_"): state.best_metric},
         "columns": list(loss.columns()),
-        "labels": None if isinstance(lists, list) else lists.store.manifest,
+        "labels": None if isinstance(lists, list) else lists.made_by,
+        **({} if pairs is None else {"pairs": pairs}),
         "seconds": round(time.monotonic() - started, 1),
         "versions": checkpoints.versions(),
     }

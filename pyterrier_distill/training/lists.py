@@ -38,6 +38,7 @@ class QueryList:
             with other queries' documents; see :data:`..losses.base.RELEVANT_KEYS`.
         keys: int64 ``[N, 2]``: numbers of its documents' docnos and texts, 0 = none, for the same losses.
         guest: whether it is computed for company only, in a process that has no list of a batch.
+        collection: stands before its docnos in ``keys`` and ``known``, where several collections are trained on.
     """
 
     query: str
@@ -52,6 +53,7 @@ class QueryList:
     known: np.ndarray | None = None
     keys: np.ndarray | None = None
     guest: bool = False
+    collection: str = ""
 
     def part(self, positions: Sequence[int], loss: losses.Loss) -> QueryList:
         """The list with some of its documents only; its ranking is not kept.
@@ -132,7 +134,7 @@ def relevant_keys(docnos: Iterable[Any], texts: Sequence[str]) -> np.ndarray:
 def document_keys(one: QueryList) -> np.ndarray:
     """Numbers int64 ``[N, 2]`` of a list's docnos and texts; 0 where vectors stand in for texts."""
     texts = [0] * len(one.docnos) if one.texts is None else [_key(text, "text") for text in one.texts]
-    docnos = [_key(docno, "docno") for docno in one.docnos]
+    docnos = [_key(f"{one.collection}{docno}", "docno") for docno in one.docnos]
     return np.array(list(zip(docnos, texts, strict=True)), dtype=np.int64).reshape(-1, 2)
 
 
@@ -170,6 +172,11 @@ def check_lists(lists: list[QueryList], loss: losses.Loss, total: int) -> None:
                 raise ValueError(f"{column!r} {why}: {term!r} has nothing to learn from it.")
 
 
+def contrasts(loss: losses.Loss) -> bool:
+    """Whether a loss reads judgements and the documents of other queries, which may be relevant, too."""
+    return losses.BATCH_SCORES in loss.needs and frames.LABEL in loss.columns()
+
+
 class Collator:
     """Lists → one batch: what the student reads, the mask, and the labels as padded tensors."""
 
@@ -181,20 +188,22 @@ class Collator:
     def __call__(self, lists: list[QueryList]) -> dict[str, Any]:
         import torch
 
-        _, mask = frames.pad_lists([np.ones(max(1, len(one.docnos))) for one in lists])
+        mask = torch.zeros(len(lists), max(1, *(len(one.docnos) for one in lists)), dtype=torch.bool)
+        for row, one in enumerate(lists):
+            mask[row, : len(one.docnos)] = True
         labels = {column: kind.batch([one.labels[column] for one in lists]) for column, kind in self.kinds.items()}
         batch = self.student.collate(lists, self.loss.needs)
-        if losses.BATCH_SCORES in self.loss.needs:
+        if contrasts(self.loss):
             labels.update(_contrasted(lists, mask.shape[1]))
         for column, kind in self.kinds.items():
             if isinstance(kind, States):
                 _check_tokens(batch["queries"]["attention_mask"], lists, column)
-        told = {"batch": batch, "mask": mask.to(torch.bool), "labels": labels}
+        told = {"batch": batch, "mask": mask, "labels": labels}
         return {**told, "guest": True} if lists[0].guest else told
 
 
 def _contrasted(lists: list[QueryList], width: int) -> dict[str, Tensor]:
-    """Which documents of a batch are no negatives of a query."""
+    """Which documents of a batch are no negatives of a query, and which queries are the same."""
     import torch
 
     documents = torch.zeros(len(lists), width, 2, dtype=torch.int64)
@@ -204,7 +213,8 @@ def _contrasted(lists: list[QueryList], width: int) -> dict[str, Tensor]:
         documents[row, : len(one.docnos)] = torch.from_numpy(document_keys(one) if one.keys is None else one.keys)
         if one.known is not None:
             relevant[row, : len(one.known)] = torch.from_numpy(one.known)
-    return {losses.DOCUMENT_KEYS: documents, losses.RELEVANT_KEYS: relevant}
+    queries = torch.tensor([_key(one.query, "text") for one in lists])
+    return {losses.DOCUMENT_KEYS: documents, losses.RELEVANT_KEYS: relevant, losses.QUERY_KEYS: queries}
 
 
 def _check_tokens(mask: Tensor, lists: list[QueryList], column: str) -> None:

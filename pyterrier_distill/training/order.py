@@ -23,6 +23,13 @@ def codes(ids: pd.Series) -> np.ndarray:
     return pd.factorize(names, sort=True)[0][numbers]
 
 
+def rows_of(frame: pd.DataFrame) -> list[np.ndarray]:
+    """The rows of each query, as they stand, in the order in which the queries first appear."""
+    numbers = pd.factorize(frame["qid"])[0]
+    ends = np.cumsum(np.bincount(numbers))
+    return np.split(np.argsort(numbers, kind="stable"), ends[:-1]) if len(frame) else []
+
+
 def ranking(frame: pd.DataFrame) -> np.ndarray | None:
     """Each document's place in the ranking of its query, from 0; None where nothing ranks those of any query.
 

@@ -19,6 +19,42 @@ from . import lists as training_lists
 from . import order
 
 
+def query_texts(topics: pd.DataFrame) -> pd.Series:
+    """qid → query.
+
+    Raises:
+        TypeError: if ``topics`` are no frame.
+        ValueError: if a query has two texts, or none.
+    """
+    if not isinstance(topics, pd.DataFrame):
+        raise TypeError(f"topics must be a frame with qid and query, such as dataset.get_topics(), not {topics!r}.")
+    frames.require_columns(topics, ["qid", "query"], reader="topics=")
+    frames.check_results(topics[["qid", "query"]], "the topics")
+    frames.check_text(topics, ["query"])
+    return topics.assign(qid=topics["qid"].astype(str)).set_index("qid")["query"]
+
+
+def with_queries(res: pd.DataFrame, texts: pd.Series) -> pd.DataFrame:
+    """``res`` with other texts of its queries.
+
+    Args:
+        res: any frame with ``qid``.
+        texts: by qid, as :func:`query_texts` gives them.
+
+    Raises:
+        ValueError: naming a query that has none.
+    """
+    frames.require_columns(res, ["qid"], reader="topics=")
+    found = texts.reindex(res["qid"].astype(str))
+    if (absent := found.isna().to_numpy()).any():
+        missing = found.index[absent].unique()
+        raise ValueError(
+            f"topics= holds no query {missing[0]!r} ({len(missing)} such queries): give every labelled query its text"
+            " there, or leave its labels out."
+        )
+    return res.assign(query=found.to_numpy())
+
+
 class Reader:
     """Labelled frames → lists.
 
@@ -29,9 +65,11 @@ class Reader:
         text: where document texts are that the frames lack; None = in the frames.
         context: the transformer that reads, for messages.
         sampler: draws documents of the lists that are read, or None.
+        topics: the queries' texts, in place of those in the frames; None = those.
+        collection: what tells the documents from those of other collections; "" = there are none.
 
     Raises:
-        ValueError: if the judgements cannot be read.
+        ValueError: if the judgements or the topics cannot be read.
     """
 
     def __init__(
@@ -42,11 +80,15 @@ class Reader:
         text: Any,
         context: Any,
         sampler: ListSampler | None = None,
+        topics: pd.DataFrame | None = None,
+        collection: str = "",
     ):
         self.student = student
         self.loss = loss
         self.context = context
         self.sampler = sampler
+        self.collection = collection
+        self.topics = None if topics is None else query_texts(topics)
         joins = qrels is not None and (frames.LABEL in loss.columns() or (sampler and sampler.reads_judgements))
         self.judged = frames.judgements(qrels) if joins else None
         self.on_queries = not loss.needs - losses.QUERY_SIDE
@@ -76,6 +118,8 @@ class Reader:
         wanted: tuple[str, ...] = () if self.reads_order is None else ("rank", "score")
         if self.sampler is not None and self.sampler.reads_judgements:
             wanted += (frames.LABEL,)
+        if self.sampler is not None and self.sampler.reads_first_stage:
+            wanted += (frames.FIRST_STAGE_RANK,)
         return [c for c in wanted if c in columns and not (c == frames.LABEL and self.judged is not None)]
 
     def read(
@@ -89,11 +133,16 @@ class Reader:
             by_content: whether queries and documents come in the order of what the rows say; else as they stand.
         """
         context, loss = self.context, self.loss
+        res = res if self.topics is None else with_queries(res, self.topics)
         needed = [c for c in self.student.training_columns(loss.needs) if self.add_text is None or c != self.text_field]
         frames.require_columns(res, needed, reader=repr(self.student), context=context)
         for _, term in loss.terms():
             wanted = [c for c in term.columns() if c in self.label_columns()]
             frames.require_columns(res, wanted, reader=repr(term), context=context)
+        by_first_stage = self.sampler is not None and self.sampler.reads_first_stage
+        if by_first_stage:
+            frames.require_columns(res, [frames.FIRST_STAGE_RANK], reader=repr(self.sampler), context=context)
+            frames.check_numbers(res, frames.FIRST_STAGE_RANK)
         frames.check_results(res if not self.on_queries or "docno" in res.columns else res[["qid"]])
         if by_content:
             res = order.canonical(res, reads=None if self.on_queries else self.reads_order, whole=whole)
@@ -125,7 +174,14 @@ class Reader:
             res = labelled_alike(res, self.text_field)
         ranked = self.reads_order is not None
         lists = training_lists.read_lists(res, loss, self.text_field, judged=judged, ranked=ranked)
-        if losses.BATCH_SCORES in loss.needs and frames.LABEL in loss.columns():
+        if by_first_stage:
+            places = res[frames.FIRST_STAGE_RANK].to_numpy(dtype=float)
+            for one, rows in zip(lists, order.rows_of(res), strict=True):
+                one.ranking = np.argsort(places[rows], kind="stable")
+        if losses.BATCH_SCORES in loss.needs:
+            for one in lists:
+                one.collection = self.collection
+        if training_lists.contrasts(loss):
             for one in lists:
                 one.keys = training_lists.document_keys(one)
                 one.known = self._relevant_to(one)
@@ -136,7 +192,8 @@ class Reader:
         places = np.flatnonzero(one.labels[frames.LABEL] > 0).tolist()
         texts = [] if one.texts is None else [one.texts[n] for n in places]
         elsewhere = self._relevant.get(one.qid, ()) if self.judged is not None else ()
-        return training_lists.relevant_keys(sorted({*(str(one.docnos[n]) for n in places), *elsewhere}), texts)
+        docnos = sorted({*(str(one.docnos[n]) for n in places), *elsewhere})
+        return training_lists.relevant_keys([f"{one.collection}{docno}" for docno in docnos], texts)
 
     @cached_property
     def _relevant(self) -> dict[str, list[str]]:

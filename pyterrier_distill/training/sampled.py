@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from ..frames import LABEL
+from ..frames.kinds import Preferences
 from ..losses import Loss
 from ..sampling.samplers import ListSampler
 from . import teacher_order
 from .lists import QueryList
+
+logger = logging.getLogger(__name__)
 
 
 class SampledLists(Dataset):
@@ -36,11 +41,45 @@ class SampledLists(Dataset):
     def __getitem__(self, place: tuple[int, int]) -> QueryList:
         epoch, n = place
         one = self.lists[n]
-        relevant = None if one.relevant is None else np.flatnonzero(one.relevant).tolist()
-        ranked = one.ranking is not None and self.draws.reads_ranking
-        ranking = one.ranking.tolist() if ranked else range(len(one.docnos))
-        weights = teacher_order.weights(one, self.loss) if self.draws.reads_weights else None
-        return one.part(self.draws.draw(f"{one.qid}\0{one.query}", ranking, relevant, epoch, weights), self.loss)
+        return one.part(self._drawn(one, epoch), self.loss)
+
+    def _drawn(self, one: QueryList, epoch: int) -> list[int]:
+        """Positions of the documents that an epoch sees of a list."""
+        draws, judged = self.draws, one.relevant
+        if draws.reads_pairs and LABEL in one.labels:
+            judged = one.labels[LABEL] > 0
+        relevant = None if judged is None else np.flatnonzero(judged).tolist()
+        weights = teacher_order.weights(one, self.loss) if draws.reads_weights else None
+        pairs = teacher_order.pairs(one, self.loss) if draws.reads_pairs else None
+        told = f"{one.collection}{one.qid}\0{one.query}"
+        return draws.draw(told, self._ranking(one), relevant, epoch, weights, pairs)
+
+    def _ranking(self, one: QueryList) -> Sequence[int]:
+        """Positions of a list's documents in the order that the sampler reads."""
+        if self.draws.order == "teacher":
+            return np.argsort(-teacher_order.scores(one, self.loss), kind="stable").tolist()
+        if one.ranking is not None and (self.draws.reads_ranking or self.draws.reads_first_stage):
+            return one.ranking.tolist()
+        return range(len(one.docnos))
+
+    def pairs_left_out(self, most: int = 1000) -> dict[str, Any] | None:
+        """How many of the teacher's preferences the first epoch does not see, in all of its first lists.
+
+        Args:
+            most: lists looked at.
+
+        Returns:
+            ``queries``, their ``pairs``, and how many of those are ``left_out``; None where the loss reads none.
+        """
+        if not any(isinstance(kind, Preferences) for kind in self.loss.reads().values()):
+            return None
+        total = left_out = 0
+        for n in range(queries := min(len(self.lists), most)):
+            pairs = teacher_order.pairs(self.lists[n], self.loss)
+            seen = set(self._drawn(self.lists[n], 0))
+            total += len(pairs)
+            left_out += sum(not seen.issuperset(pair) for pair in pairs)
+        return {"queries": queries, "pairs": total, "left_out": left_out}
 
     def sampler(self, seed: int) -> EpochSampler:
         """The training order: that of the dataset, or a new shuffle each epoch."""
@@ -71,6 +110,20 @@ class Shuffle(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return iter(torch.randperm(self.n, generator=generator).tolist())
+
+
+def tell_of_pairs(told: dict[str, Any] | None, sampler: ListSampler) -> None:
+    """Warn of preferences that a training never sees, as :meth:`SampledLists.pairs_left_out` counted them."""
+    if told is None or not told["left_out"]:
+        return
+    each, gone = (told[name] / told["queries"] for name in ("pairs", "left_out"))
+    advice = "a larger n= holds more of them" if sampler.reads_pairs else (
+        'strategy="with_pairs" draws their documents first'
+    )  # fmt: skip
+    logger.warning(
+        "%r leaves out %.1f of the %.1f preferences that a query has (%.1f%%; the first epoch of %d queries): %s.",
+        sampler, gone, each, 100 * gone / each, told["queries"], advice,
+    )  # fmt: skip
 
 
 class SharedBatches(Sampler[list]):
@@ -133,7 +186,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return len(self.order)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.order.epoch, n) for n in self.order)
+        passes = getattr(self.order, "passes", None)  # collections may be gone through more than once an epoch
+        return ((self.order.epoch, n) for n in self.order) if passes is None else passes()
 
 
 class SharedLists(Dataset):

@@ -1,0 +1,206 @@
+"""What a comparison of systems found: by query, by dataset, averaged, tested, and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from . import layout
+from .averages import Average, arithmetic
+from .significance import against
+
+if TYPE_CHECKING:
+    from .suite import Suite
+
+
+class Comparison:
+    """Measures of systems on the datasets of a suite.
+
+    Args:
+        suite: what was compared on.
+        per_query: ``dataset``, ``name``, ``qid``, ``measure``, ``value``.
+        baseline: the system that others are tested against, or None.
+        missing: dataset → why it could not be had.
+        costs: a row a system and dataset, or None where nothing was timed.
+
+    Attributes:
+        per_query: as given.
+        missing: as given.
+        costs: as given.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        per_query: pd.DataFrame,
+        baseline: str | None = None,
+        missing: Mapping[str, str] | None = None,
+        costs: pd.DataFrame | None = None,
+    ):
+        self.suite = suite
+        self.per_query = per_query
+        self.baseline = baseline
+        self.missing = dict(missing or {})
+        self.costs = costs
+
+    @property
+    def systems(self) -> list[str]:
+        """The names of the systems, as they were given."""
+        return list(dict.fromkeys(self.per_query["name"]))
+
+    @property
+    def measures(self) -> list[str]:
+        """The measures, those of the first dataset first."""
+        return list(dict.fromkeys(self.per_query["measure"]))
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row a dataset or average, system and measure.
+
+        ``dataset``, ``kind`` (``dataset``, ``part`` of one, ``average``), ``name``, ``measure``, ``value``, ``queries``
+        (that it is a mean of), ``p`` (paired t-test against the baseline over queries, Holm-corrected over the systems
+        of the row; averages pool the queries of their datasets), ``of`` (how many datasets of an average are there,
+        and how many it is over). An average over datasets that are not all there has no value.
+        """
+        rows: list[dict[str, Any]] = []
+        for measure in self.measures:
+            table = self.per_query[self.per_query["measure"] == measure]
+            by_member = {name: part for name, part in table.groupby("dataset", sort=False)}
+            single = {member.name: member for member in self.suite.members}
+            joined: dict[str, list[str]] = {}
+            for name in by_member:
+                kind = "part" if single[name].part_of else "dataset"
+                rows += self._rows(name, kind, measure, [by_member[name]], "1 of 1")
+                joined.setdefault(single[name].part_of or name, []).append(name)
+            expected = {
+                whole: sum(member.part_of == whole for member in self.suite.members)
+                for whole in {member.part_of for member in self.suite.members if member.part_of}
+            }
+            for whole, names in joined.items():
+                if whole in expected:
+                    told = f"{len(names)} of {expected[whole]}"
+                    there = len(names) == expected[whole]
+                    parts = [by_member[name] for name in names]
+                    rows += self._rows(whole, "dataset", measure, parts, told, there=there, pooled=self.suite.pooled)
+            values = self._values(rows, measure)
+            for average in self.suite.averages:
+                rows += self._averaged(average, measure, values, joined, by_member)
+        return pd.DataFrame(rows)
+
+    def _values(self, rows: list[dict[str, Any]], measure: str) -> dict[str, dict[str, float]]:
+        """System → dataset → value."""
+        found: dict[str, dict[str, float]] = {name: {} for name in self.systems}
+        for row in rows:
+            if row["measure"] == measure and row["kind"] == "dataset":
+                found[row["name"]][row["dataset"]] = row["value"]
+        return found
+
+    def _averaged(
+        self,
+        average: Average,
+        measure: str,
+        values: Mapping[str, Mapping[str, float]],
+        joined: Mapping[str, list[str]],
+        by_member: Mapping[str, pd.DataFrame],
+    ) -> list[dict[str, Any]]:
+        there = [name for name in average.over if name in joined]
+        had = {member.part_of or member.name for member in self.suite.members if member.name not in self.missing}
+        if not there or not set(average.over) & had <= set(there):
+            return []  # a measure of some of its datasets only
+        parts = [by_member[member] for name in there for member in joined[name]]
+        whole = average.complete(next(iter(values.values())))
+        rows = self._rows(average.name, "average", measure, parts, f"{len(there)} of {len(average.over)}", there=whole)
+        for row in rows:
+            row["value"] = average.of(values[row["name"]])
+        return rows
+
+    def _rows(
+        self,
+        name: str,
+        kind: str,
+        measure: str,
+        parts: list[pd.DataFrame],
+        of: str,
+        *,
+        there: bool = True,
+        pooled: bool = False,
+    ) -> list[dict[str, Any]]:
+        """A row a system: the mean of the parts' means, or over all their queries; tests pool the queries."""
+        pivots = [part.pivot(index="qid", columns="name", values="value")[self.systems] for part in parts]
+        queries = pd.concat(pivots, keys=range(len(pivots)))
+        p = against(queries, self.baseline) if self.baseline is not None and there else {}
+        counted = [queries] if pooled else pivots
+        return [
+            {
+                "dataset": name,
+                "kind": kind,
+                "name": system,
+                "measure": measure,
+                "value": arithmetic([pivot[system].mean() for pivot in counted]) if there else float("nan"),
+                "queries": len(queries),
+                "p": p.get(system, float("nan")),
+                "of": of,
+            }
+            for system in self.systems
+        ]
+
+    # -- tables -------------------------------------------------------------------------------------------------------
+
+    def table(self, measure: str | None = None) -> pd.DataFrame:
+        """Datasets and averages as rows, systems as columns.
+
+        Args:
+            measure: its name; None = the first one that each dataset has.
+        """
+        frame = self.frame[self.frame["kind"] != "part"]
+        if measure is not None:
+            if str(measure) not in self.measures:
+                raise ValueError(f"{measure} was not measured, only: {', '.join(self.measures)}.")
+            frame = frame[frame["measure"] == str(measure)]
+        first = frame.groupby("dataset", sort=False)["measure"].transform("first")
+        frame = frame[frame["measure"] == first]
+        order = list(dict.fromkeys(frame.sort_values("kind", key=lambda k: k == "average", kind="stable")["dataset"]))
+        return frame.pivot(index="dataset", columns="name", values="value").loc[order, self.systems]
+
+    def _marks(self, measure: str | None) -> pd.DataFrame:
+        table = self.table(measure)
+        frame = self.frame[self.frame["kind"] != "part"]
+        frame = frame if measure is None else frame[frame["measure"] == str(measure)]
+        p = frame.drop_duplicates(["dataset", "name"]).pivot(index="dataset", columns="name", values="p")
+        return p.loc[table.index, table.columns] < 0.05
+
+    def to_markdown(self, measure: str | None = None) -> str:
+        """The table with the best of each row bold, the second underlined, † where p < 0.05 against the baseline."""
+        return layout.markdown(self.table(measure), self._marks(measure), self._notes())
+
+    def to_latex(self, measure: str | None = None) -> str:
+        """The same for LaTeX, with booktabs."""
+        return layout.latex(self.table(measure), self._marks(measure), self._notes())
+
+    def to_html(self, measure: str | None = None) -> str:
+        """The same as HTML."""
+        return layout.html(self.table(measure), self._marks(measure), self._notes())
+
+    def to_csv(self, path: Any = None) -> str | None:
+        """:attr:`frame` as CSV: to a file, or as text."""
+        return self.frame.to_csv(path, index=False)
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def __repr__(self) -> str:
+        return f"{self.suite.name}\n{self.table().to_string(float_format='{:.4f}'.format)}\n" + "\n".join(self._notes())
+
+    def _notes(self) -> list[str]:
+        """What a reader of the table must know."""
+        notes = [f"{name} is left out: {why}" for name, why in self.missing.items()]
+        short = self.frame[(self.frame["kind"] != "part") & self.frame["value"].isna()]
+        for name, of in dict(zip(short["dataset"], short["of"], strict=True)).items():
+            notes.append(f"{name} has no value: {of} of its datasets are there.")
+        if self.baseline is not None:
+            told = "paired t-test over queries, p < 0.05 after Holm's correction"
+            notes.append(f"† differs from {self.baseline}: {told}.")
+        return notes

@@ -1,0 +1,68 @@
+"""Tables in the papers' layout: the best of a row bold, the second underlined, † where a difference is significant."""
+
+from __future__ import annotations
+
+import html as escaping
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+_LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
+
+
+def places(row: pd.Series, digits: int = 4) -> list[int]:
+    """0 for the best of a row, 1 for the second, 2 for others; equal when printed is equal, and NaN is none."""
+    values = row.to_numpy(dtype=float).round(digits)
+    distinct = sorted({value for value in values if not np.isnan(value)}, reverse=True)[:2]
+    return [distinct.index(value) if value in distinct else 2 for value in values]
+
+
+def _cells(table: pd.DataFrame, marks: pd.DataFrame, bold: str, second: str, mark: str) -> list[list[str]]:
+    rows = []
+    for name, row in table.iterrows():
+        cells = []
+        for system, value, place in zip(table.columns, row, places(row), strict=True):
+            text = "–" if np.isnan(value) else f"{value:.4f}"
+            text = (bold, second, "{}")[place].format(text) if not np.isnan(value) else text
+            cells.append(text + (mark if bool(marks.loc[name, system]) else ""))
+        rows.append(cells)
+    return rows
+
+
+def markdown(table: pd.DataFrame, marks: pd.DataFrame, notes: Sequence[str]) -> str:
+    """Markdown, names with a bar in them included."""
+    head = ["dataset", *(str(name) for name in table.columns)]
+    cells = _cells(table, marks, "**{}**", "<u>{}</u>", "†")
+    rows = [[str(name), *row] for name, row in zip(table.index, cells, strict=True)]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (head, *rows)]
+    lines.insert(1, ["---"] + ["---:"] * len(table.columns))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "".join(f"\n\n{note}" for note in notes) + "\n"
+
+
+def latex(table: pd.DataFrame, marks: pd.DataFrame, notes: Sequence[str]) -> str:
+    """A tabular for booktabs; notes as comments."""
+    rows = _cells(table, marks, r"\textbf{{{}}}", r"\underline{{{}}}", r"$^\dagger$")
+    lines = [f"% {note}" for note in notes]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
+    lines += [" & ".join(["", *(str(name).translate(_LATEX) for name in table.columns)]) + r" \\", r"\midrule"]
+    lines += [
+        " & ".join([str(name).translate(_LATEX), *(cell.replace("–", "--") for cell in cells)]) + r" \\"
+        for name, cells in zip(table.index, rows, strict=True)
+    ]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def html(table: pd.DataFrame, marks: pd.DataFrame, notes: Sequence[str]) -> str:
+    """A table and its notes."""
+    rows = _cells(table, marks, "<b>{}</b>", "<u>{}</u>", "<sup>†</sup>")
+    head = "".join(f"<th>{escaping.escape(str(name))}</th>" for name in ("", *table.columns))
+    body = "".join(
+        f"<tr><th>{escaping.escape(str(name))}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        for name, cells in zip(table.index, rows, strict=True)
+    )
+    told = "".join(f"<p>{escaping.escape(note)}</p>" for note in notes)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{told}"

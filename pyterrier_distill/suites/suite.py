@@ -1,0 +1,200 @@
+"""Datasets that are reported together, and the comparison of systems on all of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import ir_measures
+import pandas as pd
+import pyterrier as pt
+
+from ..corpora.loading import joined_texts
+from ..frames import arguments
+from .averages import Average
+from .comparison import Comparison
+from .context import Context
+from .cost import Costs
+from .member import Member
+from .runs import Runs, file_name
+
+logger = logging.getLogger(__name__)
+
+#: A system: a pipeline Q → R, a re-ranker R → R, or what makes a pipeline for a collection.
+System: TypeAlias = pt.Transformer | Callable[[Context], pt.Transformer]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Datasets that are reported together.
+
+    Args:
+        name: as results show it.
+        members: the datasets.
+        averages: what is averaged over them.
+        pooled: what the parts of one dataset (:attr:`Member.part_of`) are: True = one set of queries, each of which
+            counts the same (TIREx: micro-averages of a corpus); False = sets, each of which counts the same (BEIR:
+            CQADupStack).
+
+    Example::
+
+        suite = ptd.suites.Local("folder:dl19", "irds:vaswani")
+        found = suite.compare({"BM25": lambda c: c.first_stage, "student": student}, baseline="BM25", directory="out")
+        found.table()
+    """
+
+    name: str
+    members: tuple[Member, ...]
+    averages: tuple[Average, ...] = ()
+    pooled: bool = False
+
+    def __post_init__(self) -> None:
+        names = [member.name for member in self.members]
+        if not names:
+            raise ValueError(f"the suite {self.name!r} has no datasets.")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the suite {self.name!r} has two datasets called {twice[0]!r}.")
+
+    def only(self, *names: str) -> Suite:
+        """The suite with some of its datasets; averages over others stay, and say that they are incomplete.
+
+        Raises:
+            ValueError: for a name that is none of its datasets'.
+        """
+        known = {member.name for member in self.members} | {m.part_of for m in self.members if m.part_of}
+        if strange := [name for name in names if name not in known]:
+            raise ValueError(f"{self.name} has no dataset {strange[0]!r}, only: {', '.join(sorted(known))}.")
+        return replace(self, members=tuple(m for m in self.members if m.name in names or m.part_of in names))
+
+    def missing(self) -> dict[str, str]:
+        """Dataset → why it cannot be had here, of those that cannot."""
+        return {member.name: found for member in self.members if isinstance(found := _loaded(member), str)}
+
+    def compare(
+        self,
+        systems: Mapping[str, System],
+        *,
+        directory: str,
+        baseline: str | None = None,
+        measures: Sequence[Any] | None = None,
+        depth: int = 100,
+        num_results: int = 1000,
+        cost: bool = True,
+        verbose: bool = True,
+    ) -> Comparison:
+        """Run systems on all datasets that can be had, and measure them.
+
+        What is in ``directory`` is not run again: interrupted at any moment and called again, it goes on. A system
+        that changed (its weights, settings, prompts, index) has another key, and is run anew.
+
+        Args:
+            systems: name → a function of a :class:`Context` that makes a pipeline Q → R for its collection; a
+                re-ranker R → R, which is given the ``depth`` first documents of the context's first stage, with text;
+                or, where all datasets have one collection, a pipeline Q → R.
+            directory: where runs, indexes and costs are kept.
+            baseline: the system that others are tested against; None = no tests.
+            measures: ir_measures' measures or their names; None = each dataset's own.
+            depth: of what re-rankers re-rank.
+            num_results: of the rankings that are kept and measured.
+            cost: whether to measure milliseconds a query, too.
+            verbose: whether to show progress.
+
+        Returns:
+            The results. Datasets that cannot be had are named in it, and no average counts over them silently.
+
+        Raises:
+            ValueError: for no systems, an unknown baseline or measure, or if no dataset can be had.
+            TypeError: for a system that is neither.
+        """
+        if not systems:
+            raise ValueError("name at least one system.")
+        if baseline is not None and baseline not in systems:
+            raise ValueError(f"baseline={baseline!r} is none of the systems: {', '.join(systems)}.")
+        for name, system in systems.items():
+            if not callable(system):
+                raise TypeError(f"{name!r} must be a transformer, or a function of a Context, not {system!r}.")
+        arguments.whole(depth, "depth")
+        arguments.whole(num_results, "num_results")
+        chosen = None if measures is None else [_measure(one) for one in measures]
+        runs, costs = Runs(Path(directory) / "runs"), Costs(Path(directory) / "cost")
+        missing: dict[str, str] = {}
+        parts = []
+        for member in self.members:
+            found = _loaded(member)
+            if isinstance(found, str):
+                missing[member.name] = found
+                logger.warning("%s is left out: %s", member.name, found)
+                continue
+            topics, qrels = member.asked(found)
+            context = Context(found, Path(directory) / "collections" / file_name(member.name), member.name)
+            rankings = {}
+            for name, system in systems.items():
+                pipeline = self._pipeline(name, system, context, depth)
+                rankings[name] = runs.get(
+                    name,
+                    pipeline,
+                    member.name,
+                    topics,
+                    depth=num_results,
+                    drop_self=member.drop_self,
+                    verbose=verbose,
+                )
+                if cost:
+                    costs.measure(name, pipeline, member.name, topics, system)
+            used = chosen or list(member.measures)
+            parts.append(_measured(rankings, topics, qrels, used).assign(dataset=member.name))
+        if not parts:
+            told = "; ".join(f"{name}: {why}" for name, why in missing.items())
+            raise ValueError(f"none of the datasets of {self.name} can be had here ({told}).")
+        per_query = pd.concat(parts, ignore_index=True)[["dataset", "name", "qid", "measure", "value"]]
+        return Comparison(self, per_query, baseline, missing, costs.frame() if cost else None)
+
+    def _pipeline(self, name: str, system: Any, context: Context, depth: int) -> pt.Transformer:
+        """The pipeline of a system for a collection."""
+        if not isinstance(system, pt.Transformer):
+            made = system(context)
+            if not isinstance(made, pt.Transformer):
+                raise TypeError(f"{name!r} must return a pipeline Q → R, and returned {made!r}.")
+            return made
+        retrieved = pt.inspect.transformer_outputs(system, ["qid", "query"], strict=False) or []
+        if "docno" not in retrieved:
+            return context.first_stage % depth >> context.text_loader() >> system
+        if len({str(member.dataset) for member in self.members}) > 1:
+            raise TypeError(
+                f"{name!r} retrieves from one collection, and {self.name} has several: give a function that makes a"
+                " pipeline for each, such as lambda context: ptd.bm25(context.path, context.get_corpus_iter())."
+            )
+        return system
+
+
+def _measure(given: Any) -> ir_measures.Measure:
+    from ..training.evaluation import parse_measure
+
+    return parse_measure(given)
+
+
+def _loaded(member: Member) -> Any:
+    """The dataset of a member, or why it cannot be had."""
+    try:
+        dataset = member.load()
+        next(iter(joined_texts(dataset)))
+        member.asked(dataset)
+    except Exception as error:
+        cause = error.args[0] if isinstance(error, LookupError) and error.args else error
+        return f"{type(error).__name__}: {' '.join(str(cause).split())[:300]}"
+    return dataset
+
+
+def _measured(
+    rankings: Mapping[str, pd.DataFrame], topics: pd.DataFrame, qrels: pd.DataFrame, measures: Sequence[Any]
+) -> pd.DataFrame:
+    """``name``, ``qid``, ``measure``, ``value``: 0 where a judged query found nothing."""
+    table = pt.Experiment(dict(rankings), topics, qrels, list(measures), perquery=True)
+    every = pd.MultiIndex.from_product(
+        [list(rankings), topics["qid"], [str(measure) for measure in measures]], names=["name", "qid", "measure"]
+    )
+    values = table.astype({"measure": str, "qid": str}).set_index(["name", "qid", "measure"])["value"]
+    return values.reindex(every).fillna(0.0).rename("value").reset_index()

@@ -1,0 +1,119 @@
+"""Lists of several collections as one dataset, mixed in fixed proportions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from .lists import QueryList
+from .sampled import order_of
+
+
+class SeveralLists(Dataset):
+    """The lists of several collections, one collection behind the other.
+
+    Args:
+        parts: of each collection a list of lists, or a dataset of them with an order of its own.
+        proportions: how often lists of each come, of any unit; None = as many as there are.
+    """
+
+    def __init__(self, parts: Sequence[Any], proportions: Sequence[float] | None = None):
+        self.parts = list(parts)
+        self.sizes = [len(part) for part in parts]
+        self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
+        self.quotas = self.sizes if proportions is None else shares(sum(self.sizes), proportions)
+
+    @property
+    def documents(self) -> int:
+        """How many there are, over all lists."""
+        return sum(_documents(part) for part in self.parts)
+
+    @property
+    def made_by(self) -> list[dict[str, Any]]:
+        """What made the labels of each collection, as far as it says so."""
+        return [getattr(part, "made_by", {}) for part in self.parts]
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, n: int) -> QueryList:
+        if not 0 <= n < len(self):
+            raise IndexError(n)
+        number = int(np.searchsorted(self.starts, n, side="right")) - 1
+        return self.parts[number][n - int(self.starts[number])]
+
+    def prepare_with(self, prepare: Callable[[list[QueryList]], None]) -> None:
+        """Call ``prepare`` with all lists, those on disk when they are read."""
+        for part in self.parts:
+            if isinstance(part, list):
+                prepare(part)
+            else:
+                part.prepare_with(prepare)
+
+    def sampler(self, seed: int) -> MixedOrder:
+        """The training order."""
+        return MixedOrder(self, seed)
+
+
+def shares(total: int, proportions: Sequence[float]) -> list[int]:
+    """``total`` dealt out in proportion; what cannot be divided goes to those that lose most by rounding down."""
+    exact = np.asarray(proportions, dtype=float) / sum(proportions) * total
+    whole = np.floor(exact).astype(int)
+    rest = np.argsort(whole - exact, kind="stable")[: total - int(whole.sum())]
+    whole[rest] += 1
+    return whole.tolist()
+
+
+def _documents(part: Any) -> int:
+    return sum(len(one.docnos) for one in part) if isinstance(part, list) else part.documents
+
+
+class MixedOrder(Sampler[int]):
+    """Each epoch has as many lists as there are, so many of each collection as its proportion says, all mixed.
+
+    Each collection keeps an order of its own, in which it goes on from epoch to epoch and begins anew, shuffled, when
+    all of its lists have come: none comes again before all others of its collection have. What an epoch holds depends
+    on nothing but the seed and the epoch, so that a stopped training goes on as it would have.
+
+    Args:
+        lists: of all collections.
+        seed: of all orders.
+    """
+
+    def __init__(self, lists: SeveralLists, seed: int):
+        self.lists = lists
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return sum(self.lists.quotas)
+
+    def __iter__(self) -> Iterator[int]:
+        return (n for _, n in self.passes())
+
+    def passes(self) -> Iterator[tuple[int, int]]:
+        """(how many times its collection was gone through before, the number of a list)."""
+        quotas = self.lists.quotas
+        rng = np.random.default_rng([self.seed, self.epoch, len(quotas)])
+        turns = rng.permutation(np.repeat(np.arange(len(quotas), dtype=np.int16), quotas))
+        streams = [self._stream(number) for number in range(len(quotas))]
+        for number in turns:
+            yield next(streams[number])
+
+    def _stream(self, number: int) -> Iterator[tuple[int, int]]:
+        """The lists of one collection from where the epochs before have left it."""
+        start, size = int(self.lists.starts[number]), self.lists.sizes[number]
+        times, skipped = divmod(self.epoch * self.lists.quotas[number], size)
+        order = order_of(self.lists.parts[number], self.seed + (number << 32))
+        while True:
+            order.set_epoch(times)
+            yield from ((times, start + n) for n in islice(iter(order), skipped, None))
+            times, skipped = times + 1, 0
