@@ -198,6 +198,7 @@ class Distiller(pt.Estimator):
         qrels_va: pd.DataFrame | None = None,
         *,
         text: Any = None,
+        queries: pd.DataFrame | None = None,
     ) -> Distiller:
         """Train the student.
 
@@ -212,6 +213,9 @@ class Distiller(pt.Estimator):
             qrels_va: judgements of the validation queries.
             text: where the documents' texts are, if the labels come without: a dataset, a frame with ``docno`` and
                 text, or a transformer that adds it; None = in the frame, or in the store (``with_text=True``).
+            queries: further queries, without documents: a Q frame with what the terms of a sum that read queries alone
+                read (``query_vec`` for EmbeddingMatch), such as generated ones (USTAD §5.2). They are mixed among the
+                lists; the other terms' means are over the lists that these read.
 
         Returns:
             self. The student is trained; after an error, or an interruption, it is as it was before.
@@ -231,7 +235,7 @@ class Distiller(pt.Estimator):
         if chosen != self.loss:  # a loss that takes what labels there are: train with those at hand
             this = copy.copy(self)
             this.loss = chosen
-            this.fit(res, qrels, res_va, qrels_va, text=text)
+            this.fit(res, qrels, res_va, qrels_va, text=text, queries=queries)
             self.history = this.history
             return self
         held: Any = res_va
@@ -241,6 +245,8 @@ class Distiller(pt.Estimator):
                 held = res_va.text_loader(self.student.text_field)(held)
         own = text is None and not isinstance(res, pd.DataFrame) and len(res.texts)
         lists = self._read(res, qrels, res if own else text)
+        if queries is not None:
+            lists, queries = self._with_queries(lists, queries)
         measure = None
         validation: Any = None
         if held is not None and qrels_va is not None:
@@ -265,7 +271,7 @@ class Distiller(pt.Estimator):
 
         vectors = {c: lists[0].labels[c].shape[-1] for c in vectors_to_match(self.loss)}
         with process.training():
-            self._train(lists, validation, qrels_va, measure, vectors, (res, qrels, held, qrels_va, text))
+            self._train(lists, validation, qrels_va, measure, vectors, (res, qrels, held, qrels_va, text, queries))
         return self
 
     def _train(
@@ -315,6 +321,17 @@ class Distiller(pt.Estimator):
         if reader.sampler is not None and reader.sampler.reads_weights:
             check_disagreement((stored[n] for n in range(len(stored))), self.loss)
         return stored
+
+    def _with_queries(self, lists: Any, queries: Any) -> tuple[Any, pd.DataFrame]:
+        """Lists with queries that have no documents among them, and what is read of these."""
+        from .training.queries import among, read_queries
+
+        read, alone = read_queries(queries, self.student, self.loss, self)
+        alone = among(alone, lists, self.loss)
+        if isinstance(lists, list):
+            return lists + alone, read
+        lists.add(alone)
+        return lists, read
 
     def settings(self) -> dict[str, str]:
         """How it trains, as text by name, without secrets; the student as it is before training.

@@ -31,10 +31,14 @@ SCRIPT = """
         student = getattr(ptd, kind)(name, precision="fp32", device="cpu")
         qrels = frame.loc[frame["label"] > 0, ["qid", "docno", "label"]]
         validation, store = settings.pop("validation", False), settings.pop("store", None)
+        queries = None  # twice as many without documents: of most batches one process has no other
+        if settings.pop("queries", False):
+            queries = pd.concat([frame.drop_duplicates("qid")[["qid", "query", "query_vec"]]] * 2)
+            queries = queries.assign(qid=[f"a{n}" for n in range(34)], query=queries["query"] + " again")
         settings = {"queries_per_batch": 8 // world, "args": {"logging_steps": 1}, **settings}
         d = ptd.Distiller(student, eval(loss, vars(ptd)), **settings)
         labelled = frame.drop(columns="label") if store is None else ptd.LabelStore(store)
-        d.fit(labelled, qrels, *((frame, qrels) if validation else ()))
+        d.fit(labelled, qrels, *((frame, qrels) if validation else ()), queries=queries)
         records.append({
             "losses": [entry["loss"] for entry in d.history if "loss" in entry],
             "evaluations": [entry["eval_nDCG@10"] for entry in d.history if "eval_nDCG@10" in entry],
@@ -56,7 +60,11 @@ TRAININGS = [
     ("InfoNCE()", "BiEncoder", "{'sampler': ptd.ListSampler(3), 'validation': True, 'eval_every': 2}"),
     ("KLDivergence(in_batch=True) + InfoNCE(own_negatives=False)", "BiEncoder", "{}"),
     ("ListNet(in_batch=True)", "LateInteraction", "{}"),
-]
+    (
+        "EmbeddingMatch() + KLDivergence() + InfoNCE()", "BiEncoder",
+        "{'queries': True, 'queries_per_batch': 2 // world, 'steps': 9, 'learning_rate': 1e-4}",
+    ),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -75,7 +83,7 @@ def frame(documents) -> pd.DataFrame:
         {other: float(rng.random()) for other in others[row.qid] if other > row.docno} for row in frame.itertuples()
     ]
     frame["teacher_logits"] = list(rng.normal(size=(len(frame), 2)).astype(np.float32))
-    of = {text: rng.normal(size=5).astype(np.float32) for c in ("query", "docno") for text in sorted(set(frame[c]))}
+    of = {text: rng.normal(size=32).astype(np.float32) for c in ("query", "docno") for text in sorted(set(frame[c]))}
     frame = frame.assign(query_vec=frame["query"].map(of), doc_vec=frame["docno"].map(of))
     return frame.assign(score=-frame["rank"].astype(float))
 

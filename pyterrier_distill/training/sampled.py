@@ -36,6 +36,8 @@ class SampledLists(Dataset):
     def __getitem__(self, place: tuple[int, int]) -> QueryList:
         epoch, n = place
         one = self.lists[n]
+        if not len(one.docnos):  # a query alone
+            return one
         relevant = None if one.relevant is None else np.flatnonzero(one.relevant).tolist()
         ranked = one.ranking is not None and self.draws.reads_ranking
         ranking = one.ranking.tolist() if ranked else range(len(one.docnos))
