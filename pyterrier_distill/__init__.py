@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .labels.store import LabelStore
     from .mining.false_negatives import FalseNegativeFilter
     from .mining.negatives import NegativeMiner, mine_negatives
+    from .mining.positives import AddPositives
     from .multi_vector.index import MultiVectorIndex
     from .prompts import Template
     from .sampling.disagreement import disagreement, pair_disagreement
@@ -71,6 +72,7 @@ _LAZY = {
     ".labels.store": ("LabelStore",),
     ".mining.false_negatives": ("FalseNegativeFilter",),
     ".mining.negatives": ("NegativeMiner", "mine_negatives"),
+    ".mining.positives": ("AddPositives",),
     ".multi_vector.index": ("MultiVectorIndex",),
     ".prompts": ("Template",),
     ".sampling.disagreement": ("disagreement", "pair_disagreement"),

@@ -182,6 +182,8 @@ TRANSFORMERS = {
     "fuse_teachers": Entry(lambda env: ptd.fuse_teachers("score", "teacher_score"), "R", "teacher"),
     "NegativeMiner on positives": Entry(miner(), "R", "miner"),
     "NegativeMiner on queries": Entry(miner(strategy="top", max_score=9.0), "Q", "miner"),
+    "NegativeMiner of pairs": Entry(miner(per="pair"), "R", "miner"),
+    "AddPositives": Entry(lambda env: ptd.AddPositives(env["qrels"].assign(docno="d11"), text=env["documents"]), "R"),
     "NegativeMiner of several": Entry(lambda env: several(env), "R", "miner"),
     "FalseNegativeFilter": Entry(lambda env: ptd.FalseNegativeFilter(margin=0.0), "R+label"),
     "FalseNegativeFilter (scores)": Entry(judged_by(ptd.PointwiseTeacher, "tiny_cross", margin=0.0), "R+label"),
