@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .measures.relaxed import RelaxedRecall
     from .mining.false_negatives import FalseNegativeFilter
     from .mining.negatives import NegativeMiner, mine_negatives
+    from .mining.positives import AddPositives
     from .multi_vector.index import MultiVectorIndex
     from .prompts import Template
     from .sampling.disagreement import disagreement, pair_disagreement
@@ -81,6 +82,7 @@ _LAZY = {
     ".measures.relaxed": ("RelaxedRecall",),
     ".mining.false_negatives": ("FalseNegativeFilter",),
     ".mining.negatives": ("NegativeMiner", "mine_negatives"),
+    ".mining.positives": ("AddPositives",),
     ".multi_vector.index": ("MultiVectorIndex",),
     ".prompts": ("Template",),
     ".sampling.disagreement": ("disagreement", "pair_disagreement"),
