@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .backends.vllm import VLLM
     from .corpora.first_stage import bm25
     from .distiller import Distiller
+    from .engine.unpacking import unpack_gguf
     from .generation.examples import FewShot
     from .generation.filters import ConsistencyFilter, LanguageFilter, LengthFilter, TopQueries
     from .generation.keyphrases import KeyphraseQueries
@@ -65,6 +66,7 @@ _LAZY = {
     ".backends.vllm": ("VLLM",),
     ".corpora.first_stage": ("bm25",),
     ".distiller": ("Distiller",),
+    ".engine.unpacking": ("unpack_gguf",),
     ".generation.examples": ("FewShot",),
     ".generation.filters": ("ConsistencyFilter", "LanguageFilter", "LengthFilter", "TopQueries"),
     ".generation.keyphrases": ("KeyphraseQueries",),

