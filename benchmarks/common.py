@@ -62,3 +62,31 @@ def report(result: dict[str, Any], out: str | None) -> None:
     if out:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         Path(out).write_text(text + "\n")
+
+
+def over_seeds(tables: dict[str, list[dict[str, dict[str, float]]]], others: tuple[str, ...]) -> list[dict[str, Any]]:
+    """A line a system: means over seeds and queries; p of a paired t-test, each query's value its mean over seeds.
+
+    Args:
+        tables: system → one table a seed, qid → measure → value.
+        others: the systems that each is tested against.
+    """
+    import pandas as pd
+    from scipy.stats import ttest_rel
+
+    values: dict[str, dict[str, pd.Series]] = {}
+    for system, seeds in tables.items():
+        frames = [pd.DataFrame(table).T for table in seeds]
+        if frames:
+            values[system] = {m: pd.concat([f[m] for f in frames], axis=1).mean(axis=1) for m in frames[0]}
+    lines = []
+    for system, by_measure in values.items():
+        line: dict[str, Any] = {"system": system, "seeds": len(tables[system])}
+        for measure, series in by_measure.items():
+            line[measure] = round(float(series.mean()), 4)
+            for other in others:
+                if other in values and other != system:
+                    against = values[other][measure].reindex(series.index)
+                    line[f"{measure} p against {other}"] = round(float(ttest_rel(series, against).pvalue), 4)
+        lines.append(line)
+    return lines

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 import pyterrier as pt
-from common import machine
+from common import machine, over_seeds
 from pyterrier.measures import RR, nDCG
-from scipy.stats import ttest_rel
 
 import pyterrier_distill as ptd
 from pyterrier_distill.corpora.loading import load_collection
@@ -118,23 +117,14 @@ def write() -> None:
 
 
 def summary() -> list[dict]:
-    """Means over seeds; p of a paired t-test over queries, each query's value being its mean over seeds."""
+    """Means over seeds, and p-values."""
     lines = []
     for test in sorted({test for row in rows for test in row["per_query"]}):
-        values: dict[str, dict[str, pd.Series]] = {}
-        for system in ("BM25", "LCE", "RankNet"):
-            tables = [pd.DataFrame(row["per_query"][test]).T for row in rows if row["system"] == system]
-            if tables:
-                values[system] = {m: pd.concat([t[m] for t in tables], axis=1).mean(axis=1) for m in tables[0]}
-        for system, by_measure in values.items():
-            line = {"test": test, "system": system, "seeds": sum(row["system"] == system for row in rows)}
-            for measure, series in by_measure.items():
-                line[measure] = round(float(series.mean()), 4)
-                for other in ("BM25", "LCE"):
-                    if other in values and other != system:
-                        against = values[other][measure].reindex(series.index)
-                        line[f"{measure} p against {other}"] = round(float(ttest_rel(series, against).pvalue), 4)
-            lines.append(line)
+        tables = {
+            system: [row["per_query"][test] for row in rows if row["system"] == system]
+            for system in ("BM25", "LCE", "RankNet")
+        }
+        lines += [{"test": test, **line} for line in over_seeds(tables, ("BM25", "LCE"))]
     return lines
 
 

@@ -16,9 +16,8 @@ from pathlib import Path
 import pandas as pd
 import pyterrier as pt
 import pyterrier_dr
-from common import machine
+from common import machine, over_seeds
 from pyterrier.measures import RR, nDCG
-from scipy.stats import ttest_rel
 
 import pyterrier_distill as ptd
 from pyterrier_distill.demo.distil import default_teacher
@@ -77,24 +76,13 @@ def student() -> ptd.BiEncoder:
 
 
 def summary() -> list[dict]:
-    """Means over seeds; p of a paired t-test over queries, each query's value being its mean over seeds."""
+    """Means over seeds, and p-values."""
     lines = []
     for test in sorted({row["test"] for row in rows}):
-        values = {}
-        for system in dict.fromkeys(row["system"] for row in rows):
-            own = [row for row in rows if (row["system"], row["test"]) == (system, test)]
-            tables = [pd.DataFrame(row["per_query"]).T for row in own]
-            if tables:
-                values[system] = {m: pd.concat([t[m] for t in tables], axis=1).mean(axis=1) for m in tables[0]}
-        for system, by_measure in values.items():
-            line: dict = {"test": test, "system": system}
-            for measure, series in by_measure.items():
-                line[measure] = round(float(series.mean()), 4)
-                for other in ("before", "PairwiseKL"):
-                    if other in values and other != system:
-                        against = values[other][measure].reindex(series.index)
-                        line[f"{measure} p against {other}"] = round(float(ttest_rel(series, against).pvalue), 4)
-            lines.append(line)
+        own = [row for row in rows if row["test"] == test]
+        systems = dict.fromkeys(row["system"] for row in own)
+        tables = {system: [row["per_query"] for row in own if row["system"] == system] for system in systems}
+        lines += [{"test": test, **line} for line in over_seeds(tables, ("before", "PairwiseKL"))]
     return lines
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pyterrier_distill as ptd
+from pyterrier_distill.corpora.loading import JoinedText
 from pyterrier_distill.corpora.text_loader import InMemoryDataset, TextLoader
 
 
@@ -229,6 +230,7 @@ TRANSFORMERS = {
     "LabelStore.text_loader": Entry(texts_of_a_store, "R-text"),
     "IterativeDistiller": Entry(iterative, "R", "re-ranker"),
     "TextLoader": Entry(lambda env: TextLoader(Documents(env["documents"])), "R-text"),
+    "JoinedText": Entry(lambda env: JoinedText(Documents(env["documents"])), "R-text"),
     "BM25 (bm25s)": Entry(lambda env: lexical(env), "Q", "retriever"),
 }
 

@@ -110,7 +110,8 @@ def test_a_saved_one_asks_as_it_was_trained(tiny_llm, ten, tmp_path):
         again.precision = "fp32"
         teacher = ptd.PointwiseTeacher(str(path), **FP32)
         for frame in (ten, long):
-            pd.testing.assert_frame_equal(again(frame), student(frame), atol=1e-5)
+            pd.testing.assert_frame_equal(again(frame), student(frame), atol=1e-6)
+            # it reads what its prompts share once, the student each whole: float32 adds up in another order
             np.testing.assert_allclose(teacher(frame)["score"], student(frame)["score"], atol=1e-5)
         other = ptd.CausalReranker(path, prompt="yes_no", max_length=200, **FP32)
         assert not np.allclose(other(ten)["score"], student(ten)["score"], atol=1e-4)

@@ -167,7 +167,8 @@ def test_what_is_wrong_is_said_in_one_line(model, tiny_llm, tiny_gguf, results, 
 
 def test_a_pipeline_is_drawn_without_reading_it(tiny_gguf, monkeypatch):
     monkeypatch.setattr("pyterrier_distill.engine.gguf.check", None)
-    pt.schematic.draw(ptd.PointwiseTeacher(tiny_gguf) >> ptd.PairwiseTeacher(tiny_gguf))
+    drawn = str(pt.schematic.draw(ptd.PointwiseTeacher(tiny_gguf) >> ptd.PairwiseTeacher(tiny_gguf)))
+    assert "PointwiseTeacher" in drawn and "PairwiseTeacher" in drawn
 
 
 @pytest.mark.slow

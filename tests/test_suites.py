@@ -14,6 +14,7 @@ from statsmodels.stats.multitest import multipletests
 import pyterrier_distill as ptd
 from pyterrier_distill.suites import significance
 from pyterrier_distill.suites.averages import Average
+from pyterrier_distill.suites.cost import parameters
 from pyterrier_distill.suites.member import Member
 from pyterrier_distill.suites.runs import Runs, file_name
 from pyterrier_distill.suites.suite import Suite
@@ -150,12 +151,13 @@ def test_the_document_that_is_the_query_is_left_out(tmp_path):
     found = pd.DataFrame([("d1", "d1", 2.0, 0), ("d1", "d2", 1.0, 1)], columns=["qid", "docno", "score", "rank"])
     topics = pd.DataFrame([("d1", "a query")], columns=["qid", "query"])
     runs = Runs(tmp_path)
-    assert runs.get("x", pt.Transformer.from_df(found), "set", topics)["docno"].tolist() == ["d1", "d2"]
-    kept = runs.get("x", pt.Transformer.from_df(found), "set", topics, drop_self=True)
+    settings = {"key": "of the run"}
+    assert runs.get("x", pt.Transformer.from_df(found), "set", topics, **settings)["docno"].tolist() == ["d1", "d2"]
+    kept = runs.get("x", pt.Transformer.from_df(found), "set", topics, drop_self=True, **settings)
     assert kept["docno"].tolist() == ["d2"] and kept["rank"].tolist() == [0]
 
 
-def test_re_rankers_re_rank_the_first_stage(suite, tmp_path, tiny_cross):
+def test_re_rankers_re_rank_the_first_stage(suite, tmp_path, tiny_cross, tiny):
     student = ptd.CrossEncoder(tiny_cross, precision="fp32", device="cpu")
     found = suite.compare({"BM25": lambda c: c.first_stage, "student": student}, directory=tmp_path, depth=5,
                           verbose=False)  # fmt: skip
@@ -165,6 +167,8 @@ def test_re_rankers_re_rank_the_first_stage(suite, tmp_path, tiny_cross):
     costs = found.costs.set_index(["dataset", "name"])
     assert costs.loc[("Set 0", "student"), "parameters"] == student.num_parameters()
     assert (costs["ms a query"] > 0).all() and costs.loc[("Set 0", "BM25"), "parameters"] == 0
+    encoder = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+    assert parameters(encoder.query_encoder() >> pt.Transformer.identity() >> encoder) == encoder.num_parameters()
     with pytest.raises(TypeError, match="give a function"):
         compared(suite, {"one": Random(1)}, tmp_path)
 
@@ -209,7 +213,7 @@ def test_results_that_are_none(rows, error, tmp_path):
     topics = pd.DataFrame([("q", "a")], columns=["qid", "query"])
     found = pt.apply.generic(lambda inp: pd.DataFrame(rows, columns=["qid", "docno", "score", "rank"]))
     with pytest.raises(ValueError, match=error):
-        Runs(tmp_path).get("x", found, "set", topics)
+        Runs(tmp_path).get("x", found, "set", topics, key="of the run")
 
 
 def test_corrections_and_means_are_those_of_others():

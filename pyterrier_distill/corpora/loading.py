@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -159,12 +160,19 @@ class JoinedText(pt.Transformer):
     def __init__(self, dataset: Any):
         self.dataset = dataset
 
+    @cached_property
+    def _store(self) -> Any:
+        return self.dataset.irds_ref().docs_store()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"dataset": self.dataset}  # open files stay here
+
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Add or replace ``text``; everything else stays."""
         validate.columns(inp, includes=["docno"], context=self)
         docnos = inp["docno"].astype(str)
         if hasattr(self.dataset, "irds_ref"):
-            found = self.dataset.irds_ref().docs_store().get_many(set(docnos))
+            found = self._store.get_many(set(docnos))
             texts = {docno: document.default_text().strip() for docno, document in found.items()}
         else:
             documents = self.dataset.documents()

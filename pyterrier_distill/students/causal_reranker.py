@@ -44,8 +44,8 @@ class CausalReranker(AnsweringStudent):
     Raises:
         FileNotFoundError: if the path is no directory; on first use, if there is no such model.
         ValueError: for a prompt that lacks a placeholder, answers that are not two words, or a key of ``lora`` that
-            peft does not know; on first use, if the checkpoint is no causal LM, or an answer is not one token.
-        ValueError: for ``base_dtype`` without an adapter.
+            peft does not know, or ``base_dtype`` without an adapter; on first use, if the checkpoint is no causal LM,
+            or an answer is not one token.
         ModuleNotFoundError: for ``lora`` without peft.
 
     References:

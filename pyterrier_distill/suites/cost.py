@@ -13,7 +13,6 @@ import pandas as pd
 import pyterrier as pt
 
 from ..engine.checkpoints import write_json
-from ..identity.identity import digest, identity
 from ..stores.files import read_object
 from .runs import file_name
 
@@ -31,7 +30,9 @@ class Costs:
         self.queries = queries
         self.rows: list[dict[str, Any]] = []
 
-    def measure(self, system: str, pipeline: pt.Transformer, dataset: str, topics: pd.DataFrame, made_by: Any) -> None:
+    def measure(
+        self, system: str, pipeline: pt.Transformer, dataset: str, topics: pd.DataFrame, *, key: str
+    ) -> None:
         """Time a pipeline on single queries, once it is warm.
 
         Args:
@@ -39,10 +40,9 @@ class Costs:
             pipeline: Q → R.
             dataset: a name.
             topics: Q.
-            made_by: the system as it was given, whose weights are counted.
+            key: of the pipeline, by :func:`~.runs.key_of`.
         """
-        key = digest({"pipeline": identity(pipeline), "queries": self.queries})[:12]
-        path = self.directory / file_name(dataset) / f"{file_name(system)}-{key}.json"
+        path = self.directory / file_name(dataset) / f"{file_name(system)}-{key[:12]}.json"
         if path.exists():
             self.rows.append(read_object(path))
             return
@@ -59,7 +59,7 @@ class Costs:
             "ms a query": float(np.median(milliseconds)),
             "ms a query (95%)": float(np.percentile(milliseconds, 95)),
             "documents a second": 1000 * documents / sum(milliseconds),
-            "parameters": parameters([pipeline, made_by]),
+            "parameters": parameters(pipeline),
             "peak memory (MiB)": _peak(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,28 +71,20 @@ class Costs:
         return pd.DataFrame(self.rows)
 
 
-def parameters(things: Any) -> int:
-    """Weights of all models in pipelines, each counted once."""
-    seen: dict[int, int] = {}
-
-    def look(thing: Any, depth: int = 0) -> None:
-        if id(thing) in seen or depth > 6:
-            return
-        seen[id(thing)] = 0
-        count = getattr(thing, "num_parameters", None)
-        if callable(count) and isinstance(thing, pt.Transformer):
-            seen[id(thing)] = int(count())
-            return
-        if isinstance(thing, (list, tuple)):
-            for part in thing:
-                look(part, depth + 1)
-        elif isinstance(thing, pt.Transformer):
-            for part in vars(thing).values():
-                if isinstance(part, (list, tuple, pt.Transformer)):
-                    look(part, depth + 1)
-
-    look(things)
-    return sum(seen.values())
+def parameters(pipeline: pt.Transformer) -> int:
+    """Weights of all students in a pipeline, each counted once; of models that do not tell their number none."""
+    counted: dict[int, int] = {}
+    left = [pipeline]
+    while left:
+        one = left.pop()
+        if id(one) in counted:
+            continue
+        tells = getattr(one, "num_parameters", None)
+        counted[id(one)] = int(tells()) if callable(tells) else 0
+        if not counted[id(one)]:
+            held = [part if isinstance(part, (list, tuple)) else [part] for part in vars(one).values()]
+            left += [inner for parts in held for inner in parts if isinstance(inner, pt.Transformer)]
+    return sum(counted.values())
 
 
 def _peak() -> float:

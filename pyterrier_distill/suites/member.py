@@ -10,7 +10,7 @@ import ir_measures
 import pandas as pd
 import pyterrier as pt
 
-from ..corpora.loading import read_topics
+from ..corpora.loading import joined_texts, read_topics
 from ..frames.ids import check_ids
 
 
@@ -46,6 +46,16 @@ class Member:
         if self.dataset is None:
             raise LookupError(f"ir_datasets does not have it: name a directory of it, such as {{{self.name!r}: PATH}}.")
         return pt.get_dataset(self.dataset) if isinstance(self.dataset, str) else self.dataset
+
+    def read(self) -> tuple[Any, pd.DataFrame, pd.DataFrame] | str:
+        """The dataset, and :meth:`asked` of it; or, where it cannot be had, why, in a line."""
+        try:
+            dataset = self.load()
+            next(iter(joined_texts(dataset)))
+            return dataset, *self.asked(dataset)
+        except Exception as error:  # whatever a library raises that finds nothing: no network, no such file, no licence
+            cause = error.args[0] if isinstance(error, LookupError) and error.args else error
+            return f"{type(error).__name__}: {' '.join(str(cause).split())[:300]}"
 
     def asked(self, dataset: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Topics (Q) that somebody judged, and judgements, ids as strings.

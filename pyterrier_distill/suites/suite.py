@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +13,13 @@ import ir_measures
 import pandas as pd
 import pyterrier as pt
 
-from ..corpora.loading import joined_texts
 from ..frames import arguments
 from .averages import Average
 from .comparison import Comparison
 from .context import Context
 from .cost import Costs
 from .member import Member
-from .runs import Runs, file_name
+from .runs import Runs, file_name, key_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +71,13 @@ class Suite:
 
     def missing(self) -> dict[str, str]:
         """Dataset → why it cannot be had here, of those that cannot."""
-        return {member.name: found for member in self.members if isinstance(found := _loaded(member), str)}
+        return {member.name: found for member in self.members if isinstance(found := member.read(), str)}
 
     def compare(
         self,
         systems: Mapping[str, System],
         *,
-        directory: str,
+        directory: str | os.PathLike,
         baseline: str | None = None,
         measures: Sequence[Any] | None = None,
         depth: int = 100,
@@ -123,27 +123,29 @@ class Suite:
         missing: dict[str, str] = {}
         parts = []
         for member in self.members:
-            found = _loaded(member)
-            if isinstance(found, str):
-                missing[member.name] = found
-                logger.warning("%s is left out: %s", member.name, found)
+            read = member.read()
+            if isinstance(read, str):
+                missing[member.name] = read
+                logger.warning("%s is left out: %s", member.name, read)
                 continue
-            topics, qrels = member.asked(found)
-            context = Context(found, Path(directory) / "collections" / file_name(member.name), member.name)
+            dataset, topics, qrels = read
+            context = Context(dataset, Path(directory) / "collections" / file_name(member.name), member.name)
             rankings = {}
             for name, system in systems.items():
                 pipeline = self._pipeline(name, system, context, depth)
+                system_key = key_of(pipeline)
                 rankings[name] = runs.get(
                     name,
                     pipeline,
                     member.name,
                     topics,
+                    key=system_key,
                     depth=num_results,
                     drop_self=member.drop_self,
                     verbose=verbose,
                 )
                 if cost:
-                    costs.measure(name, pipeline, member.name, topics, system)
+                    costs.measure(name, pipeline, member.name, topics, key=system_key)
             used = chosen or list(member.measures)
             parts.append(_measured(rankings, topics, qrels, used).assign(dataset=member.name))
         if not parts:
@@ -174,18 +176,6 @@ def _measure(given: Any) -> ir_measures.Measure:
     from ..training.evaluation import parse_measure
 
     return parse_measure(given)
-
-
-def _loaded(member: Member) -> Any:
-    """The dataset of a member, or why it cannot be had."""
-    try:
-        dataset = member.load()
-        next(iter(joined_texts(dataset)))
-        member.asked(dataset)
-    except Exception as error:
-        cause = error.args[0] if isinstance(error, LookupError) and error.args else error
-        return f"{type(error).__name__}: {' '.join(str(cause).split())[:300]}"
-    return dataset
 
 
 def _measured(

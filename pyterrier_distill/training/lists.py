@@ -38,6 +38,7 @@ class QueryList:
         known: int64 ``[R]``: numbers of the docnos and texts that are known to be relevant, for losses that contrast
             with other queries' documents; see :data:`..losses.base.RELEVANT_KEYS`.
         keys: int64 ``[N, 2]``: numbers of its documents' docnos and texts, 0 = none, for the same losses.
+        asked: a number for the query's text, for the same losses; 0 = not yet.
         guest: whether it is computed for company only, in a process that has no list of a batch.
         collection: stands before its docnos in ``keys`` and ``known``, where several collections are trained on.
     """
@@ -53,6 +54,7 @@ class QueryList:
     qid: str = ""
     known: np.ndarray | None = None
     keys: np.ndarray | None = None
+    asked: int = 0
     guest: bool = False
     collection: str = ""
 
@@ -139,9 +141,14 @@ def document_keys(one: QueryList) -> np.ndarray:
     return np.array(list(zip(docnos, texts, strict=True)), dtype=np.int64).reshape(-1, 2)
 
 
+def query_key(one: QueryList) -> int:
+    """A number for a query's text; queries of one number are one query."""
+    return _key(one.query, "query")
+
+
 def _key(cell: Any, kind: str) -> int:
     """A number that stands for an id, or for a text whatever white space is at its ends; never 0."""
-    told = f"{kind}\0{str(cell).strip() if kind == 'text' else cell}".encode("utf-8", "surrogatepass")
+    told = f"{kind}\0{cell if kind == 'docno' else str(cell).strip()}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big", signed=True) or 1
 
 
@@ -218,7 +225,7 @@ def _contrasted(lists: list[QueryList], width: int) -> dict[str, Tensor]:
         documents[row, : len(one.docnos)] = torch.from_numpy(document_keys(one) if one.keys is None else one.keys)
         if one.known is not None:
             relevant[row, : len(one.known)] = torch.from_numpy(one.known)
-    queries = torch.tensor([_key(one.query, "text") for one in lists])
+    queries = torch.tensor([one.asked or query_key(one) for one in lists])
     return {losses.DOCUMENT_KEYS: documents, losses.RELEVANT_KEYS: relevant, losses.QUERY_KEYS: queries}
 
 

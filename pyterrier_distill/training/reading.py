@@ -185,6 +185,7 @@ class Reader:
             for one in lists:
                 one.keys = training_lists.document_keys(one)
                 one.known = self._relevant_to(one)
+                one.asked = training_lists.query_key(one)
         return lists
 
     def _relevant_to(self, one: training_lists.QueryList) -> np.ndarray:
