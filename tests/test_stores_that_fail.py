@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 from generating import Telling, docs
-from labelling import Candidates, Lister, Scorer, topics
+from labelling import Candidates, Lister, Scorer, Shared, topics
 
 import pyterrier_distill as ptd
 from pyterrier_distill.identity.identity import identity
@@ -112,6 +112,57 @@ def test_threads_fill_one_new_store(path):
     queries = ptd.QueryStore(path / "q").cache(ptd.SyntheticQueryGen(Telling()), batch_size=1)
     with ThreadPoolExecutor(6) as threads:
         assert all(len(out) == 2 for out in threads.map(lambda _: queries(docs("red", "blue")), range(6)))
+
+
+def test_threads_read_a_store_that_grows(path):
+    """What one thread reads of a store is whole while another one reads shards that come in front of the known ones."""
+    import sys
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Event
+
+    def labels(n):
+        return Scorer()(Shared()(topics(n + 1).tail(1)))
+
+    store, writer, done = ptd.LabelStore(path), ptd.LabelStore(path), Event()
+    store.add(labels(0), with_text=True)
+    texts = dict(labels(0)[["docno", "text"]].to_numpy())
+
+    def read(_):
+        while not done.is_set():
+            n = len(store)
+            assert "q0" in store and len(store.frame(["q0"])) == len(texts)
+            assert len(store.qids()) >= n and len(store.located()) >= n and len(store.topics()) >= n
+            assert store.documents >= n and "teacher_score" in store.columns() and store.blocks()
+            assert {docno for part in store.texts.parts() for docno in part["docno"]} == set(texts)
+            assert store.texts.get(list(texts)) == list(texts.values())
+        return store.frame()
+
+    every = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            reading = threads.map(read, range(4))
+            try:
+                for n in range(1, 8):
+                    writer.add(labels(n), start=100 - n)
+            finally:
+                done.set()
+            frames = list(reading)
+    finally:
+        sys.setswitchinterval(every)
+    for frame in frames:
+        pd.testing.assert_frame_equal(frame, ptd.LabelStore(path).frame())
+
+
+def test_threads_count_the_cost_of_queries_once(path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    cached = ptd.QueryStore(path).cache(ptd.SyntheticQueryGen(Telling()), batch_size=1)
+    cached(docs(*(f"colour {n}" for n in range(20))))
+    for _ in range(5):
+        store = ptd.QueryStore(path)
+        with ThreadPoolExecutor(6) as threads:
+            assert set(threads.map(lambda _, one=store: (one.usage.calls, len(one)), range(6))) == {(20, 20)}
 
 
 def test_a_generator_that_changes_is_noticed(path):

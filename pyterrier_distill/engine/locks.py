@@ -1,7 +1,8 @@
 """What threads of one process must not do at once: load models, set a tokenizer up, ask a model for all its states.
 
 transformers patches itself while it loads (``PreTrainedModel.tie_weights``, the default dtype), new weights are drawn
-from the process's generators, and a fast tokenizer keeps padding and truncation of a call as its own state.
+from the process's generators, a fast tokenizer keeps padding and truncation of a call as its own state, and a store
+what it has read.
 """
 
 from __future__ import annotations
@@ -98,16 +99,19 @@ def made_once() -> Turns:
     return _loading
 
 
-_of_tokenizers: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
+_of_objects: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 _others = threading.RLock()
 _registry = threading.Lock()
 
 
-def using(tokenizer: Any) -> threading.RLock:
-    """The lock of a tokenizer: to be held while it is called, or while something is decoded with it."""
+def using(used: Any) -> threading.RLock:
+    """The lock of something whose state changes while it is used, such as a tokenizer or what is known of a store.
+
+    To be held while a tokenizer is called, or while something is decoded with it. Copies and pickles have their own.
+    """
     with _registry:
         try:
-            return _of_tokenizers.setdefault(tokenizer, threading.RLock())
+            return _of_objects.setdefault(used, threading.RLock())
         except TypeError:  # nothing that can be remembered by reference
             return _others
 
@@ -141,7 +145,7 @@ def _after_fork() -> None:
     """A child process has none of the threads that held locks."""
     global _loading, _others, _registry, _depth
     _loading, _others, _registry, _depth = Turns(), threading.RLock(), threading.Lock(), 0
-    _of_tokenizers.clear()
+    _of_objects.clear()
 
 
 if sys.platform != "win32":

@@ -16,6 +16,7 @@ import pyterrier as pt
 
 from ..backends.base import Usage
 from ..engine.checkpoints import versions
+from ..engine.locks import using
 from ..identity.identity import difference
 from ..stores import redaction
 from ..stores.files import parse_object
@@ -90,10 +91,17 @@ class QueryStore(pt.Artifact):
     def entries(self) -> dict[str, _Entry]:
         """docno → digest of its text, queries, scores; with what other processes have written since.
 
+        To be looked into, not gone through: other threads add to it.
+
         Raises:
             ValueError: naming the file, if one is damaged or none of ours.
             OSError: if one cannot be read, which says nothing about it.
         """
+        with using(self):
+            self._read_new()
+            return self._entries
+
+    def _read_new(self) -> None:
         for name in sorted(set(self.files.names(QUERIES)) - self._read):
             match = _NAME.fullmatch(name)
             if match is None:
@@ -108,17 +116,18 @@ class QueryStore(pt.Artifact):
             self._spent += spent
             self._entries.update(entries)
             self._read.add(name)
-        return self._entries
 
     @property
     def usage(self) -> Usage:
         """What all queries together have cost: calls, tokens, seconds."""
-        self.entries()
-        return self._spent
+        with using(self):
+            self._read_new()
+            return self._spent
 
     def frame(self) -> pd.DataFrame:
         """All that is in: ``docno``, ``querygen``, ``querygen_score``, in the order in which they were made."""
-        entries = self.entries()
+        with using(self):
+            entries = dict(self.entries())
         inp = pd.DataFrame({"docno": pd.Series(list(entries), dtype=object)})
         return written(inp, [entry[1:] for entry in entries.values()])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 
 from .. import frames
 from ..backends.base import Usage
+from ..engine.locks import using
 from ..frames import TEACHER_SCORE, arguments
 from ..identity.identity import digest
 from . import convert, description, notes, shards, tables
@@ -73,15 +75,27 @@ class StoredLabels:
 
     def _forget(self) -> None:
         """Read the index anew next time."""
-        self._shards: dict[str, _Shard] = {}
-        self._places: dict[str, tuple[str, int]] = {}
-        self._replaced: set[str] = set()
+        with using(self.directory):
+            self._shards: dict[str, _Shard] = {}
+            self._places: dict[str, tuple[str, int]] = {}
+            self._replaced: set[str] = set()
 
     def _index(self) -> dict[str, tuple[str, int]]:
         """qid → (shard, row), of all shards that count. Where a query stands twice, its first place does.
 
-        A shard that another one replaces (a compaction was killed before it could delete it) does not count.
+        A shard that another one replaces (a compaction was killed before it could delete it) does not count. It grows
+        with what other threads commit: who goes through all of it, or reads the shards' table, holds :meth:`_known`.
         """
+        with using(self.directory):
+            return self._read_indices()
+
+    @contextmanager
+    def _known(self) -> Iterator[dict[str, tuple[str, int]]]:
+        """The index, which no other thread changes within."""
+        with using(self.directory):
+            yield self._read_indices()
+
+    def _read_indices(self) -> dict[str, tuple[str, int]]:
         names = self.directory.names()
         known = self._shards.keys() | self._replaced
         if len(names) == len(known) and all(name in known for name in names):
@@ -127,19 +141,18 @@ class StoredLabels:
     @property
     def documents(self) -> int:
         """How many labelled documents there are, over all queries."""
-        self._index()
-        return sum(shard.documents for shard in self._shards.values())
+        with self._known():
+            return sum(shard.documents for shard in self._shards.values())
 
     def qids(self) -> list[str]:
         """The labelled queries, in the order in which they were built."""
-        index = self._index()
-        return sorted(index, key=index.__getitem__)
+        with self._known() as index:
+            return sorted(index, key=index.__getitem__)
 
     def topics(self) -> pd.DataFrame:
         """Q frame: ``qid``, ``query`` of the labelled queries, and what their files say of them, such as ``subset``."""
-        self._index()
         parts = []
-        for name, shard in sorted(self._shards.items()):
+        for name, shard in self._sorted_shards():
             table = self.directory.open(name).read(columns=["qid", "query"])
             parts.append(table.take(shard.rows).to_pandas())
         topics = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["qid", "query"])
@@ -147,8 +160,11 @@ class StoredLabels:
 
     def columns(self) -> list[str]:
         """The label and ranking columns that are stored."""
-        self._index()
-        return list(dict.fromkeys(c for _, shard in sorted(self._shards.items()) for c in shard.columns))
+        return list(dict.fromkeys(column for _, shard in self._sorted_shards() for column in shard.columns))
+
+    def _sorted_shards(self) -> list[tuple[str, _Shard]]:
+        with self._known():
+            return sorted(self._shards.items(), key=lambda item: item[0])
 
     def frame(
         self, qids: Iterable[str] | None = None, columns: Sequence[str] | None = None, *, with_text: bool = False
@@ -166,14 +182,14 @@ class StoredLabels:
         """
         qids = [qids] if isinstance(qids, str) else qids
         columns = [columns] if isinstance(columns, str) else columns
-        index = self._index()
-        wanted = None if qids is None else {str(qid) for qid in qids}
-        absent = sorted(wanted - index.keys()) if wanted is not None else []
+        with self._known() as index:
+            wanted = list(index) if qids is None else sorted({str(qid) for qid in qids})
+            places = {qid: index[qid] for qid in wanted if qid in index}
+        absent = [qid for qid in wanted if qid not in places]
         if absent:
             raise KeyError(f"{len(absent)} queries are not in {self.directory}, such as {absent[0]!r}: build them.")
         rows_of: dict[str, list[int]] = {}
-        for qid in index if wanted is None else sorted(wanted):
-            name, row = index[qid]
+        for name, row in places.values():
             rows_of.setdefault(name, []).append(row)
         parts = [self.read(Block(name, np.sort(rows)), columns) for name, rows in sorted(rows_of.items())]
         parts = [part for part in parts if len(part)] or parts[:1]
@@ -199,9 +215,8 @@ class StoredLabels:
 
     def blocks(self) -> list[Block]:
         """All queries that have documents, in parts of at most a few hundred, in the store's order."""
-        self._index()
         found = []
-        for name, shard in sorted(self._shards.items()):
+        for name, shard in self._sorted_shards():
             rows = np.setdiff1d(shard.rows, shard.empty, assume_unique=True)
             parts = np.split(rows, np.searchsorted(rows, shard.ends[:-1])) if len(shard.ends) else []
             found += [Block(name, part) for part in parts if len(part)]
@@ -217,9 +232,9 @@ class StoredLabels:
 
     def located(self) -> pd.DataFrame:
         """Where the queries that have documents are: ``qid``, ``shard``, ``row`` in it."""
-        index = self._index()
-        without = {name: set(shard.empty.tolist()) for name, shard in self._shards.items()}
-        rows = [(qid, name, row) for qid, (name, row) in index.items() if row not in without[name]]
+        with self._known() as index:
+            without = {name: set(shard.empty.tolist()) for name, shard in self._shards.items()}
+            rows = [(qid, name, row) for qid, (name, row) in index.items() if row not in without[name]]
         return pd.DataFrame(rows, columns=["qid", "shard", "row"])
 
     def read(self, block: Block, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -276,8 +291,7 @@ class StoredLabels:
     @property
     def usage(self) -> Usage:
         """What all labels together have cost: calls, tokens, and the seconds that labelling them took."""
-        self._index()
-        metas = (shards.meta_of(self.directory.open(name).schema_arrow) for name in sorted(self._shards))
+        metas = (shards.meta_of(self.directory.open(name).schema_arrow) for name, _ in self._sorted_shards())
         return sum(map(shards.usage_of, metas), Usage())
 
     def describe(self) -> Description:

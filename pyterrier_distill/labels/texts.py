@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
+from ..engine.locks import using
 from ..frames import validate
 from . import shards
 from .directory import TEXTS, Directory
@@ -24,7 +25,7 @@ _SEEN = 1 << 20
 
 
 class Texts:
-    """docno → text of one store. The index holds 16 bytes a document, not its id.
+    """docno → text of one store, for several threads. The index holds 16 bytes a document, not its id.
 
     Args:
         directory: of the store.
@@ -45,8 +46,9 @@ class Texts:
         self._size = 0
 
     def __len__(self) -> int:
-        self._refresh()
-        return len(self._hashes) + len(self._late)
+        with using(self.directory):
+            self._refresh()
+            return len(self._hashes) + len(self._late)
 
     def _refresh(self) -> None:
         """Index the shards that have come since; where a document stands twice, one of its places counts."""
@@ -77,10 +79,7 @@ class Texts:
 
     def _find(self, hashes: np.ndarray) -> np.ndarray:
         """Place ``[n]`` of each document, -1 where it has none."""
-        places = np.full(len(hashes), -1)
-        if len(self._hashes):
-            at = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
-            places = np.where(self._hashes[at] == hashes, self._places[at], -1)
+        places = _placed(self._hashes, self._places, hashes)
         if self._late:
             unknown = np.flatnonzero(places < 0)
             places[unknown] = [self._late.get(one, -1) for one in hashes[unknown].tolist()]
@@ -88,15 +87,20 @@ class Texts:
 
     def parts(self) -> Iterator[pd.DataFrame]:
         """All documents, each once, in some order: frames of ``docno`` and ``text``."""
-        self._refresh()
-        for n, name in enumerate(self._names):
+        with using(self.directory):
+            self._refresh()
+            self._settle()
+            names, hashes, places = list(self._names), self._hashes, self._places  # these arrays stay as they are
+        for n, name in enumerate(names):
             frame = self.directory.open(name, TEXTS).read(columns=["docno", "text"]).to_pandas()
-            yield frame[self._find(_hash(frame["docno"].tolist())) == (n << 32) + np.arange(len(frame))]
+            found = _placed(hashes, places, _hash(frame["docno"].tolist()))
+            yield frame[found == (n << 32) + np.arange(len(frame))]
 
     def missing(self, docnos: Sequence[str]) -> np.ndarray:
         """Whether ``[n]`` each document has no text here."""
-        self._refresh()
-        return self._find(_hash(docnos)) < 0
+        with using(self.directory):
+            self._refresh()
+            return self._find(_hash(docnos)) < 0
 
     def get(self, docnos: Sequence[str]) -> list[str]:
         """Texts of documents.
@@ -104,6 +108,10 @@ class Texts:
         Raises:
             KeyError: naming one that is not here.
         """
+        with using(self.directory):
+            return self._got(docnos)
+
+    def _got(self, docnos: Sequence[str]) -> list[str]:
         self._refresh()
         places = self._find(_hash(docnos))
         if (places < 0).any():
@@ -186,22 +194,29 @@ class Texts:
             return None
         docnos, texts = documents["docno"].tolist(), documents["text"].tolist()
         hashes, told = _hash(docnos), _hash(texts)
+        with using(self.directory):
+            known = self._digests(docnos, hashes)
+        for docno, one, text in zip(docnos, hashes.tolist(), told.tolist(), strict=True):
+            if known[one] != text:
+                return docno
+        return None
+
+    def _digests(self, docnos: list[str], hashes: np.ndarray) -> dict[int, int | None]:
+        """Digests of the texts of documents that have one here, by those of the documents."""
         unread = [n for n, one in enumerate(hashes.tolist()) if one not in self._seen]
         known = {one: self._seen.get(one) for one in hashes.tolist()}
         if unread:
             stored = _hash(self.get([docnos[n] for n in unread]))
             known |= dict(zip(hashes[unread].tolist(), stored.tolist(), strict=True))
             self._note(hashes[unread], stored)
-        for docno, one, text in zip(docnos, hashes.tolist(), told.tolist(), strict=True):
-            if known[one] != text:
-                return docno
-        return None
+        return known
 
     def _note(self, hashes: np.ndarray, texts: np.ndarray) -> None:
         """Remember digests of texts, so that those that come again and again are read once."""
-        self._seen.update(zip(hashes.tolist(), texts.tolist(), strict=True))
-        while len(self._seen) > _SEEN:
-            del self._seen[next(iter(self._seen))]
+        with using(self.directory):
+            self._seen.update(zip(hashes.tolist(), texts.tolist(), strict=True))
+            while len(self._seen) > _SEEN:
+                del self._seen[next(iter(self._seen))]
 
 
 def check_one_text(documents: pd.DataFrame) -> None:
@@ -222,6 +237,14 @@ def two_texts(docno: str, where: str = "") -> ValueError:
         f"document {docno!r} has two texts{where}: a store keeps one a document, so texts that depend on the query"
         " (passages, snippets) need ids of their own, or with_text=False."
     )
+
+
+def _placed(hashes: np.ndarray, places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Place ``[n]`` of each wanted hash among sorted ones, -1 where it is not among them."""
+    if not len(hashes):
+        return np.full(len(wanted), -1)
+    at = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+    return np.where(hashes[at] == wanted, places[at], -1)
 
 
 def _hash(docnos: Sequence[str]) -> np.ndarray:
