@@ -130,7 +130,8 @@ def test_threads_read_a_store_that_grows(path):
     def read(_):
         while not done.is_set():
             n = len(store)
-            assert "q0" in store and len(store.frame(["q0"])) == len(texts)
+            assert all("q0" in store for _ in range(20))
+            assert len(store.frame(["q0"])) == len(texts)
             assert len(store.qids()) >= n and len(store.located()) >= n and len(store.topics()) >= n
             assert store.documents >= n and "teacher_score" in store.columns() and store.blocks()
             assert {docno for part in store.texts.parts() for docno in part["docno"]} == set(texts)
@@ -143,7 +144,7 @@ def test_threads_read_a_store_that_grows(path):
         with ThreadPoolExecutor(4) as threads:
             reading = threads.map(read, range(4))
             try:
-                for n in range(1, 8):
+                for n in range(1, 30):
                     writer.add(labels(n), start=100 - n)
             finally:
                 done.set()
