@@ -55,6 +55,36 @@ def disarmed(tokenizer: Any, texts: Sequence[str]) -> list[str]:
 _guards: WeakKeyDictionary[Any, tuple[tuple, Guard]] = WeakKeyDictionary()
 
 
+def append_end(name: str, tokenizer: Any) -> None:
+    """Make a tokenizer put its end-of-text token behind each text, in place, where it does not do so already.
+
+    The rule is a part of the tokenizer's file: whatever loads that ends texts alike. Texts that are cut end so, too.
+
+    Args:
+        name: of the checkpoint, for what is said of it.
+        tokenizer: of transformers.
+
+    Raises:
+        ValueError: if it has no end of text, or keeps no rule for control tokens round a text.
+    """
+    number = getattr(tokenizer, "eos_token_id", None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if number is None or backend is None:
+        lacks = "end of text: set eos_token in its tokenizer_config.json"
+        lacks = lacks if number is None else "tokenizer.json, which would say so: save it as a fast tokenizer"
+        raise ValueError(f"append_eos=True, but the tokenizer of {name!r} has no {lacks}.")
+    if tokenizer("a")["input_ids"][-1:] == [number]:
+        return
+    from tokenizers import processors
+
+    end = tokenizer.eos_token
+    rule = processors.TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, number)]
+    )
+    own = backend.post_processor
+    backend.post_processor = rule if own is None else processors.Sequence([own, rule])
+
+
 def chat_text(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     """Messages through a chat template; where it knows no system role, what the system says begins the user's turn."""
     from jinja2 import TemplateError, TemplateSyntaxError

@@ -125,6 +125,13 @@ class Loss:
         """Why scores of a scale that is not among :attr:`scales` do not fit, and what does, as half a sentence."""
         return f"takes scores that are {' or '.join(sorted(self.scales))}"
 
+    def check_student(self, student: Any) -> None:
+        """Check what of a student only this loss knows, before training.
+
+        Raises:
+            ValueError: saying what does not go together.
+        """
+
     def reading(self, columns: Iterable[str]) -> Loss:
         """This loss, with its label columns chosen among those at hand, where it leaves a choice."""
         return self
@@ -248,7 +255,7 @@ def positive(temperature: float) -> float:
 
 
 def check_scale(loss: Loss, student: Any, scale: str | None) -> None:
-    """Check that every term of a loss fits the scale of a student's scores.
+    """Check that every term of a loss fits a student, and the scale of its scores.
 
     Args:
         loss: the loss.
@@ -259,6 +266,7 @@ def check_scale(loss: Loss, student: Any, scale: str | None) -> None:
         ValueError: naming the first term that does not, and what does.
     """
     for _, term in loss.terms():
+        term.check_student(student)
         if scale is not None and SCORES in term.needs and scale not in term.scales:
             raise ValueError(
                 f"{term!r} does not fit {type(student).__name__}, whose score is a {scale}: it {term.misfit(scale)}."

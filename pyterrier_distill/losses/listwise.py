@@ -67,6 +67,9 @@ class ListNet(base.Loss):
         ListNet()
     """
 
+    #: What divides scores in the softmax: nothing.
+    temperature = 1.0
+
     def __init__(self, label: str = TEACHER_SCORE):
         self.label = label
 
@@ -97,6 +100,9 @@ class ListMLE(OrderLoss):
         >>> ListMLE()
         ListMLE()
     """
+
+    #: What divides scores in the softmax: nothing.
+    temperature = 1.0
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -134,7 +135,8 @@ class StudentArtifact:
         about = card.checked(about)
         if not merge and self.writes_over_base(path):
             raise ValueError(
-                f"{path} holds the base that this adapter needs: save it elsewhere, or the whole model with merge=True."
+                f"{path} holds what this student needs, the base of its adapter or the encoder of its documents: save"
+                " it elsewhere, or an adapter's whole model with merge=True."
             )
         with checkpoints.written_whole(path, "pt_meta.json", overwrite=overwrite) as draft:
             meta = self._write_all(draft, merge, about)
@@ -142,6 +144,10 @@ class StudentArtifact:
             (draft / "README.md").write_text(card.card(self, meta, Path(path).absolute().name), encoding="utf-8")
         again: Any = type(self)
         return again(path, **{name: getattr(self, name) for name in self._RUNTIME}, device=self.device)
+
+    def standing_alone(self) -> AbstractContextManager[None]:
+        """Within, what is written needs no directory of this machine."""
+        return nullcontext()
 
     def writes_over_base(self, path: str | os.PathLike) -> bool:
         """Whether saving to ``path`` would replace what the saved student needs."""
