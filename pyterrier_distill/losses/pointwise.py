@@ -152,7 +152,8 @@ class ScoreMatch(base.Loss):
     Args:
         label: the other scores, on the student's scale, such as ``"teacher_score"``; None = the student's other modes.
         towards: the mode that the others are matched to, such as ``"cross"``: pairs without it are left out, and its
-            scores pass no gradient. None = all pairs, and both sides move.
+            scores pass no gradient. The weights are shared, so it moves all the same where no loss on labels holds it.
+            None = all pairs, and both sides move.
 
     Raises:
         ValueError: for ``towards`` with ``label``, or a mode that the student does not train.
