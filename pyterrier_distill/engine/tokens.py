@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -78,11 +79,26 @@ def append_end(name: str, tokenizer: Any) -> None:
     from tokenizers import processors
 
     end = tokenizer.eos_token
-    rule = processors.TemplateProcessing(
-        single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, number)]
-    )
     own = backend.post_processor
-    backend.post_processor = rule if own is None else processors.Sequence([own, rule])
+    told: dict[str, Any] = {"type": "Sequence", "processors": []} if own is None else json.loads(own.__getstate__())
+    if told["type"] != "Sequence":
+        told = {"type": "Sequence", "processors": [told]}
+    templates = [one for one in told["processors"] if one["type"] == "TemplateProcessing"]
+    if not templates:
+        first, second = ({"Sequence": {"id": name, "type_id": n}} for n, name in enumerate("AB"))
+        bare: dict[str, Any] = {"single": [first], "pair": [first, second], "special_tokens": {}}
+        bare["type"] = "TemplateProcessing"
+        told["processors"].append(bare)
+        templates = [bare]
+    put: dict[str, Any] = {"SpecialToken": {"id": end, "type_id": 0}}
+    for text in ("single", "pair"):
+        pieces = templates[-1][text]
+        place = next(n for n, piece in enumerate(pieces) if piece.get("Sequence", {}).get("id") == "A") + 1
+        templates[-1][text] = [*pieces, put] if text == "single" else [*pieces[:place], put, *pieces[place:], put]
+    templates[-1]["special_tokens"][end] = {"id": end, "ids": [number], "tokens": [end]}
+    rule = processors.Sequence([])
+    rule.__setstate__(json.dumps(told).encode())
+    backend.post_processor = rule
 
 
 def chat_text(tokenizer: Any, messages: list[dict[str, str]]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ...engine import checkpoints
+from ...engine import checkpoints, randomness
 from .. import lora as adapters
 from .modules import routed
 
@@ -88,12 +89,16 @@ def put(student: BiEncoder, model: SentenceTransformer) -> Any:
     Raises:
         ValueError: if peft does not know which modules of the architecture to adapt.
     """
-    if student.lora is not None:
-        return adapters.attach(inner(model), student.lora, _TASK)
-    if base_of(student.name_or_path) is None:
-        return None
-    _strip(inner(model))
-    return adapters.load(inner(model), student.name_or_path)
+    import torch
+
+    # Whoever asks first, these weights shall be trainable; those of a new adapter are drawn, always the same.
+    with torch.inference_mode(False), randomness.seeded(0):
+        if student.lora is not None:
+            return adapters.attach(inner(model), student.lora, _TASK)
+        if base_of(student.name_or_path) is None:
+            return None
+        _bare(student, model)
+        return adapters.load(inner(model), student.name_or_path)
 
 
 def inner(model: Any) -> Any:
@@ -101,18 +106,15 @@ def inner(model: Any) -> Any:
     return model[0].auto_model
 
 
-def _strip(model: Any) -> None:
-    """Take out, in place, the adapter that transformers loaded: peft puts it in so that it trains and is saved."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils import ModulesToSaveWrapper
+def _bare(student: BiEncoder, model: Any) -> None:
+    """Put the base in the place of base and adapter, in place: transformers loads adapters that do not train."""
+    import torch
 
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, (BaseTunerLayer, ModulesToSaveWrapper)):
-            parent, _, child = name.rpartition(".")
-            plain = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer.original_module
-            setattr(model.get_submodule(parent), child, plain)
-    model._hf_peft_config_loaded = False
-    del model.peft_config
+    kind, config, device = type(inner(model)), inner(model).config, inner(model).device
+    model[0].model = None  # two of a size would not fit everywhere
+    hub = {"trust_remote_code": student.trust_remote_code}
+    load = partial(kind.from_pretrained, student.base, config=config, dtype=torch.float32, **hub)
+    model[0].model = checkpoints.reading(student.base, "model", "transformers", load).to(device)
 
 
 def whole(student: BiEncoder) -> SentenceTransformer:
