@@ -266,6 +266,15 @@ class StudentArtifact:
         copied = {name.removeprefix("_"): source[1] for name, source in self._weights.sources.items()}
         return {**told, **copied}
 
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of what decides its scores, settings and weights, wherever these lie.
+
+        For names of what is made of a student as it is now, such as an index. Nothing is loaded for this.
+        """
+        from ..identity.identity import digest, identity
+
+        return digest(identity(self))
+
     def _files(self) -> list[Any]:
         """What the model is read from."""
         return [self.name_or_path]
