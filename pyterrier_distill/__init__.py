@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .backends.vllm import VLLM
     from .corpora.first_stage import bm25
     from .distiller import Distiller
+    from .engine.unpacking import unpack_gguf
     from .generation.examples import FewShot
     from .generation.filters import ConsistencyFilter, LanguageFilter, LengthFilter, TopQueries
     from .generation.keyphrases import KeyphraseQueries
@@ -31,8 +32,12 @@ if TYPE_CHECKING:
     from .iteration.adaptation import adapt
     from .iteration.iterative import IterativeDistiller
     from .labels.store import LabelStore
+    from .measures.answers import answer_qrels, has_answer
+    from .measures.capped import CappedRecall
+    from .measures.relaxed import RelaxedRecall
     from .mining.false_negatives import FalseNegativeFilter
     from .mining.negatives import NegativeMiner, mine_negatives
+    from .mining.positives import AddPositives
     from .multi_vector.index import MultiVectorIndex
     from .prompts import Template
     from .sampling.disagreement import disagreement, pair_disagreement
@@ -61,6 +66,7 @@ _LAZY = {
     ".backends.vllm": ("VLLM",),
     ".corpora.first_stage": ("bm25",),
     ".distiller": ("Distiller",),
+    ".engine.unpacking": ("unpack_gguf",),
     ".generation.examples": ("FewShot",),
     ".generation.filters": ("ConsistencyFilter", "LanguageFilter", "LengthFilter", "TopQueries"),
     ".generation.keyphrases": ("KeyphraseQueries",),
@@ -73,8 +79,12 @@ _LAZY = {
     ".iteration.adaptation": ("adapt",),
     ".iteration.iterative": ("IterativeDistiller",),
     ".labels.store": ("LabelStore",),
+    ".measures.answers": ("answer_qrels", "has_answer"),
+    ".measures.capped": ("CappedRecall",),
+    ".measures.relaxed": ("RelaxedRecall",),
     ".mining.false_negatives": ("FalseNegativeFilter",),
     ".mining.negatives": ("NegativeMiner", "mine_negatives"),
+    ".mining.positives": ("AddPositives",),
     ".multi_vector.index": ("MultiVectorIndex",),
     ".prompts": ("Template",),
     ".sampling.disagreement": ("disagreement", "pair_disagreement"),

@@ -13,7 +13,7 @@ import pyterrier as pt
 from . import frames
 from .frames.texts import text_source
 from .losses import Loss
-from .losses.base import QUERY_SIDE, check_scale, lacking
+from .losses.base import QUERY_SIDE, check_scale, lacking, vectors_to_match
 from .losses.temperature import warn_of_cosines
 from .sampling.samplers import ListSampler
 from .training import order, process
@@ -22,7 +22,6 @@ from .training.teacher_order import check_disagreement, check_sampler
 
 if TYPE_CHECKING:
     from .labels.store import LabelStore
-    from .training.sources import Source
 
 
 class Distiller(pt.Estimator):
@@ -200,6 +199,7 @@ class Distiller(pt.Estimator):
         text: Any = None,
         topics: pd.DataFrame | Sequence[pd.DataFrame | None] | None = None,
         proportions: Sequence[float] | None = None,
+        queries: pd.DataFrame | None = None,
     ) -> Distiller:
         """Train the student.
 
@@ -224,6 +224,9 @@ class Distiller(pt.Estimator):
                 other, however many each has. An epoch has as many lists as there are; of a collection that is smaller
                 than its share lists come again, once all others have, and of one that is larger the next epoch has
                 others. None = every list once an epoch.
+            queries: further queries, without documents: a Q frame with what the terms of a sum that read queries alone
+                read (``query_vec`` for EmbeddingMatch), such as generated ones (USTAD §5.2). They are mixed among the
+                lists; the other terms' means are over the lists that these read.
 
         Returns:
             self. The student is trained; after an error, or an interruption, it is as it was before.
@@ -256,7 +259,9 @@ class Distiller(pt.Estimator):
         if chosen != self.loss:  # a loss that takes what labels there are: train with those at hand
             this = copy.copy(self)
             this.loss = chosen
-            this.fit(res, qrels, res_va, qrels_va, text=text, topics=topics, proportions=proportions)
+            this.fit(
+                res, qrels, res_va, qrels_va, text=text, topics=topics, proportions=proportions, queries=queries
+            )
             self.history = this.history
             return self
         held: Any = res_va
@@ -268,6 +273,10 @@ class Distiller(pt.Estimator):
         lists = sources.read(given, self.student, self.loss, self, self.sampler, proportions)
         if self.sampler is not None and self.sampler.reads_weights:
             check_disagreement((lists[n] for n in range(len(lists))), self.loss)
+        if queries is not None:
+            from .training.queries import mixed
+
+            lists, queries = mixed(queries, lists, self.student, self.loss, self)
         measure = None
         validation: Any = None
         if held is not None and qrels_va is not None:
@@ -292,24 +301,12 @@ class Distiller(pt.Estimator):
         elif self.early_stopping is not None:
             raise ValueError("early_stopping needs a validation frame: fit(res, qrels, res_va, qrels_va).")
 
-        vectors = {c: lists[0].labels[c].shape[-1] for c, kind in self.loss.reads().items() if kind.is_vector}
+        vectors = {c: lists[0].labels[c].shape[-1] for c in vectors_to_match(self.loss)}
         with process.training():
-            self._train(lists, validation, qrels_va, measure, vectors, self._data(given, held, qrels_va, proportions))
+            reads = (self.loss, self.sampler, self.student.text_field)
+            data = sources.fingerprint(given, (held, qrels_va), queries, proportions, reads)
+            self._train(lists, validation, qrels_va, measure, vectors, data)
         return self
-
-    def _data(self, given: list[Source], held: Any, qrels_va: Any, proportions: Sequence[float] | None) -> str:
-        """The fingerprint of all that a training reads."""
-        from .training import contents
-
-        reads = (self.loss, self.sampler, self.student.text_field)
-        one = given[0]
-        parts = (one.res, one.qrels, held, qrels_va, one.text, one.topics) if len(given) == 1 else (held, qrels_va)
-        told = [contents.fingerprint(part, *reads) for part in parts if part is not None]
-        if len(given) > 1:
-            told = [f"[{';'.join(each.fingerprint(*reads) for each in given)}]", *told]
-        if proportions is not None:
-            told.append("@" + ":".join(f"{share / sum(proportions):.6g}" for share in proportions))
-        return "+".join(told)
 
     def _train(
         self, lists: Any, validation: Any, qrels_va: Any, measure: Any, vectors: dict[str, int], data: str

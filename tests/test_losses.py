@@ -36,13 +36,24 @@ def mean(values):
     return sum(values) / len(values) if values else 0.0
 
 
-def kl(s, t, T):
-    return sum(math.exp(a) * (a - b) for a, b in zip(log_softmax([x / T for x in t]), log_softmax([x / T for x in s])))
+def kl(s, t, T, own=None):
+    log_t, log_s = log_softmax([x / T for x in t]), log_softmax([x / (own or T) for x in s])
+    return sum(math.exp(a) * (a - b) for a, b in zip(log_t, log_s))
+
+
+def each_alone(s, t):
+    """−log of each positive's share against the list's other documents, positives left out."""
+    rest = [s[j] for j in range(len(s)) if t[j] <= 0]
+    return [-log_softmax([s[j], *rest])[0] for j in range(len(s)) if t[j] > 0]
 
 
 CLOSED_FORMS = {
     "kl_divergence": (lambda S, T: mean(kl(s, t, 1.0) for s, t in zip(S, T)), {}),
-    "kl_divergence_T": (lambda S, T: mean(kl(s, t, 2.5) for s, t in zip(S, T)), {"temperature": 2.5}),
+    "kl_divergence T": (lambda S, T: mean(kl(s, t, 2.5) for s, t in zip(S, T)), {"temperature": 2.5}),
+    "kl_divergence teacher T": (
+        lambda S, T: mean(kl(s, t, 2.5, 1.0) for s, t in zip(S, T)),
+        {"temperature": 2.5, "student_temperature": 1.0},
+    ),
     "list_net": (
         lambda S, T: mean(-sum(math.exp(a) * b for a, b in zip(log_softmax(t), log_softmax(s))) for s, t in zip(S, T)),
         {},
@@ -52,7 +63,7 @@ CLOSED_FORMS = {
         lambda S, T: mean(((s[0] - s[j]) - (t[0] - t[j])) ** 2 for s, t in zip(S, T) for j in range(1, len(s))),
         {"pairs": "first"},
     ),
-    "margin_mse_all": (
+    "margin_mse all": (
         lambda S, T: mean(
             ((s[i] - s[j]) - (t[i] - t[j])) ** 2
             for s, t in zip(S, T)
@@ -66,8 +77,16 @@ CLOSED_FORMS = {
         lambda S, T: mean(-log_softmax(s)[j] for s, t in zip(S, T) for j in range(len(s)) if t[j] > 0),
         {},
     ),
+    "localized_contrastive each alone": (
+        lambda S, T: mean(x for s, t in zip(S, T) for x in each_alone(s, t)),
+        {"positives": "each_alone"},
+    ),
     "score_match": (lambda S, T: mean(abs(a - b) for s, t in zip(S, T) for a, b in zip(s, t)), {}),
 }
+
+
+def function_of(name):
+    return getattr(functional, name.split()[0])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -75,7 +94,7 @@ CLOSED_FORMS = {
 def test_closed_form_with_nan_in_the_padding(name, case):
     student, teacher = CASES[case]
     expected, settings = CLOSED_FORMS[name]
-    function = getattr(functional, name.removesuffix("_T").removesuffix("_all"))
+    function = function_of(name)
     s, mask = padded(student)
     t, _ = padded(teacher)
     value = float(function(s, t, mask, **settings))
@@ -85,7 +104,7 @@ def test_closed_form_with_nan_in_the_padding(name, case):
 @pytest.mark.parametrize("name", CLOSED_FORMS)
 def test_gradients_are_finite_and_zero_in_the_padding(name):
     student, teacher = CASES["ragged"]
-    function = getattr(functional, name.removesuffix("_T").removesuffix("_all"))
+    function = function_of(name)
     s, mask = padded(student)
     s.requires_grad_()
     function(s, padded(teacher)[0], mask, **CLOSED_FORMS[name][1]).backward()
@@ -96,7 +115,7 @@ def test_gradients_are_finite_and_zero_in_the_padding(name):
 @pytest.mark.parametrize("name", CLOSED_FORMS)
 def test_padded_equals_bare(name):
     student, teacher = CASES["random"]
-    function, settings = getattr(functional, name.removesuffix("_T").removesuffix("_all")), CLOSED_FORMS[name][1]
+    function, settings = function_of(name), CLOSED_FORMS[name][1]
     bare = function(torch.tensor(student), torch.tensor(teacher), **settings)
     s, mask = padded([*student, []])
     wide = [torch.nn.functional.pad(x, (0, 3), value=7.0) for x in (s, padded([*teacher, []])[0])]
@@ -107,7 +126,7 @@ def test_padded_equals_bare(name):
 @pytest.mark.parametrize("name", sorted(set(CLOSED_FORMS) - {"margin_mse"}))
 def test_document_order_does_not_matter(name):
     student, teacher = torch.randn(3, 6), torch.randn(3, 6).round()  # rounded: with ties
-    function, settings = getattr(functional, name.removesuffix("_T").removesuffix("_all")), CLOSED_FORMS[name][1]
+    function, settings = function_of(name), CLOSED_FORMS[name][1]
     order = torch.randperm(6)
     assert float(function(student, teacher, **settings)) == pytest.approx(
         float(function(student[:, order], teacher[:, order], **settings)), rel=1e-5, abs=1e-6
@@ -117,7 +136,7 @@ def test_document_order_does_not_matter(name):
 @pytest.mark.parametrize("name", CLOSED_FORMS)
 def test_half_precision_inputs_are_computed_in_float32(name):
     student, teacher = torch.randn(4, 5).bfloat16(), torch.randn(4, 5).bfloat16()
-    function, settings = getattr(functional, name.removesuffix("_T").removesuffix("_all")), CLOSED_FORMS[name][1]
+    function, settings = function_of(name), CLOSED_FORMS[name][1]
     value = function(student, teacher, **settings)
     assert value.dtype == torch.float32
     assert float(value) == pytest.approx(float(function(student.float(), teacher.float(), **settings)), rel=1e-6)
@@ -127,7 +146,7 @@ def test_lists_without_signal_give_zero_not_nan():
     nothing = torch.zeros(2, 3, dtype=torch.bool)
     scores = torch.randn(2, 3)
     for name, (_, settings) in CLOSED_FORMS.items():
-        function = getattr(functional, name.removesuffix("_T").removesuffix("_all"))
+        function = function_of(name)
         assert float(function(scores, torch.zeros(2, 3), nothing, **settings)) == 0.0, name
     tied = torch.full((2, 3), 4.0)
     assert float(functional.margin_mse(scores, tied, pairs="all")) == 0.0
@@ -299,6 +318,14 @@ def test_a_sum_equals_the_weighted_sum_of_its_terms():
     "make",
     [
         lambda: ptd.KLDivergence(temperature=0),
+        lambda: ptd.KLDivergence(student_temperature=-1),
+        lambda: ptd.KLDivergence(in_batch="yes"),
+        lambda: ptd.KLDivergence(in_batch=True, label="teacher_score_minilm"),
+        lambda: ptd.ListNet(label=("query_vec", "doc_vec")),
+        lambda: ptd.LocalizedContrastive(positives="alone"),
+        lambda: ptd.InfoNCE(own_negatives=None),
+        lambda: ptd.LogitMSE(only="false"),
+        lambda: ptd.LogitKL(temperature=0),
         lambda: ptd.InfoNCE(temperature=-1),
         lambda: ptd.MarginMSE(pairs="some"),
         lambda: ptd.EmbeddingMatch(on=("passage",)),

@@ -14,9 +14,9 @@ import pyterrier_distill as ptd
 ROOT = Path(ptd.__file__).parent
 #: The rooms, from the ground up: a module may import only from its own room and from those before it.
 ROOMS = [
-    "_version", "frames", "stores", "prompts", "losses", "engine", "identity", "sampling", "backends", "training",
-    "multi_vector", "teachers", "students", "labels", "generation", "mining", "corpora", "distiller", "iteration",
-    "suites", "published", "demo", "cli",
+    "_version", "frames", "measures", "stores", "prompts", "losses", "engine", "identity", "sampling", "backends",
+    "training", "multi_vector", "teachers", "students", "labels", "generation", "mining", "corpora", "distiller",
+    "iteration", "suites", "published", "demo", "cli",
 ]  # fmt: skip
 
 

@@ -83,7 +83,8 @@ def test_the_scale_of_a_bi_encoder_is_that_of_its_document_side(tiny, dot):
 
 FITTING = [
     ptd.KLDivergence(), ptd.ListNet(), ptd.RankNet(), ptd.ListMLE(), ptd.ADRMSE(), ptd.PairwiseKL(), ptd.LambdaLoss(),
-    ptd.ApproxNDCG(), ptd.LocalizedContrastive(), ptd.MSE(), ptd.MarginMSE(), ptd.ScoreMatch(label="teacher_score"),
+    ptd.ApproxNDCG(), ptd.LocalizedContrastive(), ptd.LocalizedContrastive(positives="each_alone"), ptd.MSE(),
+    ptd.MarginMSE(), ptd.ScoreMatch(label="teacher_score"),
 ]  # fmt: skip
 
 
@@ -91,7 +92,11 @@ FITTING = [
 def test_losses_over_differences_and_softmaxes_fit_every_scale(loss, students):
     for student in students.values():
         ptd.Distiller(student, loss)
-    ptd.Distiller(students["log-probability"], ptd.LogitMSE())  # reads logits, whatever the score is
+    for loss in (ptd.LogitMSE(), ptd.LogitKL(), ptd.LogitCrossEntropy()):  # read logits, whatever the score is
+        ptd.Distiller(students["log-probability"], loss)
+    for scale in ("cosine", "dot product", "sum of maximum similarities"):
+        for loss in (ptd.KLDivergence(in_batch=True), ptd.ListNet(in_batch=True)):
+            ptd.Distiller(students[scale], loss)
 
 
 def test_a_loss_of_ones_own_may_ask(students):

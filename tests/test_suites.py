@@ -236,3 +236,66 @@ def test_tables_mark_the_best_and_the_second():
     assert "| x&y | **0.5000** | **0.5000** | <u>0.4000</u> |" in text and "**0.3000**†" in text and "b\\|c" in text
     assert r"x\&y & \textbf{0.5000}" in layout.latex(table, marks, []) and r"a\_1" in layout.latex(table, marks, [])
     assert "<b>0.5000</b>" in layout.html(table, marks, []) and "x&amp;y" in layout.html(table, marks, [])
+
+
+# -- suites of the papers ---------------------------------------------------------------------------------------------
+
+
+def test_every_dataset_is_known_to_ir_datasets_and_measured_as_it_is_reported():
+    import ir_datasets
+
+    for suite in (ptd.suites.BEIR(msmarco=True), ptd.suites.NanoBEIR(), ptd.suites.TRECDL(), ptd.suites.LoTTE(),
+                  ptd.suites.LoTTE("dev"), ptd.suites.TIREx()):  # fmt: skip
+        for member in suite.members:
+            kind, _, name = (member.dataset or "").partition(":")
+            assert kind == "irds" and name in ir_datasets.registry._registered or not kind
+    beir = {member.name: member for member in ptd.suites.BEIR().members}
+    assert [name for name, member in beir.items() if member.drop_self] == ["ArguAna", "Quora"]
+    assert [name for name, member in beir.items() if not member.dataset] == [
+        "Robust04", "Signal-1M", "TREC-NEWS", "BioASQ",
+    ]  # fmt: skip
+    assert "'BioASQ': PATH" in ptd.suites.BEIR().only("BioASQ").missing()["BioASQ"]
+    assert sum(member.part_of == "CQADupStack" for member in beir.values()) == 12
+    assert str(beir["TREC-COVID"].measures[1]) == "CappedRecall@100"
+    assert all(str(m.measures[0]) == "Success@5" for m in ptd.suites.LoTTE().members)
+    assert [str(m) for m in ptd.suites.TRECDL(2020).members[0].measures][1:] == [
+        "RR(rel=2)@10", "AP(rel=2)", "R(rel=2)@1000",
+    ]  # fmt: skip
+    for average in (a for s in (ptd.suites.BEIR(), ptd.suites.TIREx()) for a in s.averages):
+        assert average.mean == {"TIREx RMS": "root mean square", "TIREx geometric mean": "geometric"}.get(
+            average.name, "arithmetic"
+        )
+
+
+def test_micro_averages_count_queries_and_means_count_corpora(suite, tmp_path):
+    from pyterrier_distill.suites import Comparison
+
+    rng = np.random.default_rng(0)
+    parts = [("A one", "A"), ("A two", "A"), ("B", None)]
+    members = tuple(Member(name, "unused", part_of=whole) for name, whole in parts)
+    pooled = Suite("TIREx", members, (Average("mean", ("A", "B")),), pooled=True)
+    sizes = {"A one": 3, "A two": 7, "B": 5}
+    rows = [(name, "s", f"q{n}", "nDCG@10", rng.uniform()) for name, size in sizes.items() for n in range(size)]
+    table = pd.DataFrame(rows, columns=["dataset", "name", "qid", "measure", "value"])
+    found = Comparison(pooled, table).table()["s"]
+    micro = table[table["dataset"].str.startswith("A")]["value"].mean()
+    assert found["A"] == pytest.approx(micro)
+    assert found["mean"] == pytest.approx((micro + table[table["dataset"] == "B"]["value"].mean()) / 2)
+
+
+@pytest.mark.parametrize(
+    "make, error",
+    [
+        (lambda: ptd.suites.BEIR({"NoSuch": "/data"}), "BEIR has no dataset"),
+        (lambda: ptd.suites.TRECDL(2018), "no passage task of 2018"),
+        (lambda: ptd.suites.LoTTE("train"), "split must be"),
+        (lambda: ptd.suites.Local(), "no datasets"),
+        (lambda: ptd.suites.Local("irds:vaswani", "irds:vaswani"), "once"),
+        (lambda: ptd.suites.Local("irds:vaswani", binary_from={"dl19": 2}), "binary_from names 'dl19'"),
+        (lambda: ptd.suites.Local("irds:vaswani", measures=["nGCD@10"]), "unknown measure"),
+        (lambda: ptd.suites.BEIR().only("Vaswani"), "has no dataset 'Vaswani'"),
+    ],
+)
+def test_suites_that_are_none(make, error):
+    with pytest.raises(ValueError, match=error):
+        make()

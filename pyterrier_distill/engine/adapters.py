@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from .checkpoints import told
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 CONFIG = "adapter_config.json"
@@ -18,7 +17,7 @@ CONFIG = "adapter_config.json"
 _KINDS = {"SEQ_CLS": "cross-encoder", "SEQ_2_SEQ_LM": "seq2seq", "CAUSAL_LM": "causal"}
 
 #: How the weights of a base that stays as it is may be kept under an adapter.
-BASE_DTYPES = ("bf16", "nf4")
+BASE_DTYPES = ("bf16",)
 
 
 def check_installed() -> None:
@@ -82,39 +81,23 @@ def check_base_dtype(base_dtype: str | None) -> str | None:
 
     Raises:
         ValueError: naming those there are.
-        ModuleNotFoundError: for ``"nf4"`` without bitsandbytes.
     """
     if base_dtype not in (None, *BASE_DTYPES):
-        raise ValueError(f"base_dtype must be None (float32), 'bf16' or 'nf4' (four bits), not {base_dtype!r}.")
-    if base_dtype == "nf4" and importlib.util.find_spec("bitsandbytes") is None:
-        raise ModuleNotFoundError("base_dtype='nf4' needs bitsandbytes: pip install bitsandbytes, or say 'bf16'.")
+        raise ValueError(f"base_dtype must be None (float32) or 'bf16', not {base_dtype!r}.")
     return base_dtype
 
 
-def model_settings(
-    base_dtype: str | None, attn_implementation: str | None, device: torch.device
-) -> dict[str, Any]:
+def model_settings(base_dtype: str | None, attn_implementation: str | None) -> dict[str, Any]:
     """What ``from_pretrained`` takes for a base of that kind, besides its name.
 
     Args:
         base_dtype: as :func:`check_base_dtype`.
         attn_implementation: of transformers; None = its own choice.
-        device: where the model will be.
     """
     import torch
 
     told: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    if base_dtype is not None:
-        told["dtype"] = torch.bfloat16
-    if base_dtype == "nf4":
-        from transformers import BitsAndBytesConfig
-
-        told["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )  # fmt: skip
-        told["device_map"] = {"": str(device)}
-    return told
+    return told if base_dtype is None else {**told, "dtype": torch.bfloat16}
 
 
 def keep_in_float32(modules: Iterable[nn.Module]) -> None:

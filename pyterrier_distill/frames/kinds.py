@@ -27,7 +27,7 @@ class Kind:
 
     Attributes:
         per_query: whether all rows of a query carry the same cell, and a list has one label.
-        is_vector: whether its cells are vectors of the student's dimension.
+        is_vector: whether its cells are vectors.
         counts_lists: whether the first column of a batch's label says which list each row belongs to.
         orders: whether its numbers tell one document of a query from another, as a teacher's do.
         lower_is_better: whether they are ranks.
@@ -190,7 +190,7 @@ class Preferences(Kind):
 
 
 class Vector(Kind):
-    """A vector a document, of the student's dimension: float32 ``[N, D]`` a list, ``[B, N, D]`` a batch."""
+    """A vector a document: float32 ``[N, D]`` a list, ``[B, N, D]`` a batch."""
 
     is_vector = True
     orders = False

@@ -50,7 +50,7 @@ def _made_in_use(path: Path, file: Path) -> bool:
         return first not in ("vecs.f4", "docnos.npids", "pt_meta.json")
     if (path / "inv.docs").is_file():  # PISA: scores of one k1 and b
         return not first.startswith(("fwd", "inv.", "pt_meta"))
-    return first == "plaid" and (path / "pt_meta.json").is_file()  # of a MultiVectorIndex
+    return first.startswith("plaid") and (path / "pt_meta.json").is_file()  # of a MultiVectorIndex
 
 
 def _digest(files: list[tuple[str, str]]) -> str:

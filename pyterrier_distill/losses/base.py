@@ -42,14 +42,15 @@ HINTS = {
     ),
     BATCH_SCORES: (
         "scores of a query against the documents of others come from students that read documents alone (a USTAD"
-        " without the cross mode); LocalizedContrastive() contrasts within a query's own list"
+        " without the cross mode); LocalizedContrastive() contrasts, and KLDivergence() compares, within a query's own"
+        " list"
     ),
 }
 
 #: Beside label columns, where a loss contrasts with the documents of other queries: int64 ``[B, N, 2]``, a number for
-#: the docno and one for the text of each document, and ``[B, R]``, those of the documents known to be relevant to each
-#: query, wherever they stand. 0 = none.
-DOCUMENT_KEYS, RELEVANT_KEYS = "document_keys", "relevant_keys"
+#: the docno and one for the text of each document; ``[B, R]``, those of the documents known to be relevant to each
+#: query, wherever they stand; and ``[B]``, one for the text of each query. 0 = none.
+DOCUMENT_KEYS, RELEVANT_KEYS, QUERY_KEYS = "document_keys", "relevant_keys", "query_keys"
 
 
 @dataclass
@@ -282,28 +283,15 @@ def lacking(loss: Loss, student: Any) -> str:
     return ": ".join([said, *hints]) + "."
 
 
-def known_relevant(outputs: Outputs, labels: Mapping[str, Tensor], relevance: Tensor) -> Tensor:
-    """Which documents of the batch are no negatives of a query: bool ``[B, M]``.
+def vectors_to_match(loss: Loss) -> list[str]:
+    """The label columns of vectors that a student's are compared with: they must be of its dimension.
 
-    Those judged relevant to it, also where they stand in other queries' lists only, and those with the text of one.
-
-    Args:
-        outputs: with ``batch_scores`` and ``batch_index``.
-        labels: of the batch, with :data:`DOCUMENT_KEYS` and :data:`RELEVANT_KEYS` where they are known.
-        relevance: ``[B, N]``, > 0 for the relevant documents of each query's own list, 0 in the padding.
+    A teacher's vectors of which only the products count may be of any.
     """
-    import torch
+    of = [term.reads() for _, term in loss.terms() if term.needs & {QUERY_VECTORS, DOC_VECTORS}]
+    return list(dict.fromkeys(column for reads in of for column, kind in reads.items() if kind.is_vector))
 
-    batch = outputs.batch_index
-    known = torch.zeros_like(outputs.batch_scores, dtype=torch.bool)
-    relevant = relevance > 0  # padding points at column 0 and must not mark it
-    rows = torch.arange(len(batch), device=batch.device).unsqueeze(-1).expand_as(batch)
-    known[rows[relevant], batch[relevant]] = True
-    if RELEVANT_KEYS in labels:
-        keys = labels[DOCUMENT_KEYS]
-        columns = torch.zeros(known.shape[1], keys.shape[-1], dtype=keys.dtype, device=keys.device)
-        columns[batch[outputs.mask]] = keys[outputs.mask]
-        for row, told in enumerate(labels[RELEVANT_KEYS]):
-            if (told := told[told != 0]).numel():
-                known[row] |= torch.isin(columns, told).any(dim=-1)
-    return known
+
+def judged_lists(relevance: Tensor, mask: Tensor) -> Tensor:
+    """Which lists hold a relevant document, bool ``[B, 1]``: of the others nothing says that anybody judged them."""
+    return ((relevance > 0) & mask).any(dim=-1, keepdim=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..frames import LABEL, TEACHER_SCORE
 from . import base
+from .in_batch import BatchLoss
 from .order import OrderLoss
 
 if TYPE_CHECKING:
@@ -15,19 +16,28 @@ if TYPE_CHECKING:
 __all__ = ["KLDivergence", "ListNet", "ListMLE", "ADRMSE", "ApproxNDCG"]
 
 
-class KLDivergence(base.Loss):
+class KLDivergence(BatchLoss):
     """KL divergence from the teacher's to the student's softmax over a list, mean over queries.
+
+    With ``in_batch=True``, over all documents of the batch, those of other processes included, each once: the teacher's
+    scores are inner products of its vectors, which may have another dimension than the student's. Lists of one document
+    teach then, too.
 
     Args:
         temperature: T > 0 divides both scores; larger spreads the teacher's mass down the list. No T² factor.
-        label: the teacher's scores.
+        label: the teacher's scores; in batch the columns of its vectors, ``("query_vec", "doc_vec")`` if not said.
+        student_temperature: divides the student's scores where that is another temperature: with 1, ``temperature`` is
+            the teacher's alone. None = ``temperature``.
+        in_batch: whether a query is compared with the documents of the others, too.
 
     References:
-        PairDistill (Huang & Chen 2024) §3.3, which prints its temperature in the teacher's softmax alone (and takes 1,
-        App. C.2, where that is the same); Distillation versus Contrastive Learning (Xu et al. 2025) §3.3.
+        PairDistill (Huang & Chen 2024) §3.3, which prints its temperature in the teacher's softmax alone:
+        ``student_temperature=1`` (it takes 1 for both, App. C.2); Distillation versus Contrastive Learning (Xu et al.
+        2025) §3.3; USTAD (Kim et al. 2024) App. A for ``in_batch``: Eq. 16 with in-batch negatives and temperatures.
 
     Labels:
-        ``teacher_score``: float a document, ``[B, N]``; logits or log-probabilities.
+        ``teacher_score``: float a document, ``[B, N]``; logits or log-probabilities. In batch ``query_vec``: float32[D]
+        a query, and ``doc_vec``: float32[D] a document.
 
     Relations:
         Same gradient as :class:`ListNet` at T = 1. sentence-transformers' ``DistillKLDivLoss`` is T² times this.
@@ -37,27 +47,38 @@ class KLDivergence(base.Loss):
         2.0 * KLDivergence(temperature=0.5)
     """
 
-    def __init__(self, temperature: float = 1.0, label: str = TEACHER_SCORE):
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        label: str | Sequence[str] = TEACHER_SCORE,
+        student_temperature: float | None = None,
+        in_batch: bool = False,
+    ):
+        super().__init__(label, in_batch)
         self.temperature = base.positive(temperature)
-        self.label = label
+        self.student_temperature = None if student_temperature is None else base.positive(student_temperature)
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
 
-        return functional.kl_divergence(outputs.scores, labels[self.label], outputs.mask, self.temperature)
+        scores = self.compared(outputs, labels)
+        return functional.kl_divergence(*scores, self.temperature, self.student_temperature)
 
 
-class ListNet(base.Loss):
+class ListNet(BatchLoss):
     """Cross-entropy of the student's softmax over a list under the teacher's, mean over queries.
 
     Args:
-        label: the teacher's scores.
+        label: the teacher's scores; in batch the columns of its vectors, ``("query_vec", "doc_vec")`` if not said.
+        in_batch: whether a query is compared with the documents of the others, too; as for :class:`KLDivergence`.
 
     References:
-        Cao et al. 2007, Learning to Rank: From Pairwise Approach to Listwise Approach. USTAD Eq. 16.
+        Cao et al. 2007, Learning to Rank: From Pairwise Approach to Listwise Approach. USTAD (Kim et al. 2024) App. A:
+        Eq. 16, with in-batch negatives where ``in_batch``.
 
     Labels:
-        ``teacher_score``: float a document, ``[B, N]``.
+        ``teacher_score``: float a document, ``[B, N]``. In batch ``query_vec``: float32[D] a query, and ``doc_vec``:
+        float32[D] a document.
 
     Relations:
         :class:`KLDivergence` plus the teacher's entropy; equals sentence-transformers' ``ListNetLoss``.
@@ -70,13 +91,13 @@ class ListNet(base.Loss):
     #: What divides scores in the softmax: nothing.
     temperature = 1.0
 
-    def __init__(self, label: str = TEACHER_SCORE):
-        self.label = label
+    def __init__(self, label: str | Sequence[str] = TEACHER_SCORE, in_batch: bool = False):
+        super().__init__(label, in_batch)
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
 
-        return functional.list_net(outputs.scores, labels[self.label], outputs.mask)
+        return functional.list_net(*self.compared(outputs, labels))
 
 
 class ListMLE(OrderLoss):

@@ -13,7 +13,7 @@ from . import base
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MSE", "LogitMSE", "BinaryCrossEntropy", "ScoreMatch"]
+__all__ = ["MSE", "LogitMSE", "LogitKL", "LogitCrossEntropy", "BinaryCrossEntropy", "ScoreMatch"]
 
 
 class MSE(base.Loss):
@@ -49,29 +49,72 @@ class MSE(base.Loss):
 
 
 class LogitMSE(base.Loss):
-    """Squared difference of the logits of [false, true], the teacher's centred on their mean.
+    """Squared difference of the logits of [false, true], the teacher's centred on their mean; mean over documents.
 
     Args:
         label: the teacher's logits.
+        only: ``"true"`` compares the logit of true alone, which the paper found worse; None = both.
 
     References:
-        InRanker (Laitz et al. 2024) Eq. 1-2.
+        InRanker (Laitz et al. 2024) Eq. 1-2; App. C for ``only``.
 
     Labels:
         ``teacher_logits``: float32[2] a document, raw; ``[B, N, 2]``.
 
     Relations:
-        For students with two answers, such as MonoT5; :class:`MSE` for those with one score.
+        For students with two answers, such as MonoT5; :class:`MSE` for those with one score. :class:`LogitKL` compares
+        probabilities.
 
     Example:
-        >>> LogitMSE()
-        LogitMSE()
+        >>> LogitMSE(only="true")
+        LogitMSE(only='true')
     """
 
     needs = frozenset({base.LOGITS})
     min_documents = 1
 
-    def __init__(self, label: str = TEACHER_LOGITS):
+    def __init__(self, label: str = TEACHER_LOGITS, only: str | None = None):
+        if only not in ("true", None):
+            raise ValueError(f"only must be 'true' (the logit of true alone) or None (both), not {only!r}.")
+        self.label = label
+        self.only = only
+
+    def reads(self) -> dict[str, Kind]:
+        return {self.label: LOGITS}
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        return functional.logit_mse(outputs.logits[outputs.mask], labels[self.label][outputs.mask], self.only)
+
+
+class LogitKL(base.Loss):
+    """KL divergence from the teacher's to the student's probabilities of [false, true], mean over documents.
+
+    Args:
+        temperature: T > 0 divides both sides' logits. No T² factor.
+        label: the teacher's logits.
+
+    References:
+        InRanker (Laitz et al. 2024) App. C.
+
+    Labels:
+        ``teacher_logits``: float32[2] a document, raw; ``[B, N, 2]``.
+
+    Relations:
+        :class:`LogitMSE` also learns how large the two logits are; this one their difference alone.
+        :class:`KLDivergence` compares the documents of a list, this one the two answers about each.
+
+    Example:
+        >>> LogitKL()
+        LogitKL()
+    """
+
+    needs = frozenset({base.LOGITS})
+    min_documents = 1
+
+    def __init__(self, temperature: float = 1.0, label: str = TEACHER_LOGITS):
+        self.temperature = base.positive(temperature)
         self.label = label
 
     def reads(self) -> dict[str, Kind]:
@@ -80,7 +123,47 @@ class LogitMSE(base.Loss):
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
 
-        return functional.logit_mse(outputs.logits[outputs.mask], labels[self.label][outputs.mask])
+        return functional.logit_kl(outputs.logits[outputs.mask], labels[self.label][outputs.mask], self.temperature)
+
+
+class LogitCrossEntropy(base.Loss):
+    """Cross-entropy of the two answers [false, true] about each document by itself, mean over documents.
+
+    −log p(true) of relevant documents, −log p(false) of the others. How many of the others there are is the sampler's:
+    the paper's one a relevant document is ``ListSampler(2, strategy="with_positive")``.
+
+    Lists without a relevant document give no gradient: nothing says that anybody judged them.
+
+    Args:
+        label: the judgements: relevant where ≥ 1, not relevant where ≤ 0, a probability in between.
+
+    References:
+        InRanker (Laitz et al. 2024) Eq. 3, its human-hard phase; Nogueira et al. 2020 (monoT5's objective).
+
+    Labels:
+        ``label``: int a document, ``[B, N]``; joined from the qrels by ``fit``.
+
+    Relations:
+        For students with two answers, such as MonoT5; :class:`BinaryCrossEntropy` of the difference of the two logits.
+        :class:`LogitMSE` and :class:`LogitKL` learn a teacher's.
+
+    Example:
+        >>> LogitCrossEntropy()
+        LogitCrossEntropy()
+    """
+
+    needs = frozenset({base.LOGITS})
+    min_documents = 1
+
+    def __init__(self, label: str = LABEL):
+        self.label = label
+
+    def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
+        from . import functional
+
+        relevance = labels[self.label]
+        counted = outputs.mask & base.judged_lists(relevance, outputs.mask)
+        return functional.logit_cross_entropy(outputs.logits[counted], relevance[counted])
 
 
 class BinaryCrossEntropy(base.Loss):
@@ -103,7 +186,7 @@ class BinaryCrossEntropy(base.Loss):
 
     Relations:
         sentence-transformers' ``BinaryCrossEntropyLoss``. :class:`LocalizedContrastive` compares documents instead;
-        :class:`LogitMSE` learns MonoT5's two logits.
+        :class:`LogitCrossEntropy` is for students with two answers, such as MonoT5.
 
     Example:
         >>> BinaryCrossEntropy()
@@ -119,8 +202,8 @@ class BinaryCrossEntropy(base.Loss):
     def misfit(self, scale: str) -> str:
         return "applies σ to the score, " + {
             base.LOG_PROBABILITY: (
-                "and σ(log p) is p / (1 + p), at most 0.5. LocalizedContrastive() learns from judgements, LogitMSE()"
-                " from a teacher's logits"
+                "and σ(log p) is p / (1 + p), at most 0.5. LogitCrossEntropy() learns from judgements, LogitMSE() from"
+                " a teacher's logits"
             ),
             base.COSINE: (
                 "and σ of a cosine is between 0.27 and 0.73. LocalizedContrastive(temperature=0.05) or"
@@ -136,8 +219,8 @@ class BinaryCrossEntropy(base.Loss):
         from . import functional
 
         relevance = labels[self.label]
-        judged = ((relevance > 0) & outputs.mask).any(dim=-1, keepdim=True)
-        return functional.binary_cross_entropy(outputs.scores, relevance, outputs.mask & judged)
+        counted = outputs.mask & base.judged_lists(relevance, outputs.mask)
+        return functional.binary_cross_entropy(outputs.scores, relevance, counted)
 
 
 class ScoreMatch(base.Loss):

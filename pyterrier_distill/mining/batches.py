@@ -15,6 +15,7 @@ from .. import frames
 from ..frames import LABEL, copies
 from ..frames.texts import text_source
 from .candidates import Candidate, Limits, drawing_order, interleaved, named_retrievers, retrieve, scorers_of
+from .pairs import each_pair
 
 if TYPE_CHECKING:
     from .negatives import NegativeMiner
@@ -51,16 +52,38 @@ class Batches:
             topics: a Q frame, with ids as the user gave them.
             positives: their positives, ids as strings, in the order in which they shall stand.
         """
-        miner, counts = self.miner, self.miner.counts
+        miner = self.miner
         found = [retrieve(one, topics, miner.depth, name, miner.text_field) for name, one in self.retrievers.items()]
+        lists = [one for one, _ in found]
         tells_text = miner.text is None and any(tells for _, tells in found)
         positives = self._with_text(positives.assign(source="", source_score=np.nan, source_rank=np.nan))
         topics = topics.assign(qid=topics["qid"].astype(str)).set_index("qid", drop=False)
-        pools = self._pools([lists for lists, _ in found], topics.index, positives)
-        texts = self._relevant_texts([lists for lists, _ in found], topics, positives, tells_text)
+        texts = self._relevant_texts(lists, topics, positives, tells_text)
+
+        def mined(topics: pd.DataFrame, positives: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+            return self._mined(lists, topics, positives, tells_text, texts, names)
+
+        return each_pair(topics, positives, mined) if miner.per == "pair" else mined(topics, positives, {})
+
+    def _mined(
+        self,
+        lists: Sequence[Mapping[str, list[Candidate]]],
+        topics: pd.DataFrame,
+        positives: pd.DataFrame,
+        tells_text: bool,
+        texts: Mapping[str, set[str]],
+        names: Mapping[str, str],
+    ) -> pd.DataFrame:
+        """One list a query, of some positives of its and of negatives drawn for them.
+
+        Args:
+            names: qid → what decides the draw instead of it.
+        """
+        miner, counts = self.miner, self.miner.counts
+        pools = self._pools(lists, topics.index, positives)
         orders = {}
         for qid, pool in pools.items():
-            rng = random.Random(hashlib.sha256(f"{miner.seed}\0{qid}".encode()).digest())
+            rng = random.Random(hashlib.sha256(f"{miner.seed}\0{names.get(qid, qid)}".encode()).digest())
             orders[qid] = drawing_order(pool, miner.strategy, miner.mix, rng)
         positives, negatives = self._drawn(orders, topics, positives, tells_text, texts)
         counts.queries += len(pools)
@@ -123,9 +146,11 @@ class Batches:
     ) -> dict[tuple[str, int], float]:
         """(qid, number of the retriever) → the highest score of a positive, from its list, else from its scorer."""
         best: dict[tuple[str, int], float] = {}
+        own = {qid: {docno} for qid, docno in zip(positives["qid"], positives["docno"], strict=True)}
+        relevant: Mapping[str, set[str]] = own if self.miner.per == "pair" else self.relevant
         for number, (one, scorer) in enumerate(zip(lists, self.scorers, strict=True)):
             for qid, candidates in one.items():
-                known = [c.score for c in candidates if c.docno in self.relevant.get(qid, ())]
+                known = [c.score for c in candidates if c.docno in relevant.get(qid, ())]
                 if known:
                     best[qid, number] = max(known)
             lacking = positives[[qid in one and (qid, number) not in best for qid in positives["qid"]]]

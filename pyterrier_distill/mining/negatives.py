@@ -6,7 +6,6 @@ import copy
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,40 +18,12 @@ from ..frames.ranking import incoming_order
 from ..frames.texts import text_source
 from .batches import WRITTEN, Batches
 from .candidates import MIXES, STRATEGIES, Limits, named_retrievers, scorers_of
+from .counts import MiningCounts
+from .pairs import check_names
 
 logger = logging.getLogger(__name__)
 UNSCORED = ("keep", "drop", "error")
-
-
-@dataclass
-class MiningCounts:
-    """What a miner has done since it was made.
-
-    Attributes:
-        queries: those that came out.
-        negatives: those that came out.
-        relevant: candidates left out because they are known to be relevant.
-        copies: candidates that were drawn, and left out because they have the text of a relevant document.
-        itself: candidates left out because they are the query itself.
-        near_positive: candidates left out by ``max_score_ratio``, ``margin`` or ``max_score``.
-        false_negatives: candidates that were drawn, and removed by ``false_negatives``.
-        unscored: lists of which no positive's score was known, although a limit refers to it.
-        short: queries with fewer than n negatives.
-        nothing_retrieved: of them, those for which no retriever found anything.
-        without_positive: queries left out because no positive of theirs is known.
-    """
-
-    queries: int = 0
-    negatives: int = 0
-    relevant: int = 0
-    copies: int = 0
-    itself: int = 0
-    near_positive: int = 0
-    false_negatives: int = 0
-    unscored: int = 0
-    short: int = 0
-    nothing_retrieved: int = 0
-    without_positive: int = 0
+PER = ("query", "pair")
 
 
 class NegativeMiner(pt.Transformer):
@@ -97,6 +68,10 @@ class NegativeMiner(pt.Transformer):
         false_negatives: a :class:`FalseNegativeFilter`, or any R → R that removes rows, each by itself. Drawn
             candidates go through it; those removed are replaced by the next ones drawn, so that it sees no more than it
             must.
+        per: ``"query"``: one list a query, all its positives in it; ``"pair"``: one list for each of its positives,
+            with n negatives of its own, none of them another positive. Each list is then a query to whatever reads it,
+            with the qid ``<qid>+<docno of the positive>``; ``qid_of_query`` keeps the query's. Limits refer to the
+            score of the list's own positive.
         mix: of several retrievers: ``"round_robin"`` merges their lists in turns and draws from the merged one;
             ``"equal"`` draws from each list in turns, so that each gives an equal share as long as it can.
         text: what adds document text: a dataset, a frame, or a transformer; None = the retrievers do, or nobody does.
@@ -111,6 +86,7 @@ class NegativeMiner(pt.Transformer):
 
     References:
         Qu et al. 2021 (RocketQA): hard negatives and their denoising. Moreira et al. 2024 (NV-Retriever): limits.
+        Xu et al. 2025 (Distillation versus Contrastive Learning) §4.1: negatives for each pair.
 
     Example::
 
@@ -119,6 +95,7 @@ class NegativeMiner(pt.Transformer):
     """
 
     schematic = {"label": "NegativeMiner", "inner_pipelines_mode": "unlinked"}
+    added_later = {"per": "query"}
 
     def __init__(
         self,
@@ -136,6 +113,7 @@ class NegativeMiner(pt.Transformer):
         scorer: pt.Transformer | Sequence[pt.Transformer | None] | None = None,
         unscored: str = "keep",
         false_negatives: pt.Transformer | None = None,
+        per: str = "query",
         mix: str = "round_robin",
         text: Any = None,
         text_field: str = "text",
@@ -147,7 +125,9 @@ class NegativeMiner(pt.Transformer):
             arguments.whole(value, name, least)
         if skip >= depth:
             raise ValueError(f"skip ({skip}) must be less than depth ({depth}), or nothing is left.")
-        choices = (("strategy", strategy, STRATEGIES), ("mix", mix, MIXES), ("unscored", unscored, UNSCORED))
+        choices = (
+            ("strategy", strategy, STRATEGIES), ("mix", mix, MIXES), ("unscored", unscored, UNSCORED), ("per", per, PER)
+        )  # fmt: skip
         for name, choice, known in choices:
             if choice not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {choice!r}.")
@@ -173,6 +153,7 @@ class NegativeMiner(pt.Transformer):
         self.scorer = scorer
         self.unscored = unscored
         self.false_negatives = false_negatives
+        self.per = per
         self.mix = mix
         self.text = text
         self.text_field = text_field
@@ -216,6 +197,8 @@ class NegativeMiner(pt.Transformer):
         before = copy.copy(self.counts)
         with_positive = topics["qid"].astype(str).isin(known).to_numpy()
         self.counts.without_positive += int((~with_positive).sum())
+        if self.per == "pair":
+            check_names(positives)
         out = self._mined(Batches(self, query_columns, relevant), topics[with_positive], positives)
         self._log(before)
         return out
@@ -332,7 +315,8 @@ def mine_negatives(
         n: negatives of a query.
         strategy: ``"random"``, ``"top"``, ``"log_random"`` or ``"log_uniform"``.
         **settings: ``skip``, ``exclude``, ``drop_self``, ``max_score_ratio``, ``margin``, ``max_score``, ``scorer``,
-            ``unscored``, ``false_negatives``, ``mix``, ``text``, ``text_field``, ``batch_size``, ``seed``, ``verbose``.
+            ``unscored``, ``false_negatives``, ``per``, ``mix``, ``text``, ``text_field``, ``batch_size``, ``seed``,
+            ``verbose``.
 
     Example::
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -12,18 +12,23 @@ from ..engine import batching
 if TYPE_CHECKING:
     import torch
 
+    from .plaid import Compressed
+
+#: Token vectors ``[T, D]``: float16, in memory or mapped into it, or compressed.
+Vectors: TypeAlias = "np.ndarray | Compressed"
+
 #: Numbers of one matrix of similarities, and of one block of vectors: 128 MB each.
 ELEMENTS = 2**25
 
 
 def search(
-    queries: Sequence[np.ndarray], vectors: np.ndarray, offsets: np.ndarray, k: int, device: str | None
+    queries: Sequence[np.ndarray], vectors: Vectors, offsets: np.ndarray, k: int, device: str | None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The k best documents of each query.
 
     Args:
         queries: B arrays float32 ``[tokens, D]``.
-        vectors: float16 ``[T, D]``.
+        vectors: ``[T, D]``.
         offsets: int64 ``[N + 1]``.
         k: most documents a query.
         device: as in :class:`MultiVectorRetriever`.
@@ -39,7 +44,7 @@ def search(
 
 
 def score(
-    queries: Sequence[np.ndarray], docids: np.ndarray, vectors: np.ndarray, offsets: np.ndarray, device: str | None
+    queries: Sequence[np.ndarray], docids: np.ndarray, vectors: Vectors, offsets: np.ndarray, device: str | None
 ) -> np.ndarray:
     """MaxSim ``[B, n]`` of B queries with the n documents numbered ``docids``; the rest as in :func:`search`."""
     return np.concatenate([found for _, found in _blocks(queries, docids, vectors, offsets, device)], axis=1)
@@ -56,7 +61,7 @@ def _top(ids: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.nd
 
 
 def _blocks(
-    queries: Sequence[np.ndarray], docids: np.ndarray, vectors: np.ndarray, offsets: np.ndarray, device: str | None
+    queries: Sequence[np.ndarray], docids: np.ndarray, vectors: Vectors, offsets: np.ndarray, device: str | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Documents in blocks that fit in memory, each with the scores ``[B, n]`` of all queries."""
     import torch
@@ -72,13 +77,15 @@ def _blocks(
         before = ends[start] - lengths[start]
         stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
         part = docids[start:stop]
-        block = torch.from_numpy(_gather(part, vectors, offsets)).to(where).float()
+        block = torch.from_numpy(gather(part, vectors, offsets, device)).to(where).float()
         yield part, _max_sim(tokens, counts, block, lengths[start:stop]).cpu().numpy()
         start = stop
 
 
-def _gather(docids: np.ndarray, vectors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def gather(docids: np.ndarray, vectors: Vectors, offsets: np.ndarray, device: str | None) -> np.ndarray:
     """The vectors ``[t, D]`` of some documents, one behind the other."""
+    if not isinstance(vectors, np.ndarray):
+        return vectors.of(docids, device)
     if docids[-1] - docids[0] == len(docids) - 1 and (np.diff(docids) == 1).all():
         return np.array(vectors[offsets[docids[0]] : offsets[docids[-1] + 1]])
     return np.concatenate([vectors[offsets[docid] : offsets[docid + 1]] for docid in docids])

@@ -12,12 +12,11 @@ import pyterrier_alpha as pta
 
 from ..frames import QUERY_EMBS, arguments, validate
 from ..frames.ranking import carried, rerank
-from .maxsim import score, search
+from . import plaid
+from .maxsim import Vectors, score, search
 
 if TYPE_CHECKING:
-
     from .index import MultiVectorIndex
-
 
 
 class _OverIndex(pt.Transformer):
@@ -52,12 +51,14 @@ class MultiVectorRetriever(_OverIndex):
         engine: ``"exact"``, or ``"plaid"``.
         probes: clusters that a token of the query looks into; PLAID's only.
         candidates: documents of a query whose compressed vectors are compared; PLAID's only.
+        nbits: bits of a dimension in what PLAID compares; None = 4, or those that the index was compressed with.
 
     References:
         Santhanam et al. 2022, PLAID: An Efficient Engine for Late Interaction Retrieval.
     """
 
     schematic = {"label": "MaxSim retriever"}
+    added_later = {"nbits": None}
 
     def __init__(
         self,
@@ -71,16 +72,19 @@ class MultiVectorRetriever(_OverIndex):
         engine: str = "exact",
         probes: int = 8,
         candidates: int = 4096,
+        nbits: int | None = None,
     ):
         numbers = {"num_results": num_results, "batch_size": batch_size, "probes": probes, "candidates": candidates}
         for name, value in numbers.items():
             arguments.whole(value, name)
         if engine not in ("exact", "plaid"):
             raise ValueError(f"engine must be 'exact' or 'plaid', not {engine!r}.")
+        if nbits is not None:
+            plaid.check_nbits(nbits)
         if engine == "plaid":
-            from .plaid import check_engine
-
-            check_engine()
+            plaid.check_engine()
+        elif nbits is not None:
+            raise ValueError(f"nbits={nbits} is of engine='plaid': give both, or leave it out.")
         self.source = source
         self.num_results = num_results
         self.batch_size = batch_size
@@ -90,6 +94,7 @@ class MultiVectorRetriever(_OverIndex):
         self.engine = engine
         self.probes = probes
         self.candidates = candidates
+        self.nbits = nbits
 
     def fuse_rank_cutoff(self, k: int) -> MultiVectorRetriever | None:
         """This retriever with fewer results, for ``retriever % k``."""
@@ -98,7 +103,7 @@ class MultiVectorRetriever(_OverIndex):
         return MultiVectorRetriever(
             self.source, num_results=k, batch_size=self.batch_size, device=self.device,
             drop_query_embs=self.drop_query_embs, verbose=self.verbose, engine=self.engine, probes=self.probes,
-            candidates=self.candidates,
+            candidates=self.candidates, nbits=self.nbits,
         )  # fmt: skip
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
@@ -132,12 +137,10 @@ class MultiVectorRetriever(_OverIndex):
             )
         )
 
-    def _search(self, queries: list[np.ndarray], vectors: np.ndarray, offsets: np.ndarray) -> list[tuple]:
+    def _search(self, queries: list[np.ndarray], vectors: Vectors, offsets: np.ndarray) -> list[tuple]:
         if self.engine == "exact":
             return search(queries, vectors, offsets, self.num_results, self.device)
-        from . import plaid
-
-        engine = self.source.plaid(self.device)
+        engine = self.source.plaid(self.device, self.nbits)
         settings = {"probes": self.probes, "candidates": self.candidates}
         return plaid.search(engine, queries, vectors, offsets, self.num_results, self.device, **settings)
 

@@ -16,9 +16,10 @@ class CausalReranker(AnsweringStudent):
     """R → R: a causal language model asked whether a document is relevant; the score is log p(yes), ≤ 0.
 
     The probability is that of one answer against the other, from the logits of their two tokens behind the prompt, as
-    Qwen3-Reranker ranks. In half precision logits come in steps (an eighth between 16 and 32), and so do scores: rank in
-    float32 where ties matter. Losses may read the two raw logits (:class:`~pyterrier_distill.LogitMSE`: InRanker's method
-    with a decoder) or the score. A model that was trained to answer starts from what it knows: nothing in it is new.
+    Qwen3-Reranker ranks. Losses may read the two raw logits (:class:`~pyterrier_distill.LogitMSE`: InRanker's method
+    with a decoder) or the score. A model that was trained to answer starts from what it knows: nothing in it is new. In
+    half precision logits come in steps (an eighth between 16 and 32), and so do scores: rank in float32, with a
+    ``base_dtype`` of float32, where ties matter.
 
     Args:
         name_or_path: a directory or hub name of a causal LM, or of a LoRA adapter of one.
@@ -28,8 +29,8 @@ class CausalReranker(AnsweringStudent):
             is cut when the prompt is too long.
         answers: the two words, (no, yes), each one token; None = the prompt's own.
         lora: train a low-rank adapter instead of all weights; as for :class:`~pyterrier_distill.CrossEncoder`.
-        base_dtype: how the weights below an adapter are kept: None = float32, ``"bf16"``, or ``"nf4"`` (four bits, by
-            bitsandbytes); the adapter is float32. None also = what an adapter was saved with.
+        base_dtype: how the weights below an adapter are kept: None = what an adapter was saved with, else
+            float32; or ``"bf16"``. The adapter is float32.
         attn_implementation: of transformers, such as ``"flash_attention_2"``; None = its own choice.
         max_length: tokens of a prompt and its answer; None = the checkpoint's own.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16`` of ranking; ``auto`` = bf16 where the hardware multiplies
@@ -45,7 +46,7 @@ class CausalReranker(AnsweringStudent):
         ValueError: for a prompt that lacks a placeholder, answers that are not two words, or a key of ``lora`` that
             peft does not know; on first use, if the checkpoint is no causal LM, or an answer is not one token.
         ValueError: for ``base_dtype`` without an adapter.
-        ModuleNotFoundError: for ``lora`` without peft, ``"nf4"`` without bitsandbytes.
+        ModuleNotFoundError: for ``lora`` without peft.
 
     References:
         InRanker §3, Eq. 1 and 2 (two logits distilled); Zhang et al. 2025 (Qwen3-Reranker); Nogueira et al. 2020.

@@ -36,8 +36,8 @@ class CrossEncoder(JointStudent):
         lora: train a low-rank adapter and the head instead of all weights: ``dict(r=16, alpha=32)``, its rank and its
             scale (alpha / r); also ``dropout`` (0), ``target_modules`` (None = peft's own for the architecture, or
             ``"all-linear"``), and what else ``peft.LoraConfig`` takes. None = no adapter.
-        base_dtype: how the weights below an adapter are kept: None = float32, ``"bf16"``, or ``"nf4"`` (four bits, by
-            bitsandbytes); adapter and head are float32. None also = what an adapter was saved with.
+        base_dtype: how the weights below an adapter are kept: None = what an adapter was saved with, else
+            float32; or ``"bf16"``. Adapter and head are float32.
         attn_implementation: of transformers, such as ``"flash_attention_2"``; None = its own choice.
         prompt: how a decoder reads a pair: a text with ``{query}`` and ``{document}``, which the model reads as it
             is, between the control tokens that its tokenizer puts round texts; the name of a teacher's prompt; or a
@@ -61,7 +61,7 @@ class CrossEncoder(JointStudent):
             checkpoint has more than one output, or a layer does not exist.
         ValueError: for ``base_dtype`` without an adapter, or a prompt without a placeholder; on first use, for
             ``prompt`` or ``append_eos`` of an encoder, or lengths of query and document that do not fit together.
-        ModuleNotFoundError: for ``lora`` without peft, ``"nf4"`` without bitsandbytes.
+        ModuleNotFoundError: for ``lora`` without peft.
 
     References:
         Nogueira & Cho 2019; Rank-DistiLLM (Schlatt et al. 2025; App. C: queries of 32 tokens, passages of 256);

@@ -128,8 +128,7 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
 
     def _model_settings(self) -> dict[str, Any]:
         """What transformers takes for the weights besides."""
-        device = batching.infer_device(self.device)
-        return model_settings(self._base_kept(), self.attn_implementation, device)
+        return model_settings(self._base_kept(), self.attn_implementation)
 
     def _files(self) -> list[Any]:
         return [self.name_or_path, self.base]

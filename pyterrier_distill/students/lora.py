@@ -141,16 +141,7 @@ def write(student: JointStudent, draft: Path) -> None:
 
 
 def merged(student: JointStudent) -> JointStudent:
-    """A copy whose adapter is added to its base, in float32: an ordinary model. The student stays as it is.
-
-    Raises:
-        ValueError: if the base has four bits: to round the sum to these would make it another model.
-    """
-    if student._base_kept() == "nf4":
-        raise ValueError(
-            "an adapter is not added to a base of four bits: save the adapter, load it with base_dtype='bf16', and save"
-            " that with merge=True."
-        )
+    """A copy whose adapter is added to its base, in float32: an ordinary model. The student stays as it is."""
     model, adapter = copy.deepcopy((student.model, student._weights.adapter))
     model.float()  # the adapter is: half precision would round what it adds
     adapter.merge_and_unload()

@@ -10,6 +10,7 @@ from typing import Any
 import ir_measures
 from ir_measures import AP, RR, R, Success, nDCG
 
+from ..measures.capped import CappedRecall
 from .averages import Average
 from .member import Member
 from .membership import AVERAGES, DATASETS, TIREX, TIREX_CORPORA
@@ -22,6 +23,8 @@ _ROOT_MEAN_SQUARE = "TIREx RMS"
 
 def BEIR(folders: Mapping[str, str | os.PathLike] | None = None, *, msmarco: bool = False) -> Suite:
     """BEIR (Thakur et al. 2021): nDCG@10 and recall at 100, with the averages of all papers that report on it.
+
+    Recall of TREC-COVID is capped (USTAD's Table 8, BEIR's App. G).
 
     CQADupStack is the mean of its twelve forums. The query itself is left out of rankings of ArguAna and Quora, as
     BEIR's own code does.
@@ -40,15 +43,14 @@ def BEIR(folders: Mapping[str, str | os.PathLike] | None = None, *, msmarco: boo
         raise ValueError(f"BEIR has no dataset {strange[0]!r}, only: {', '.join(names)}.")
     members = []
     for name in names:
+        places: list[str | None] = [f"irds:{dataset}" for dataset in DATASETS[name]]
         if name in folders:
             places = [f"folder:{os.fspath(folders[name])}"]
-        else:
-            places = [f"irds:{dataset}" for dataset in DATASETS[name]] or [f"folder of {name}"]
-        for place in places:
-            whole = len(places) == 1
-            called = name if whole else f"{name} {Path(place).name}"
+        for place in places or [None]:
+            whole = len(places) <= 1
+            called = name if whole else f"{name} {Path(place or '').name}"
             itself = name in QUERIES_ARE_DOCUMENTS
-            measures = (nDCG @ 10, R @ 100)
+            measures = (nDCG @ 10, CappedRecall @ 100 if name == "TREC-COVID" else R @ 100)
             members.append(Member(called, place, measures, part_of=None if whole else name, drop_self=itself))
     if msmarco:
         members.append(Member("MS MARCO dev", "irds:msmarco-passage/dev/small", (RR @ 10, R @ 1000)))

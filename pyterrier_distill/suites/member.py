@@ -20,7 +20,8 @@ class Member:
 
     Attributes:
         name: as tables show it, such as ``"NFCorpus"``.
-        dataset: a name that ``pt.get_dataset`` knows (``irds:beir/nfcorpus/test``, ``folder:PATH``), or a dataset.
+        dataset: a name that ``pt.get_dataset`` knows (``irds:beir/nfcorpus/test``, ``folder:PATH``), or a dataset;
+            None = it has to be had elsewhere.
         measures: what is measured on it; the first is the one that averages are of. The relevance level is part of a
             measure: ``AP(rel=2)``.
         part_of: members with the same one count as one dataset: CQADupStack's twelve, the tasks of a TIREx corpus.
@@ -40,8 +41,10 @@ class Member:
         """The PyTerrier dataset.
 
         Raises:
-            LookupError: if there is none of this name.
+            LookupError: if there is none of this name, or none was named.
         """
+        if self.dataset is None:
+            raise LookupError(f"ir_datasets does not have it: name a directory of it, such as {{{self.name!r}: PATH}}.")
         return pt.get_dataset(self.dataset) if isinstance(self.dataset, str) else self.dataset
 
     def asked(self, dataset: Any) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -11,6 +11,7 @@ import pyterrier as pt
 
 from ..engine import processes
 from ..losses import Loss
+from ..measures import capped  # noqa: F401 (known to ir_measures by name, from here on)
 from .lists import Collator, QueryList
 
 

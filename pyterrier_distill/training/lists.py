@@ -26,7 +26,8 @@ class QueryList:
 
     Attributes:
         query: its text.
-        docnos: its documents in the frame's order; empty for losses on queries alone.
+        docnos: its documents in the frame's order; empty for losses on queries alone, and for queries that only
+            the terms of a sum read which do so.
         texts: their texts, or None where vectors stand in for them.
         labels: column → what its kind (:mod:`..frames.kinds`) makes of a list.
         doc_rows: where in ``doc_matrix`` the vectors of its documents stand, if training leaves documents frozen.
@@ -172,6 +173,11 @@ def check_lists(lists: list[QueryList], loss: losses.Loss, total: int) -> None:
                 raise ValueError(f"{column!r} {why}: {term!r} has nothing to learn from it.")
 
 
+def contrasts(loss: losses.Loss) -> bool:
+    """Whether a loss reads judgements and the documents of other queries, which may be relevant, too."""
+    return losses.BATCH_SCORES in loss.needs and frames.LABEL in loss.columns()
+
+
 class Collator:
     """Lists → one batch: what the student reads, the mask, and the labels as padded tensors."""
 
@@ -183,20 +189,26 @@ class Collator:
     def __call__(self, lists: list[QueryList]) -> dict[str, Any]:
         import torch
 
-        _, mask = frames.pad_lists([np.ones(max(1, len(one.docnos))) for one in lists])
+        mask = torch.zeros(len(lists), max(1, *(len(one.docnos) for one in lists)), dtype=torch.bool)
+        for row, one in enumerate(lists):
+            mask[row, : len(one.docnos)] = True
         labels = {column: kind.batch([one.labels[column] for one in lists]) for column, kind in self.kinds.items()}
+        for column, kind in self.kinds.items():
+            found = labels[column]
+            if not (kind.per_query or kind.counts_lists) and not found.shape[1]:  # queries alone
+                labels[column] = found.new_zeros(len(lists), mask.shape[1], *found.shape[2:])
         batch = self.student.collate(lists, self.loss.needs)
-        if losses.BATCH_SCORES in self.loss.needs:
+        if contrasts(self.loss):
             labels.update(_contrasted(lists, mask.shape[1]))
         for column, kind in self.kinds.items():
             if isinstance(kind, States):
                 _check_tokens(batch["queries"]["attention_mask"], lists, column)
-        told = {"batch": batch, "mask": mask.to(torch.bool), "labels": labels}
+        told = {"batch": batch, "mask": mask, "labels": labels}
         return {**told, "guest": True} if lists[0].guest else told
 
 
 def _contrasted(lists: list[QueryList], width: int) -> dict[str, Tensor]:
-    """Which documents of a batch are no negatives of a query."""
+    """Which documents of a batch are no negatives of a query, and which queries are the same."""
     import torch
 
     documents = torch.zeros(len(lists), width, 2, dtype=torch.int64)
@@ -206,7 +218,8 @@ def _contrasted(lists: list[QueryList], width: int) -> dict[str, Tensor]:
         documents[row, : len(one.docnos)] = torch.from_numpy(document_keys(one) if one.keys is None else one.keys)
         if one.known is not None:
             relevant[row, : len(one.known)] = torch.from_numpy(one.known)
-    return {losses.DOCUMENT_KEYS: documents, losses.RELEVANT_KEYS: relevant}
+    queries = torch.tensor([_key(one.query, "text") for one in lists])
+    return {losses.DOCUMENT_KEYS: documents, losses.RELEVANT_KEYS: relevant, losses.QUERY_KEYS: queries}
 
 
 def _check_tokens(mask: Tensor, lists: list[QueryList], column: str) -> None:

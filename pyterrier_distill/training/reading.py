@@ -178,9 +178,11 @@ class Reader:
             places = res[frames.FIRST_STAGE_RANK].to_numpy(dtype=float)
             for one, rows in zip(lists, order.rows_of(res), strict=True):
                 one.ranking = np.argsort(places[rows], kind="stable")
-        if losses.BATCH_SCORES in loss.needs and frames.LABEL in loss.columns():
+        if losses.BATCH_SCORES in loss.needs:
             for one in lists:
                 one.collection = self.collection
+        if training_lists.contrasts(loss):
+            for one in lists:
                 one.keys = training_lists.document_keys(one)
                 one.known = self._relevant_to(one)
         return lists

@@ -18,6 +18,7 @@ def rank_distillm(
     start="google/electra-base-discriminator",
     first_stage_labels=True,
     loss=None,
+    lengths=(32, 256),
     mined=200,
     depth=100,
     steps=20_000,
@@ -35,19 +36,22 @@ def rank_distillm(
         dev_topics, dev_qrels: what early stopping looks at.
         first_stage_labels: whether to train on labels before (two stages), or not (a single one).
         loss: RankNet() if None; ADRMSE() is the paper's other one.
+        lengths: tokens of a query and of a document.
         depth: how many documents of the first stage's ranking are learnt from (Figure 1).
+        steps: of a stage, at most: the second ends when nDCG@10 has not improved for 100.
         **training: settings of both Distillers that differ from the paper's.
 
     Returns:
         The student.
     """
-    student = ptd.CrossEncoder(start, query_length=32, document_length=256, device=device, precision=precision)
+    read = {"query_length": lengths[0], "document_length": lengths[1]}
+    student = ptd.CrossEncoder(start, **read, device=device, precision=precision)
     settings = {"queries_per_batch": 32, "learning_rate": 1e-5, "precision": precision, **training}
     if first_stage_labels:
         mine = ptd.mine_negatives(retriever, depth=mined, n=7, exclude=qrels)
         stage = ptd.Distiller(student, ptd.LocalizedContrastive(), steps=steps, **settings)
-        (mine >> text >> stage).fit(topics)
+        (mine >> text >> stage).fit(topics, None)
     candidates = retriever % depth >> text
-    stage = ptd.Distiller(student, loss or ptd.RankNet(), eval_every=25, early_stopping=4, **settings)
+    stage = ptd.Distiller(student, loss or ptd.RankNet(), steps=steps, eval_every=25, early_stopping=4, **settings)
     stage.fit((candidates >> ranking)(topics), None, candidates(dev_topics), dev_qrels)
     return student

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .masking import masked_log_softmax, masked_mean, prepared
+from .masking import EXCLUDED, masked_log_softmax, masked_mean, prepared
 
 __all__ = ["localized_contrastive", "info_nce"]
 
 
-def localized_contrastive(student: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+def localized_contrastive(
+    student: Tensor, labels: Tensor, mask: Tensor | None = None, positives: str = "together"
+) -> Tensor:
     """−log softmax at each relevant document over its own list, mean over relevant documents (LCE, Gao et al. 2021).
 
     Args:
         student: scores ``[B, N]``.
         labels: judgements ``[B, N]``; > 0 is relevant. With one relevant document in each list this is the
-            cross-entropy of peers; with several, each counts alike and the others stay in its denominator.
+            cross-entropy of peers; with several, each counts alike.
         mask: ``[B, N]``.
+        positives: ``"together"``: a relevant document's denominator is the whole list, the other relevant ones
+            included. ``"each_alone"``: itself and the list's other documents, the relevant ones left out.
 
     Returns:
         Scalar ≥ 0; 0 where nothing is relevant.
+
+    Raises:
+        ValueError: for another word in ``positives``.
     """
     student, labels, mask = prepared(student, labels, mask)
-    return masked_mean(-masked_log_softmax(student, mask), (labels > 0) & mask)
+    relevant = (labels > 0) & mask
+    if positives == "together":
+        return masked_mean(-masked_log_softmax(student, mask), relevant)
+    if positives != "each_alone":
+        raise ValueError(f"positives must be 'together' or 'each_alone', not {positives!r}.")
+    itself = torch.eye(student.shape[-1], dtype=torch.bool, device=student.device)
+    rivals = student[:, None, :].masked_fill(~((mask & ~relevant)[:, None, :] | itself), EXCLUDED)
+    return masked_mean(torch.logsumexp(rivals, dim=-1) - student, relevant)
 
 
 def info_nce(scores: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:

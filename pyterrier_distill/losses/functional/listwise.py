@@ -11,8 +11,14 @@ from .masking import EXCLUDED, masked_log_softmax, masked_mean, mean_over_querie
 __all__ = ["kl_divergence", "list_net", "list_mle", "adr_mse", "approx_ndcg"]
 
 
-def kl_divergence(student: Tensor, teacher: Tensor, mask: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-    """KL(softmax(t / T) ‖ softmax(s / T)), mean over queries.
+def kl_divergence(
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor | None = None,
+    temperature: float = 1.0,
+    student_temperature: float | None = None,
+) -> Tensor:
+    """KL(softmax(t / T) ‖ softmax(s / T')), mean over queries.
 
     There is no T² factor, unlike sentence-transformers' ``DistillKLDivLoss``: multiply the loss by T² to get it.
 
@@ -21,6 +27,7 @@ def kl_divergence(student: Tensor, teacher: Tensor, mask: Tensor | None = None, 
         teacher: scores ``[B, N]``, any scale (the softmax is over one list).
         mask: ``[B, N]``.
         temperature: T > 0, for both sides.
+        student_temperature: T' > 0, for the student's side where it is another; None = T.
 
     Returns:
         Scalar ≥ 0. A list of one document gives 0; a teacher that ties all documents asks for equal student scores.
@@ -28,10 +35,12 @@ def kl_divergence(student: Tensor, teacher: Tensor, mask: Tensor | None = None, 
     Raises:
         ValueError: for a temperature that is not positive.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, not {temperature!r}.")
+    if student_temperature is None:
+        student_temperature = temperature
+    if not (temperature > 0 and student_temperature > 0):
+        raise ValueError(f"temperatures must be positive, not {temperature!r} and {student_temperature!r}.")
     student, teacher, mask = prepared(student, teacher, mask)
-    log_s = masked_log_softmax(student / temperature, mask)
+    log_s = masked_log_softmax(student / student_temperature, mask)
     log_t = masked_log_softmax(teacher / temperature, mask)
     return mean_over_queries((log_t.exp() * (log_t - log_s)).masked_fill(~mask, 0.0).sum(dim=-1), mask)
 

@@ -1,0 +1,1 @@
+"""Measures that papers report and ir_measures lacks."""
