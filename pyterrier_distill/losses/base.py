@@ -96,9 +96,10 @@ class Loss:
     the score itself (MSE, ScoreMatch, ...)    [3]    [3]              [3]     [3]          [3]
     =========================================  =====  ===============  ======  ===========  =======
 
-    T: with a temperature of about 0.05, where the loss has one: differences of cosines are small. [1] σ of a cosine is
-    between 0.27 and 0.73. [2] A softmax of log-probabilities is p_i / Σ p, σ of a difference p_i / (p_i + p_j). [3] The
-    teacher's scores must be on the same scale, which no column says; :class:`MarginMSE` needs the same unit alone.
+    T: with a temperature of about 0.05, where the loss has one: differences of cosines are small, and a Distiller warns
+    of temperature 1. [1] σ of a cosine is between 0.27 and 0.73. [2] A softmax of log-probabilities is p_i / Σ p, σ of
+    a difference p_i / (p_i + p_j). [3] The teacher's scores must be on the same scale, which no column says;
+    :class:`MarginMSE` needs the same unit alone.
 
     Losses are values: parameters go into the constructor, equality is equality of the repr, they add, and numbers
     scale them. A sum shares one forward pass. Subclasses store each constructor argument under its own name and define
