@@ -14,6 +14,7 @@ from . import frames
 from .frames.texts import text_source
 from .losses import Loss
 from .losses.base import QUERY_SIDE, check_scale, lacking, vectors_to_match
+from .losses.temperature import warn_of_cosines
 from .sampling.samplers import ListSampler
 from .training import order, process
 from .training.settings import Settings
@@ -133,7 +134,9 @@ class Distiller(pt.Estimator):
             raise TypeError(f"student must be a student of pyterrier_distill, such as BiEncoder(...), not {student!r}.")
         if not loss.needs <= gives:
             raise ValueError(lacking(loss, student))
-        check_scale(loss, student, student.known_scale() if hasattr(student, "known_scale") else None)
+        scale = student.known_scale() if hasattr(student, "known_scale") else None
+        check_scale(loss, student, scale)
+        self._warned = warn_of_cosines(loss, student, scale)
         if sampler is not None and not isinstance(sampler, ListSampler):
             raise TypeError(f"sampler must be a ListSampler, such as ListSampler(8, depth=200), not {sampler!r}.")
         if sampler is not None and not loss.needs - QUERY_SIDE:
@@ -313,7 +316,9 @@ class Distiller(pt.Estimator):
         from .training.resuming import BY_CONTENT
 
         self.student.check_training(self.loss.needs, vectors)
-        check_scale(self.loss, self.student, getattr(self.student, "score_scale", None))
+        scale = getattr(self.student, "score_scale", None)
+        check_scale(self.loss, self.student, scale)
+        self._warned = self._warned or warn_of_cosines(self.loss, self.student, scale)
         moving = self.student.trainable(self.loss.needs)
         before = {name: tensor.detach().cpu().clone() for name, tensor in moving.state_dict().items()}
         recorded = self.student.recorded()

@@ -85,6 +85,19 @@ def ustad_bi_encoder(env):
     return ptd.USTAD(env["tiny"], query_length=16, precision="fp32", device="cpu").as_bi_encoder()
 
 
+def ustad_tokens(env):
+    return ptd.USTAD(env["tiny"], query_length=16, precision="fp32", device="cpu").as_token_encoder()
+
+
+def documents_apart(env):
+    return ptd.BiEncoder(env["tiny"], layers=2, doc_encoder=ustad_bi_encoder(env), precision="fp32", device="cpu")
+
+
+def retriever_of_a_decoder(env):
+    settings = {"pooling": "lasttoken", "append_eos": True, "lora": {"r": 4}, "similarity": "dot"}
+    return ptd.BiEncoder(env["tiny_llm"], **settings, precision="fp32", device="cpu")
+
+
 def cached_queries(env):
     generator = teacher(ptd.SyntheticQueryGen, "plain_llm", max_new_tokens=6)(env)
     return ptd.QueryStore(env["path"] / "queries").cache(generator, batch_size=5)
@@ -151,6 +164,8 @@ TRANSFORMERS = {
     "BiEncoder on queries": Entry(bi_encoder, "Q"),
     "BiEncoder on documents": Entry(bi_encoder, "D"),
     "asymmetric BiEncoder": Entry(asymmetric, "R", "re-ranker"),
+    "BiEncoder of a USTAD's documents": Entry(documents_apart, "R", "re-ranker"),
+    "BiEncoder (decoder, adapter)": Entry(retriever_of_a_decoder, "R", "re-ranker"),
     "query encoder": Entry(lambda env: bi_encoder(env).query_encoder(), "Q"),
     "query encoder with states": Entry(lambda env: bi_encoder(env).query_encoder(states=[2, -1]), "Q"),
     "document encoder": Entry(lambda env: bi_encoder(env).doc_encoder(), "D"),
@@ -168,6 +183,9 @@ TRANSFORMERS = {
     "USTAD as bi-encoder on results": Entry(ustad_bi_encoder, "R", "re-ranker"),
     "USTAD as bi-encoder on queries": Entry(ustad_bi_encoder, "Q"),
     "USTAD as bi-encoder on documents": Entry(ustad_bi_encoder, "D"),
+    "USTAD as token encoder on results": Entry(ustad_tokens, "R", "re-ranker"),
+    "USTAD as token encoder on queries": Entry(ustad_tokens, "Q"),
+    "USTAD as token encoder on documents": Entry(ustad_tokens, "D"),
     "LateInteraction on results": Entry(late_interaction, "R", "re-ranker"),
     "LateInteraction on queries": Entry(late_interaction, "Q"),
     "LateInteraction on documents": Entry(late_interaction, "D"),

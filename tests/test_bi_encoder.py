@@ -115,7 +115,7 @@ def test_pooling_and_projection(tiny):
     assert projected.dimension == 20 and projected.encode_queries(TEXTS).shape == (4, 20)
     np.testing.assert_allclose(np.linalg.norm(projected.encode_queries(TEXTS), axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(projected.encode_queries(TEXTS), fp32(tiny, projection=20).encode_queries(TEXTS))
-    with pytest.raises(ValueError, match="'mean' or 'cls'"):
+    with pytest.raises(ValueError, match="'mean', 'cls' or 'lasttoken'"):
         ptd.BiEncoder(tiny, pooling="max")
 
 

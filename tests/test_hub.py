@@ -25,6 +25,9 @@ SCRIPT = """
             (root / "refs").mkdir(parents=True)
             (root / "refs" / "main").write_text(revision)
             shutil.copytree(folder_path, root / "snapshots" / revision)
+            if not (root / "snapshots" / revision / "config.json").exists():  # as a cache remembers of an adapter
+                (root / ".no_exist" / revision).mkdir(parents=True)
+                (root / ".no_exist" / revision / "config.json").touch()
 
     huggingface_hub.HfApi = Api
 
@@ -40,6 +43,8 @@ SCRIPT = """
         "ustad": fitted(ptd.USTAD(bert, mode="late", modes=("dual", "late"), query_length=12, scale=0.1, **FP32)),
         "adapter": fitted(ptd.CrossEncoder("me/base", lora=dict(r=2), max_length=10, **FP32)),
         "bi": ptd.BiEncoder(bert, layers=2, doc_encoder=teacher, freeze_docs=True, **FP32),
+        "apart": fitted(ptd.BiEncoder(bert, layers=2, doc_encoder=ptd.USTAD(bert, query_length=12, **FP32), **FP32)),
+        "retriever": fitted(ptd.BiEncoder("me/base", pooling="lasttoken", append_eos=True, lora=dict(r=2), **FP32)),
     }
     told = {}
     for name, student in students.items():
@@ -66,8 +71,8 @@ def told(tmp_path, results, tiny, tiny_t5, tiny_llm):
 
 
 def test_students_loaded_by_name_are_those_that_were_pushed(told):
-    assert set(told) == {"mono", "ustad", "adapter", "bi"}
+    assert set(told) == {"mono", "ustad", "adapter", "bi", "apart", "retriever"}
     for name, one in told.items():
         assert one["difference"] < 1e-5, name
         assert bool(one["manifest"]) == (name != "bi")
-    assert told["bi"]["freeze_docs"] is True
+    assert told["bi"]["freeze_docs"] is True and told["apart"]["freeze_docs"] is True

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -328,3 +329,15 @@ def test_real_prompts_and_weights(minilm, tmp_path):
     np.testing.assert_allclose(cached(frame)["score"], [0.6473, 0.2245], atol=1e-4)
     given = ptd.BiEncoder(minilm, prompts={"query": "query: ", "document": "passage: "}, **FP32)
     np.testing.assert_allclose(answers(given, frame), [0.6473, 0.2245], atol=1e-4)
+
+
+def test_a_fingerprint_changes_with_settings_and_weights_and_not_with_the_place(tiny, tmp_path):
+    student = ptd.BiEncoder(tiny, precision="fp32", device="cpu")
+    first = student.fingerprint()
+    assert len(first) == 16 and student._weights.model is None  # nothing was loaded for it
+    shutil.copytree(tiny, tmp_path / "copy")
+    assert ptd.BiEncoder(tmp_path / "copy", precision="fp32", device="cpu", batch_size=2).fingerprint() == first
+    assert ptd.BiEncoder(tiny, pooling="cls", precision="fp32", device="cpu").fingerprint() != first
+    with torch.no_grad():
+        next(student.model.parameters()).mul_(2)
+    assert student.fingerprint() != first

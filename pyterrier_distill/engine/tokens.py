@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -53,6 +54,51 @@ def disarmed(tokenizer: Any, texts: Sequence[str]) -> list[str]:
 
 
 _guards: WeakKeyDictionary[Any, tuple[tuple, Guard]] = WeakKeyDictionary()
+
+
+def append_end(name: str, tokenizer: Any) -> None:
+    """Make a tokenizer put its end-of-text token behind each text, in place, where it does not do so already.
+
+    The rule is a part of the tokenizer's file: whatever loads that ends texts alike. Texts that are cut end so, too.
+
+    Args:
+        name: of the checkpoint, for what is said of it.
+        tokenizer: of transformers.
+
+    Raises:
+        ValueError: if it has no end of text, or keeps no rule for control tokens round a text.
+    """
+    number = getattr(tokenizer, "eos_token_id", None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if number is None or backend is None:
+        lacks = "end of text: set eos_token in its tokenizer_config.json"
+        lacks = lacks if number is None else "tokenizer.json, which would say so: save it as a fast tokenizer"
+        raise ValueError(f"append_eos=True, but the tokenizer of {name!r} has no {lacks}.")
+    if tokenizer("a")["input_ids"][-1:] == [number]:
+        return
+    from tokenizers import processors
+
+    end = tokenizer.eos_token
+    own = backend.post_processor
+    told: dict[str, Any] = {"type": "Sequence", "processors": []} if own is None else json.loads(own.__getstate__())
+    if told["type"] != "Sequence":
+        told = {"type": "Sequence", "processors": [told]}
+    templates = [one for one in told["processors"] if one["type"] == "TemplateProcessing"]
+    if not templates:
+        first, second = ({"Sequence": {"id": name, "type_id": n}} for n, name in enumerate("AB"))
+        bare: dict[str, Any] = {"single": [first], "pair": [first, second], "special_tokens": {}}
+        bare["type"] = "TemplateProcessing"
+        told["processors"].append(bare)
+        templates = [bare]
+    put: dict[str, Any] = {"SpecialToken": {"id": end, "type_id": 0}}
+    for text in ("single", "pair"):
+        pieces = templates[-1][text]
+        place = next(n for n, piece in enumerate(pieces) if piece.get("Sequence", {}).get("id") == "A") + 1
+        templates[-1][text] = [*pieces, put] if text == "single" else [*pieces[:place], put, *pieces[place:], put]
+    templates[-1]["special_tokens"][end] = {"id": end, "ids": [number], "tokens": [end]}
+    rule = processors.Sequence([])
+    rule.__setstate__(json.dumps(told).encode())
+    backend.post_processor = rule
 
 
 def chat_text(tokenizer: Any, messages: list[dict[str, str]]) -> str:

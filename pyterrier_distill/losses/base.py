@@ -96,9 +96,10 @@ class Loss:
     the score itself (MSE, ScoreMatch, ...)    [3]    [3]              [3]     [3]          [3]
     =========================================  =====  ===============  ======  ===========  =======
 
-    T: with a temperature of about 0.05, where the loss has one: differences of cosines are small. [1] σ of a cosine is
-    between 0.27 and 0.73. [2] A softmax of log-probabilities is p_i / Σ p, σ of a difference p_i / (p_i + p_j). [3] The
-    teacher's scores must be on the same scale, which no column says; :class:`MarginMSE` needs the same unit alone.
+    T: with a temperature of about 0.05, where the loss has one: differences of cosines are small, and a Distiller warns
+    of temperature 1. [1] σ of a cosine is between 0.27 and 0.73. [2] A softmax of log-probabilities is p_i / Σ p, σ of
+    a difference p_i / (p_i + p_j). [3] The teacher's scores must be on the same scale, which no column says;
+    :class:`MarginMSE` needs the same unit alone.
 
     Losses are values: parameters go into the constructor, equality is equality of the repr, they add, and numbers
     scale them. A sum shares one forward pass. Subclasses store each constructor argument under its own name and define
@@ -125,6 +126,13 @@ class Loss:
     def misfit(self, scale: str) -> str:
         """Why scores of a scale that is not among :attr:`scales` do not fit, and what does, as half a sentence."""
         return f"takes scores that are {' or '.join(sorted(self.scales))}"
+
+    def check_student(self, student: Any) -> None:
+        """Check what of a student only this loss knows, before training.
+
+        Raises:
+            ValueError: saying what does not go together.
+        """
 
     def reading(self, columns: Iterable[str]) -> Loss:
         """This loss, with its label columns chosen among those at hand, where it leaves a choice."""
@@ -249,7 +257,7 @@ def positive(temperature: float) -> float:
 
 
 def check_scale(loss: Loss, student: Any, scale: str | None) -> None:
-    """Check that every term of a loss fits the scale of a student's scores.
+    """Check that every term of a loss fits a student, and the scale of its scores.
 
     Args:
         loss: the loss.
@@ -260,6 +268,7 @@ def check_scale(loss: Loss, student: Any, scale: str | None) -> None:
         ValueError: naming the first term that does not, and what does.
     """
     for _, term in loss.terms():
+        term.check_student(student)
         if scale is not None and SCORES in term.needs and scale not in term.scales:
             raise ValueError(
                 f"{term!r} does not fit {type(student).__name__}, whose score is a {scale}: it {term.misfit(scale)}."

@@ -88,6 +88,9 @@ class ListNet(BatchLoss):
         ListNet()
     """
 
+    #: What divides scores in the softmax: nothing.
+    temperature = 1.0
+
     def __init__(self, label: str | Sequence[str] = TEACHER_SCORE, in_batch: bool = False):
         super().__init__(label, in_batch)
 
@@ -118,6 +121,9 @@ class ListMLE(OrderLoss):
         >>> ListMLE()
         ListMLE()
     """
+
+    #: What divides scores in the softmax: nothing.
+    temperature = 1.0
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional

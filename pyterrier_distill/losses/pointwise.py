@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..frames import LABEL, TEACHER_LOGITS, TEACHER_SCORE
 from ..frames.kinds import LOGITS, Kind
@@ -228,14 +228,22 @@ class ScoreMatch(base.Loss):
 
     Without ``label``, between the modes of a student that trains several (:class:`~pyterrier_distill.USTAD`): summed
     over the pairs of modes, so its weight is Eq. 8's λ for each pair (that norm is not named;
-    here it is the mean absolute difference). Both modes of a pair move. With ``label``,
+    here it is the mean absolute difference). Both modes of a pair move, unless ``towards`` names the one that stands:
+    the others then learn from it, and not it from them. With ``label``,
     between the student's scores, in each mode, and that column.
 
     Args:
         label: the other scores, on the student's scale, such as ``"teacher_score"``; None = the student's other modes.
+        towards: the mode that the others are matched to, such as ``"cross"``: pairs without it are left out, and its
+            scores pass no gradient. The weights are shared, so it moves all the same where no loss on labels holds it.
+            None = all pairs, and both sides move.
+
+    Raises:
+        ValueError: for ``towards`` with ``label``, or a mode that the student does not train.
 
     References:
-        USTAD (Kim et al. 2024) Eq. 8, the λ term.
+        USTAD (Kim et al. 2024) Eq. 8, the λ term; §4, where it is self-distillation "from the stronger (say CE) mode to
+        the weaker (say DE) mode".
 
     Labels:
         none; with ``label``, float a document, ``[B, N]``.
@@ -246,12 +254,20 @@ class ScoreMatch(base.Loss):
     Example:
         >>> ScoreMatch(label="teacher_score")
         ScoreMatch(label='teacher_score')
+        >>> LocalizedContrastive() + 0.1 * ScoreMatch(towards="cross")
+        LocalizedContrastive() + 0.1 * ScoreMatch(towards='cross')
     """
 
     min_documents = 1
 
-    def __init__(self, label: str | None = None):
+    def __init__(self, label: str | None = None, towards: str | None = None):
+        if towards is not None and label is not None:
+            raise ValueError(
+                f"towards={towards!r} names a mode of the student and label={label!r} a column: the scores of a column"
+                " do not move anyway. Give one of the two."
+            )
         self.label = label
+        self.towards = towards
         self.needs = frozenset({base.MODES if label is None else base.SCORES})
 
     def reads(self) -> dict[str, Kind]:
@@ -262,9 +278,22 @@ class ScoreMatch(base.Loss):
 
         if self.label is not None:
             return functional.score_match(outputs.scores, labels[self.label], outputs.mask)
-        pairs = itertools.combinations((mode.scores for mode in (outputs.modes or {}).values()), 2)
+        scores = {name: mode.scores for name, mode in (outputs.modes or {}).items()}
+        if self.towards is None:
+            pairs = list(itertools.combinations(scores.values(), 2))
+        else:
+            self._check_mode(scores)
+            stands = scores.pop(self.towards).detach()
+            pairs = [(one, stands) for one in scores.values()]
         first, *others = (functional.score_match(a, b, outputs.mask) for a, b in pairs)
         return sum(others, start=first)
+
+    def check_student(self, student: Any) -> None:
+        self._check_mode(getattr(student, "modes", ()))
+
+    def _check_mode(self, modes: Iterable[str]) -> None:
+        if self.towards is not None and self.towards not in (modes := tuple(modes)):
+            raise ValueError(f"{self!r}: the student trains {', '.join(modes)}: towards must be one of these modes.")
 
     def total(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         return self(outputs, labels) if self.label is None else super().total(outputs, labels)

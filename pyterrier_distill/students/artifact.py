@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -134,7 +135,8 @@ class StudentArtifact:
         about = card.checked(about)
         if not merge and self.writes_over_base(path):
             raise ValueError(
-                f"{path} holds the base that this adapter needs: save it elsewhere, or the whole model with merge=True."
+                f"{path} holds what this student needs, the base of its adapter or the encoder of its documents: save"
+                " it elsewhere, or an adapter's whole model with merge=True."
             )
         with checkpoints.written_whole(path, "pt_meta.json", overwrite=overwrite) as draft:
             meta = self._write_all(draft, merge, about)
@@ -142,6 +144,10 @@ class StudentArtifact:
             (draft / "README.md").write_text(card.card(self, meta, Path(path).absolute().name), encoding="utf-8")
         again: Any = type(self)
         return again(path, **{name: getattr(self, name) for name in self._RUNTIME}, device=self.device)
+
+    def standing_alone(self) -> AbstractContextManager[None]:
+        """Within, what is written needs no directory of this machine."""
+        return nullcontext()
 
     def writes_over_base(self, path: str | os.PathLike) -> bool:
         """Whether saving to ``path`` would replace what the saved student needs."""
@@ -259,6 +265,15 @@ class StudentArtifact:
         told = {a.name: a.value for a in pt.inspect.transformer_attributes(self, strict=False)}
         copied = {name.removeprefix("_"): source[1] for name, source in self._weights.sources.items()}
         return {**told, **copied}
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of what decides its scores, settings and weights, wherever these lie.
+
+        For names of what is made of a student as it is now, such as an index. Nothing is loaded for this.
+        """
+        from ..identity.identity import digest, identity
+
+        return digest(identity(self))
 
     def _files(self) -> list[Any]:
         """What the model is read from."""

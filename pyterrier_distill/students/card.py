@@ -97,7 +97,12 @@ def started_from(student: Any) -> list[str]:
     else:
         found = started_from(source)
     documents = getattr(student, "_doc_encoder", None)
-    return list(dict.fromkeys([*found, *(started_from(documents) if documents is not None else [])]))
+    documents = getattr(documents, "ustad", documents)
+    if hasattr(documents, "name_or_path"):
+        found += started_from(documents)
+    elif isinstance(name := getattr(documents, "model_name", None), str):  # another library's
+        found.append(name)
+    return list(dict.fromkeys(found))
 
 
 def started_from_path(name: str) -> list[str]:
@@ -164,6 +169,8 @@ def _body(student: Any, meta: Mapping[str, Any], name: str) -> Iterator[str]:
     loader = student.ADAPTER_LOADED_BY if adapter else student.LOADED_BY
     if loader:
         yield f"Without PyTerrier: `{loader.format(name=json.dumps(name, ensure_ascii=False))}`.\n"
+    if documents := meta.get("doc_encoder"):
+        yield f"It encodes queries; its documents are encoded by `{_line(documents['is'])}`.\n"
     yield "## How it came to be\n"
     yield from _points({"Started from": ", ".join(meta["started_from"])})
     if meta.get("prompt"):

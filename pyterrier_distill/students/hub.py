@@ -39,7 +39,8 @@ def push(
             " merge=True, or the base first."
         )
     with tempfile.TemporaryDirectory(prefix="pyterrier-distill-") as folder:
-        meta = card.publishable(student._write_all(Path(folder), merge, about))
+        with student.standing_alone():
+            meta = card.publishable(student._write_all(Path(folder), merge, about))
         checkpoints.write_json(Path(folder) / "pt_meta.json", meta)
         try:
             api = huggingface_hub.HfApi(token=token)

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pyterrier_dr
-from pyterrier_dr import SimFn
 
 from ...engine import batching, checkpoints
-from ...engine.locks import loading, using
-from ...engine.tokens import disarmed
-from ...frames import DOC_VEC
+from ...engine.locks import loading
+from ...frames import DOC_VEC, arguments
 from ...losses import base as losses
 from ..artifact import Weights
 from ..base import Student
-from . import model, similarity, states, training
-from .encoder import Encoder
-from .views import QueryEncoder
+from . import adapter, apart, model, training
+from .sentence_encoder import SentenceEncoder
+from .similarity import check as check_similarity
+from .similarity import known_scale
 
 if TYPE_CHECKING:
-    import torch
     from sentence_transformers import SentenceTransformer
     from torch import Tensor, nn
 
     from ...training.lists import QueryList
+    from ..ustad import USTAD
 
 
-class BiEncoder(Student, Encoder, pt.Artifact):
+class BiEncoder(Student, SentenceEncoder, pt.Artifact):
     """A dense bi-encoder over a sentence-transformers model, as re-ranker (R → R) and as encoder (Q → Q, D → D).
 
     It is a ``pyterrier_dr.BiEncoder``: ``student.query_encoder() >> FlexIndex(...).retriever()`` retrieves,
@@ -43,9 +42,21 @@ class BiEncoder(Student, Encoder, pt.Artifact):
             BiEncoder, whose model is copied when this one is first used. With ``doc_encoder`` it encodes the queries
             only.
         layers: keep these layers (from 0), or this many spread evenly; None = all.
-        pooling: ``"mean"`` or ``"cls"``; None = the checkpoint's own (mean for a plain transformers checkpoint).
+        pooling: ``"mean"``, ``"cls"`` or ``"lasttoken"`` (decoders); None = the checkpoint's own (mean for a plain
+            transformers checkpoint).
         projection: dimension of a linear layer put behind the pooling; None = none. Its weights start at random.
-        doc_encoder: a BiEncoder (or its name) that encodes the documents: an asymmetric student (USTAD §5.2).
+        similarity: ``"dot"``: inner products of vectors as they are, a normalisation at the checkpoint's end left out;
+            or ``"cos"``. Saved with the student. None = the checkpoint's own, which is ``"cos"`` where it says nothing,
+            as a plain BERT; or that of ``doc_encoder``.
+        lora: train a low-rank adapter, and a projection, instead of all weights; as for
+            :class:`~pyterrier_distill.CrossEncoder`.
+        append_eos: whether texts end with the end-of-text token, also where the tokenizer puts none. They are then read
+            as they are, behind their prompt, as those of any transformers checkpoint with ``pooling="lasttoken"``;
+            sentence-transformers else makes chat messages of them where a decoder has a template.
+        doc_encoder: what encodes the documents of an asymmetric student (USTAD §5.2). A BiEncoder (or its name) becomes
+            a part of the model. A USTAD, in its dual mode (or the directory of one), and any other
+            ``pyterrier_dr.BiEncoder`` stay what they are, frozen; the saved student refers to a saved USTAD, holds a
+            copy of another one, and is given any other encoder again.
         freeze_docs: whether training leaves the document encoder alone, and shares it with ``doc_encoder`` rather
             than copying it. None = what the checkpoint was saved with.
         doc_index: a ``FlexIndex`` of the document encoder's vectors. Documents it holds are looked up by docno instead
@@ -63,17 +74,21 @@ class BiEncoder(Student, Encoder, pt.Artifact):
         verbose: whether encoding shows progress.
         trust_remote_code: whether a hub model may bring its own code.
 
-    Scores are dot products, of normalised vectors (so cosines, in [-1, 1]) where the checkpoint normalises or asks for
-    cosine similarity. Its other settings are kept, too: prompts, and ``truncate_dim``, which cuts vectors.
+    Scores are dot products, of normalised vectors (so cosines, in [-1, 1]) with ``similarity="cos"``. Losses want
+    inner products, or a temperature of about 0.05 (USTAD §6: inner products; DPR). The checkpoint's other settings are
+    kept: prompts, and ``truncate_dim``, which cuts vectors.
 
     Raises:
         FileNotFoundError: if the path is no directory.
+        TypeError: for a ``doc_encoder`` that is none.
         ValueError: if query and document encoder differ in dimension; if a layer does not exist, or would be another
             one after saving; if the checkpoint has fewer positions than ``max_length``, no vocabulary, or compares by
-            distances.
+            distances; for ``lora`` with ``layers`` or with a BiEncoder as ``doc_encoder``.
+        ModuleNotFoundError: for ``lora`` without peft.
 
     References:
-        Kim et al. 2024, USTAD / EmbedDistill, §5.2.
+        Kim et al. 2024, USTAD / EmbedDistill, §5.2. For decoders: Ma et al. 2023, RepLlama; Distillation versus
+        Contrastive Learning (Xu et al. 2025) §4.1 and App. B.
 
     Example::
 
@@ -82,13 +97,19 @@ class BiEncoder(Student, Encoder, pt.Artifact):
         (teacher >> index).index(dataset.get_corpus_iter())
         student = ptd.BiEncoder(ptd.BiEncoder.truncated(teacher, 2), doc_encoder=teacher, freeze_docs=True)
         pipeline = student.query_encoder() >> index.retriever()
+
+        prompts = {"query": "query: ", "document": "passage: "}
+        ptd.BiEncoder("Qwen/Qwen2.5-7B", pooling="lasttoken", append_eos=True, prompts=prompts,
+                      lora=dict(r=16, alpha=32))
+        ptd.BiEncoder("prajjwal1/bert-mini", projection=768, similarity="dot", doc_encoder=ptd.USTAD("ustad"))
     """
 
     ARTIFACT_TYPE = "bi_encoder"
     DESCRIBED = "a bi-encoder: its score of a query and a document is the product of their vectors"
     ARTIFACT_FORMAT = "sentence_transformers"
     PIPELINE_TAG = "sentence-similarity"
-    LOADED_BY = "sentence_transformers.SentenceTransformer({name})"
+    LOADED_BY = ADAPTER_LOADED_BY = "sentence_transformers.SentenceTransformer({name})"
+    added_later = {"similarity": None, "append_eos": False, "lora": None}
 
     gives = losses.QUERY_SIDE | {losses.SCORES, losses.DOC_VECTORS, losses.BATCH_SCORES}
 
@@ -101,7 +122,10 @@ class BiEncoder(Student, Encoder, pt.Artifact):
         layers: int | Sequence[int] | None = None,
         pooling: str | None = None,
         projection: int | None = None,
-        doc_encoder: BiEncoder | str | os.PathLike | None = None,
+        similarity: str | None = None,
+        lora: Mapping[str, Any] | None = None,
+        append_eos: bool = False,
+        doc_encoder: pyterrier_dr.BiEncoder | USTAD | str | os.PathLike | None = None,
         freeze_docs: bool | None = None,
         doc_index: pyterrier_dr.FlexIndex | None = None,
         max_length: int | None = None,
@@ -125,12 +149,17 @@ class BiEncoder(Student, Encoder, pt.Artifact):
         self.layers = list(layers) if isinstance(layers, tuple) else layers
         self.pooling = pooling
         self.projection = projection
-        self._doc_encoder = (
-            doc_encoder
-            if doc_encoder is None or isinstance(doc_encoder, BiEncoder)
-            else BiEncoder(doc_encoder, precision=precision, device=device, trust_remote_code=trust_remote_code)
-        )
+        runs = {"precision": precision, "device": device, "trust_remote_code": trust_remote_code}
+        self._doc_encoder = apart.chosen(doc_encoder, BiEncoder, **runs)
+        self._referred: Any = None
         self._freeze_docs = freeze_docs
+        if freeze_docs is False and apart.is_given(self):
+            raise ValueError(f"freeze_docs=False: training cannot change {self._doc_encoder!r}, only a BiEncoder.")
+        told = self._metadata().get("similarity") if self._is_directory() and doc_encoder is None else None
+        self.similarity = check_similarity(similarity) or told
+        inside = None if apart.is_given(self) else self._doc_encoder
+        self.lora = adapter.checked(lora, self.name_or_path, layers, inside)
+        self.append_eos = arguments.choice(append_eos, "append_eos", (False, True))
         self.doc_index = doc_index
         self.max_length = max_length
         self.prompts = model.check_prompts(prompts)
@@ -171,7 +200,9 @@ class BiEncoder(Student, Encoder, pt.Artifact):
         from ...identity.identity import identity
 
         sources = {name: getattr(self, name) for name in self._copied()}
-        self._weights.hold(model.build_for(self), files=self._files())
+        built = model.build_for(self)
+        self._weights.adapter = adapter.put(self, built)
+        self._weights.hold(built.eval(), files=self._files())
         self._weights.sources = {name: (repr(one), identity(one)) for name, one in sources.items()}
 
     def _copied(self) -> list[str]:
@@ -181,55 +212,44 @@ class BiEncoder(Student, Encoder, pt.Artifact):
         return copied if shared else [*copied, "_doc_encoder"]
 
     @property
-    def asymmetric(self) -> bool:
-        """Whether queries and documents have encoders of their own."""
-        from sentence_transformers.base.modules import Router
-
-        return isinstance(self.model[0], Router)
-
-    @property
     def freeze_docs(self) -> bool:
         """Whether training leaves the document encoder alone."""
-        if self._freeze_docs is None:
-            return bool(self._metadata().get("freeze_docs", False))
-        return bool(self._freeze_docs)
+        told = self._freeze_docs
+        return self.apart or bool(self._metadata().get("freeze_docs", False) if told is None else told)
 
     @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        return model.dimension(list(self.query_modules()), self.model.truncate_dim)
+    def base(self) -> Any:
+        """The checkpoint that is loaded: ``name_or_path``, or what that is an adapter of."""
+        return adapter.base_of(self.name_or_path) or self.name_or_path
 
-    def query_modules(self) -> nn.Module:
-        """The modules that encode a query."""
-        return self.model[0].sub_modules["query"] if self.asymmetric else self.model
-
-    def doc_modules(self) -> nn.Module:
-        """The modules that encode a document."""
-        return self.model[0].sub_modules["document"] if self.asymmetric else self.model
+    def _files(self) -> list[Any]:
+        return [self.name_or_path, self.base]
 
     def _write(self, draft: Path) -> None:
         self.model.save_pretrained(str(draft), create_model_card=False)
+        if self.apart:
+            apart.write(self, draft)
+
+    def _write_adapter(self, draft: Path) -> None:
+        adapter.write(self, draft)
+        if self.apart:
+            apart.write(self, draft)
+
+    def _base_kept(self) -> None:
+        """How the weights of an adapter's base are kept: in float32."""
+
+    def standing_alone(self) -> AbstractContextManager[None]:
+        """Within, what is written needs no directory of this machine: it holds the USTAD that encodes its documents."""
+        return apart.within()
+
+    def writes_over_base(self, path: str | os.PathLike) -> bool:
+        """Whether ``path`` is the base of this student's adapter, or what encodes its documents."""
+        return adapter.is_base(self, path) or apart.is_at(self, path)
 
     def _told(self) -> dict[str, Any]:
-        return {"freeze_docs": self.freeze_docs}
-
-    # -- how vectors are compared -------------------------------------------------------------------------------------
-
-    @property
-    def sim_fn(self) -> SimFn:
-        """``dot``, or ``cos`` where the checkpoint asks for cosine similarity without normalising its vectors.
-
-        Then :meth:`encode_queries`, :meth:`encode_docs` and all that is built on them normalise, so that a FlexIndex
-        of either similarity ranks as the student does.
-        """
-        sides = (self.query_modules(), self.doc_modules())
-        return SimFn.cos if any(similarity.normalised_behind(self.model, side) for side in sides) else SimFn.dot
-
-    @property
-    def scores_cosines(self) -> bool:
-        """Whether its scores are cosines, in [-1, 1], which losses over differences of scores divide by about 0.05."""
-        sides = (self.query_modules(), self.doc_modules())
-        return self.model.similarity_fn_name == "cosine" or all(similarity.unit_inside(self.model, m) for m in sides)
+        told = {"freeze_docs": self.freeze_docs, "similarity": self.similarity}
+        told |= {"doc_encoder": apart.reference(self)} if self.apart else {}
+        return {name: value for name, value in told.items() if value is not None}
 
     @property
     def score_scale(self) -> str:  # type: ignore[override]
@@ -238,70 +258,7 @@ class BiEncoder(Student, Encoder, pt.Artifact):
 
     def known_scale(self) -> str | None:
         """:attr:`score_scale`, if that takes no loading: of a model that is loaded, or as a directory's files say."""
-        if self._weights.model is not None:
-            return self.score_scale
-        source = self._doc_encoder or self.name_or_path
-        if isinstance(source, BiEncoder):
-            return source.known_scale()
-        return losses.COSINE if self._is_directory() and similarity.told_cosine(source) else None
-
-    # -- encoding -----------------------------------------------------------------------------------------------------
-
-    def encode_side(self, texts: list[str], side: str, batch_size: int) -> np.ndarray:
-        """Vectors float32 ``[n, dimension]`` of n ≥ 1 texts of the ``"query"`` or ``"document"`` side."""
-        return batching.run(
-            texts,
-            prepare=lambda chunk: self.tokenise(chunk, side),
-            forward=lambda features: self.pooled(self.model(dict(features), task=side), side),
-            device=batching.infer_device(self.device),
-            precision=self.precision,
-            batch_size=batch_size,
-            verbose=self.verbose,
-            desc="Encoding queries" if side == "query" else "Encoding documents",
-            unit="q" if side == "query" else "d",
-        )
-
-    def encode_queries_torch(self, texts: list[str], batch_size: int | None = None) -> torch.Tensor:
-        """Encode query texts with gradients; ``[n, dimension]`` on the model's device."""
-        if not texts:
-            import torch
-
-            return torch.empty((0, self.dimension), device=self.model.device)
-        return training.embed(self, self.tokenise(list(texts), "query"), "query", batch_size)
-
-    def encode_query_states(self, texts: Sequence[str], layers: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Vectors of queries, and what some layers say of their tokens.
-
-        Args, returned values and errors as of ``states.encode``.
-        """
-        return states.encode(self, list(texts), layers)
-
-    def tokenise(self, texts: list[str], task: str) -> dict[str, Any]:
-        """Tokenised ``texts`` ``[n, L]`` for the ``"query"`` or ``"document"`` side, its prompt in front."""
-        names = ("query",) if task == "query" else model.DOC_PROMPTS
-        prompt = next((self.model.prompts[name] for name in names if self.model.prompts.get(name)), None)
-        modules = self.query_modules() if task == "query" else self.doc_modules()
-        tokenizer = getattr(next(iter(modules)), "tokenizer", None)
-        with using(tokenizer):
-            return self.model.preprocess(disarmed(tokenizer, texts), prompt=prompt, task=task)
-
-    def pooled(self, out: dict[str, Any], task: str) -> Tensor:
-        """Vectors ``[n, dimension]`` of what the model gives for n texts: cut and normalised as the checkpoint asks."""
-        modules = self.query_modules() if task == "query" else self.doc_modules()
-        return similarity.pooled(self.model, modules, out)
-
-    def query_encoder(
-        self, verbose: bool | None = None, batch_size: int | None = None, *, states: Sequence[int] | None = None
-    ) -> QueryEncoder:
-        """Q → Q with ``query_vec`` (float32[dimension]); also R → R.
-
-        Args:
-            verbose: whether to show progress; None = as this model.
-            batch_size: as in the constructor.
-            states: layers (1 = the first, −1 = the last) whose states of the query's tokens are written, too:
-                ``query_states``, float16[tokens, layers, D]. About 20 kB a query.
-        """
-        return QueryEncoder(self, verbose=verbose, batch_size=batch_size, states=states)
+        return self.score_scale if self._weights.model is not None else known_scale(self)
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -322,9 +279,18 @@ class BiEncoder(Student, Encoder, pt.Artifact):
 
     def trainable(self, needs: frozenset[str]) -> nn.Module:
         """Freeze what training shall leave alone, and give what it shall change."""
+        if self._weights.adapter is not None:
+            return adapter.trainable(self)
         self.model.requires_grad_(False)
         whole = self.documents_move(needs) or not self.asymmetric
         return (self.model if whole else self.query_modules()).requires_grad_(True)
+
+    def settle(self) -> None:
+        """What a Distiller calls at the end: rank again; what an adapter leaves alone stays frozen."""
+        if self._weights.adapter is None:
+            super().settle()
+        else:
+            adapter.settle(self)
 
     def prepare_lists(self, lists: list[QueryList], needs: frozenset[str]) -> None:
         """Give each list the vectors of its documents, once, where documents are frozen."""
@@ -346,5 +312,6 @@ class BiEncoder(Student, Encoder, pt.Artifact):
 
     def num_parameters(self, side: str = "query") -> int:
         """Number of weights that encode a ``"query"`` or a ``"document"``."""
-        modules = {"query": self.query_modules, "document": self.doc_modules}[side]()
-        return sum(parameter.numel() for parameter in modules.parameters())
+        if side == "document" and self.apart:
+            return apart.num_parameters(self)
+        return sum(parameter.numel() for parameter in self._side(side).parameters())

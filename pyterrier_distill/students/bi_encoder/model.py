@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...engine import batching, checkpoints, lengths, randomness
+from ...engine.tokens import append_end
 from ...frames import arguments
+from . import adapter, apart
+from . import similarity as compared
+from .modules import dimension, routed, side
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from .bi_encoder import BiEncoder
 
 
+POOLINGS = ("mean", "cls", "lasttoken")
 #: Names under which checkpoints keep the prompt of documents.
 DOC_PROMPTS = ("document", "passage", "corpus")
 
@@ -26,8 +31,8 @@ def check_settings(pooling: str | None, **numbers: int | None) -> None:
     Raises:
         ValueError: naming the first that cannot be.
     """
-    if pooling not in (None, "mean", "cls"):
-        raise ValueError(f"pooling must be 'mean' or 'cls', not {pooling!r}.")
+    if pooling not in (None, *POOLINGS):
+        raise ValueError(f"pooling must be {', '.join(map(repr, POOLINGS[:-1]))} or {POOLINGS[-1]!r}, not {pooling!r}.")
     for name, value in numbers.items():
         arguments.whole(value, name, absent=True)
 
@@ -61,8 +66,8 @@ def build_for(student: BiEncoder) -> SentenceTransformer:
         ValueError: if a setting does not fit the checkpoint.
     """
     import torch
-    from sentence_transformers.base.modules import Router
 
+    adapter.check_source(student)
     # Whoever asks first, these weights shall be trainable; what the checkpoint lacks is drawn, always the same.
     with torch.inference_mode(False), randomness.seeded(0):
         if isinstance(student.name_or_path, str):
@@ -70,7 +75,10 @@ def build_for(student: BiEncoder) -> SentenceTransformer:
                 student.name_or_path, device="cpu", trust_remote_code=student.trust_remote_code
             )
         else:
-            source = copy.deepcopy(student.name_or_path.model).float()
+            source = adapter.copied(student.name_or_path).float()
+        teacher = None if student.apart else student._doc_encoder
+        if student.append_eos or (student.pooling == "lasttoken" and _is_plain(student.name_or_path)):
+            _read_as_text(source)
         model = build(
             source,
             name=_checkpoint_name(student),
@@ -78,14 +86,31 @@ def build_for(student: BiEncoder) -> SentenceTransformer:
             pooling=student.pooling,
             projection=student.projection,
             max_length=student.max_length,
-            teacher=None if student._doc_encoder is None else student._doc_encoder.model,
+            similarity=student.similarity,
+            append_eos=student.append_eos,
+            teacher=None if teacher is None else adapter.whole(teacher),
             share_teacher=student.freeze_docs,
+            vectors=apart.vectors(student),
         )
-        if student.freeze_docs and not isinstance(model[0], Router):
+        if student.freeze_docs and not student.apart and not routed(model):
             raise ValueError("freeze_docs=True needs doc_encoder=: one encoder for both would leave nothing to train.")
         if student.prompts is not None:
             model.prompts = prompts_for(model.prompts, student.prompts)
         return model.to(batching.infer_device(student.device)).eval()
+
+
+def _is_plain(source: str | BiEncoder) -> bool:
+    """Whether a checkpoint is transformers' own, of which sentence-transformers makes a model by its defaults."""
+    return isinstance(source, str) and not checkpoints.told(source, "modules.json")
+
+
+def _read_as_text(model: SentenceTransformer) -> None:
+    """Read queries as texts, in place: sentence-transformers makes chat messages of them where there is a template."""
+    for module in model[0].sub_modules["query"] if routed(model) else model:
+        kinds = getattr(module, "modality_config", {})
+        if others := {kind: way for kind, way in kinds.items() if kind != "message"}:
+            module.modality_config = others
+            module.input_formatter.supported_modalities = list(others)
 
 
 def _checkpoint_name(student: BiEncoder) -> str:
@@ -113,61 +138,96 @@ def build(
     pooling: str | None,
     projection: int | None,
     max_length: int | None,
+    similarity: str | None,
+    append_eos: bool,
     teacher: SentenceTransformer | None,
     share_teacher: bool,
+    vectors: apart.Vectors | None,
 ) -> SentenceTransformer:
     """Change ``source`` as a BiEncoder's settings ask; it is used up.
 
     Args:
-        source: the checkpoint. If it is asymmetric and there is a ``teacher``, its query side is taken.
+        source: the checkpoint. If it is asymmetric and its documents are encoded otherwise, its query side is taken.
         name: of it, for what is said of it.
-        layers: as in BiEncoder, for the side that encodes queries (likewise the next three).
+        layers: as in BiEncoder, for the side that encodes queries (likewise the next three, and ``append_eos``).
         pooling: as in BiEncoder.
         projection: as in BiEncoder.
         max_length: as in BiEncoder; for both sides of a saved asymmetric student.
+        similarity: as in BiEncoder.
+        append_eos: as in BiEncoder.
         teacher: whose document side the new model takes.
         share_teacher: whether to take the teacher's modules themselves rather than a copy.
+        vectors: what is known of documents' vectors that no part of the model makes.
 
     Returns:
-        A SentenceTransformer; asymmetric ones start with a Router that has the routes ``query`` and ``document``.
+        A SentenceTransformer; asymmetric ones start with a Router that has the routes ``query`` and ``document``,
+        unless the documents' vectors come from elsewhere.
 
     Raises:
         ValueError: if a setting does not fit the checkpoint, or the two sides differ in dimension.
     """
     from sentence_transformers.base.modules import Router
 
-    routed = isinstance(source[0], Router)
-    if teacher is None:
-        check_similarity(name, source)
-    if routed and teacher is None:
-        if layers is not None or pooling is not None or projection is not None:
-            raise ValueError(
-                "layers, pooling, projection cannot change a saved asymmetric student; give doc_encoder= too."
-            )
-        if max_length is not None:
-            for route in source[0].sub_modules.values():
-                _cut_texts(name, route[0], max_length)
-        return source
-    queries = _changed(
-        name, list(source[0].sub_modules["query"]) if routed else list(source), layers, pooling, projection, max_length
-    )
+    if teacher is None and similarity is None and vectors is None:
+        compared.check_distance(name, source)
+    if routed(source) and teacher is None and vectors is None:
+        return _saved(source, name, layers, pooling, projection, max_length, similarity, append_eos)
+    queries = list(source[0].sub_modules["query"]) if routed(source) else list(source)
+    queries = _changed(name, queries, layers, pooling, projection, max_length, append_eos)
     truncated = source.truncate_dim if projection is None else None  # new vectors are as long as asked for
     if teacher is None:
-        return checkpoints.remade(source, queries, truncate_dim=truncated)
-    documents = list(teacher[0].sub_modules["document"]) if isinstance(teacher[0], Router) else list(teacher)
+        if vectors is not None:
+            similarity = vectors.agreed(similarity)
+            _check_dimension(dimension(queries, truncated), vectors.dimension)
+        changed = {} if similarity is None else {"similarity_fn_name": compared.NAMES[similarity]}
+        queries = compared.unscaled(queries) if similarity == compared.DOT else queries
+        return checkpoints.remade(source, queries, truncate_dim=truncated, **changed)
+    documents = list(side(teacher, "document"))
     query_size, doc_size = dimension(queries, truncated), dimension(documents, teacher.truncate_dim)
-    if query_size != doc_size:
+    _check_dimension(query_size, doc_size)
+    documents = documents if share_teacher else copy.deepcopy(documents)
+    settings: dict[str, Any] = {"truncate_dim": doc_size if truncated or teacher.truncate_dim else None}
+    if similarity is not None:
+        if share_teacher and similarity == compared.COSINE != compared.compares(teacher):
+            raise ValueError(compared.OTHERWISE)
+        if similarity == compared.DOT:
+            queries = compared.unscaled(queries)
+            if teacher.similarity_fn_name == compared.NAMES[compared.COSINE]:  # documents' vectors stay what they are
+                documents = compared.scaled(documents)
+        settings["similarity_fn_name"] = compared.NAMES[similarity]
+    prompts = {**teacher.prompts, "query": source.prompts.get("query", "")}
+    return checkpoints.remade(teacher, [Router.for_query_document(queries, documents)], prompts=prompts, **settings)
+
+
+def _check_dimension(queries: int, documents: int) -> None:
+    if queries != documents:
         raise ValueError(
-            f"the query encoder gives {query_size} dimensions and the document encoder {doc_size}:"
-            f" pass projection={doc_size}."
+            f"the query encoder gives {queries} dimensions and the document encoder {documents}:"
+            f" pass projection={documents}."
         )
-    router = Router.for_query_document(queries, documents if share_teacher else copy.deepcopy(documents))
-    return checkpoints.remade(
-        teacher,
-        [router],
-        prompts={**teacher.prompts, "query": source.prompts.get("query", "")},
-        truncate_dim=doc_size if truncated or teacher.truncate_dim else None,
-    )
+
+
+def _saved(
+    source: SentenceTransformer,
+    name: str,
+    layers: int | Sequence[int] | None,
+    pooling: str | None,
+    projection: int | None,
+    max_length: int | None,
+    similarity: str | None,
+    append_eos: bool,
+) -> SentenceTransformer:
+    """A saved asymmetric student, which is what it is but for the length of texts."""
+    other = similarity not in (None, compared.compares(source))
+    if layers is not None or pooling is not None or projection is not None or other or append_eos:
+        raise ValueError(
+            "layers, pooling, projection, similarity, append_eos cannot change a saved asymmetric student; give"
+            " doc_encoder= too."
+        )
+    if max_length is not None:
+        for route in source[0].sub_modules.values():
+            _cut_texts(name, route[0], max_length)
+    return source
 
 
 def _changed(
@@ -177,8 +237,9 @@ def _changed(
     pooling: str | None,
     projection: int | None,
     max_length: int | None,
+    append_eos: bool,
 ) -> list[nn.Module]:
-    """``modules`` with layers cut, pooling changed, a projection put in behind it."""
+    """``modules`` with layers cut, pooling changed, a projection put in behind it; texts end as asked for."""
     from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 
     if layers is not None:
@@ -187,6 +248,8 @@ def _changed(
         checkpoints.cut_layers(modules[0].auto_model, layers)
     if max_length is not None:
         _cut_texts(name, modules[0], max_length)
+    if append_eos:
+        append_end(name, getattr(modules[0], "tokenizer", None))
     at = next((i for i, module in enumerate(modules) if isinstance(module, Pooling)), None)
     if pooling is not None:
         if at is None:
@@ -205,30 +268,3 @@ def _cut_texts(name: str, module: nn.Module, max_length: int) -> None:
     if hasattr(module, "auto_model"):
         lengths.check_length(name, module.auto_model, max_length)
     module.max_seq_length = max_length
-
-
-def dimension(modules: list[nn.Module], truncated: int | None = None) -> int:
-    """Length of the vectors that ``modules``, applied in turn, give, cut to ``truncated`` (None = whole).
-
-    Raises:
-        ValueError: if none of them says.
-    """
-    for module in reversed(modules):
-        for name in ("get_embedding_dimension", "get_sentence_embedding_dimension"):
-            if hasattr(module, name) and (found := getattr(module, name)()):
-                return found if truncated is None else min(found, truncated)
-    raise ValueError("this checkpoint does not say the dimension of its vectors.")
-
-
-def check_similarity(name: str, model: SentenceTransformer) -> None:
-    """Check that dot products rank as the checkpoint asks.
-
-    Raises:
-        ValueError: for distances.
-    """
-    asked = model.similarity_fn_name
-    if asked not in ("cosine", "dot"):
-        raise ValueError(
-            f"{name!r} compares by {asked} distance, by which neither BiEncoder nor FlexIndex ranks: set"
-            ' similarity_fn_name to "dot" or "cosine" in its config_sentence_transformers.json, and train it for that.'
-        )

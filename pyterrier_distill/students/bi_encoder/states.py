@@ -14,17 +14,17 @@ from ...engine.locks import hidden_states
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .bi_encoder import BiEncoder
+    from .sentence_encoder import SentenceEncoder
 
 
 @contextmanager
-def _hidden_states(student: BiEncoder) -> Iterator[None]:
+def _hidden_states(student: SentenceEncoder) -> Iterator[None]:
     """Within, the query encoder gives the states of all its layers."""
     with hidden_states(list(student.query_modules())[0].model.config):
         yield
 
 
-def embed(student: BiEncoder, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def embed(student: SentenceEncoder, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Vectors and states of tokenised queries, with gradients.
 
     Args:
@@ -59,7 +59,7 @@ def embed(student: BiEncoder, features: dict[str, Any]) -> tuple[Tensor, Tensor]
 
 
 def encode(
-    student: BiEncoder, texts: list[str], layers: Sequence[int]
+    student: SentenceEncoder, texts: list[str], layers: Sequence[int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Vectors of queries, and what some layers say of their tokens.
 

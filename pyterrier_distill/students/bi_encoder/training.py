@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ...training.lists import QueryList
     from .bi_encoder import BiEncoder
+    from .sentence_encoder import SentenceEncoder
 
 
 def check(student: BiEncoder, needs: frozenset[str], vectors: dict[str, int]) -> None:
@@ -115,7 +116,7 @@ def forward(student: BiEncoder, batch: dict[str, Any], mask: Tensor, needs: froz
     return outputs
 
 
-def embed(student: BiEncoder, features: dict[str, Any], side: str, batch_size: int | None = None) -> Tensor:
+def embed(student: SentenceEncoder, features: dict[str, Any], side: str, batch_size: int | None = None) -> Tensor:
     """Vectors ``[n, dimension]`` of tokenised texts, with gradients; short texts are not padded to long ones."""
     from ...engine import micro_batches
 

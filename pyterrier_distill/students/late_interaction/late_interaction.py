@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyterrier as pt
 
 from ...engine import batching, checkpoints, randomness
 from ...engine.locks import loading, using
 from ...engine.tokens import disarmed
-from ...frames import DOC_EMBS, QUERY_EMBS, arguments, validate
-from ...frames.ranking import rerank
+from ...frames import arguments
 from ...losses import base as losses
 from ..artifact import Weights
 from ..base import Student
 from . import training
+from .encoder import TokenEncoder
 from .model import build
-from .views import MaxSimScorer, TokenDocEncoder, TokenQueryEncoder
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 _PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
-class LateInteraction(Student, pt.Transformer, pt.Artifact):
+class LateInteraction(Student, TokenEncoder, pt.Artifact):
     """A ColBERT over a sentence-transformers model, as re-ranker (R → R) and as encoder (Q → Q, D → D).
 
     ``student >> MultiVectorIndex(...)`` indexes, ``student.query_encoder() >> index.retriever()`` retrieves. The model
@@ -229,40 +227,3 @@ class LateInteraction(Student, pt.Transformer, pt.Artifact):
     def forward(self, batch: dict[str, Any], mask: Tensor, needs: frozenset[str]) -> losses.Outputs:
         """One forward pass over a collated batch; other lists' documents are scored only for losses that read them."""
         return training.forward(self, batch, mask, needs)
-
-    # -- as transformers ----------------------------------------------------------------------------------------------
-
-    def query_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> TokenQueryEncoder:
-        """Q → Q with ``query_embs`` (float32[tokens, dim]); also R → R.
-
-        Args:
-            verbose: whether to show progress; None = as this model.
-            batch_size: as in the constructor.
-        """
-        return TokenQueryEncoder(self, verbose=verbose, batch_size=batch_size)
-
-    def doc_encoder(self, verbose: bool | None = None, batch_size: int | None = None) -> TokenDocEncoder:
-        """D → D with ``doc_embs`` (float32[tokens, dim]); also R → R. Arguments as in :meth:`query_encoder`."""
-        return TokenDocEncoder(self, verbose=verbose, batch_size=batch_size)
-
-    def text_scorer(self, verbose: bool | None = None, batch_size: int | None = None) -> MaxSimScorer:
-        """R → R: re-ranks by MaxSim, reading ``query_embs`` and ``doc_embs`` where they are."""
-        return MaxSimScorer(self, verbose=verbose, batch_size=batch_size)
-
-    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Encode queries (Q), encode documents (D), or re-rank (R), by the columns of ``inp``.
-
-        Re-ranking reads texts where there are any; ``query_embs`` and ``doc_embs`` where there are none.
-        """
-        with validate.any(inp, context=self) as v:
-            v.result_frame(["query", self.text_field], mode="text_scorer")
-            v.query_frame(["query"], mode="query_encoder")
-            v.document_frame([self.text_field], mode="doc_encoder")
-            for query in ("query", QUERY_EMBS):
-                for document in (self.text_field, DOC_EMBS):
-                    v.result_frame([query, document], mode="text_scorer")
-        if v.mode != "text_scorer":
-            return getattr(self, v.mode)()(inp)
-        texts = {QUERY_EMBS: "query", DOC_EMBS: self.text_field}
-        read = inp.drop(columns=[c for c, text in texts.items() if text in inp.columns], errors="ignore")
-        return rerank(inp, self.text_scorer().scores(read))

@@ -1,4 +1,4 @@
-"""The transformers a LateInteraction student gives: query encoder, document encoder, scorer."""
+"""The transformers that a token encoder gives: query encoder, document encoder, scorer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...frames import DOC_EMBS, QUERY_EMBS, check_text, validate
 from ...frames.ranking import rerank
 
 if TYPE_CHECKING:
-    from .late_interaction import LateInteraction
+    from .encoder import TokenEncoder
 
 #: Numbers that scoring pairs may hold at once: 64 MB.
 _ELEMENTS = 2**24
@@ -23,7 +23,7 @@ _ELEMENTS = 2**24
 class _View(pt.Transformer):
     """A part of a student; equal where the student and the settings are."""
 
-    def __init__(self, student: LateInteraction, verbose: bool | None = None, batch_size: int | None = None):
+    def __init__(self, student: TokenEncoder, verbose: bool | None = None, batch_size: int | None = None):
         self.student = student
         self.verbose = student.verbose if verbose is None else verbose
         self.batch_size = batch_size or student.batch_size

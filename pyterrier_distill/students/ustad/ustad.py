@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyterrier as pt
 
 from ...engine import batching, checkpoints, lengths
 from ...engine.locks import loading
 from ...losses import base as losses
 from ..joint import JointStudent, Pair
 from . import modes as scoring_modes
-from . import training
+from . import ranking, training
 from .modes import CROSS, DUAL, LATE, check_mode, check_modes, check_scale
 
 if TYPE_CHECKING:
@@ -24,10 +23,9 @@ if TYPE_CHECKING:
     from ...training.lists import QueryList
     from .bi_encoder import USTADBiEncoder
     from .reader import Reader
+    from .token_encoder import USTADTokenEncoder
 
 QUERY_LENGTH = 32
-#: Documents whose token vectors are held at once while ranking in the late mode.
-HELD = 256
 
 
 class USTAD(JointStudent):
@@ -92,6 +90,8 @@ class USTAD(JointStudent):
         encoder = student.as_bi_encoder()
         (encoder >> index).index(documents)
         pipeline = encoder.query_encoder() >> index.retriever() % 100 >> text >> student.in_mode("cross")
+        tokens = student.as_token_encoder()
+        (tokens >> ptd.MultiVectorIndex("docs.mvi")).index(documents)
     """
 
     ARTIFACT_TYPE = "ustad"
@@ -219,6 +219,13 @@ class USTAD(JointStudent):
 
         return USTADBiEncoder(self)
 
+    def as_token_encoder(self) -> USTADTokenEncoder:
+        """The late mode as an encoder of tokens, of the same weights, for :class:`~pyterrier_distill.MultiVectorIndex`:
+        it indexes and retrieves as a :class:`~pyterrier_distill.LateInteraction` does."""
+        from .token_encoder import USTADTokenEncoder
+
+        return USTADTokenEncoder(self)
+
     # -- ranking ------------------------------------------------------------------------------------------------------
 
     def features(self, pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -235,24 +242,22 @@ class USTAD(JointStudent):
             document = dict(zip(documents, self.vectors(documents, "document"), strict=True))
             products = np.array([query[q] @ document[d] for q, d in pairs], dtype=np.float32)
             return np.float32(self.scale_of(DUAL)) * products
-        return np.float32(self.scale_of(LATE)) * self._late(pairs, queries, documents)
+        return np.float32(self.scale_of(LATE)) * ranking.late(self, pairs, queries, documents)
 
-    def _late(self, pairs: Sequence[Pair], queries: list[str], documents: list[str]) -> np.ndarray:
-        """Late interaction of pairs, some documents at a time: token vectors of all would not fit in memory."""
-        tokens = dict(zip(queries, self._encoded(queries, "query", pool=False), strict=True))
-        rows: dict[str, list[int]] = {}
-        for row, (_, document) in enumerate(pairs):
-            rows.setdefault(document, []).append(row)
-        scores = np.empty(len(pairs), dtype=np.float32)
-        documents = sorted(documents, key=len, reverse=True)
-        with pt.tqdm(total=len(documents), desc="Scoring", unit="d", disable=not self.verbose) as bar:
-            for start in range(0, len(documents), HELD):
-                block = documents[start : start + HELD]
-                for text, states in zip(block, self._encoded(block, "document", pool=False), strict=True):
-                    for row in rows[text]:
-                        scores[row] = (tokens[pairs[row][0]] @ states.T).max(axis=1).sum()
-                bar.update(len(block))
-        return scores
+    def pair_vectors(self, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors of queries and documents that were read together: what the cross mode multiplies (Eq. 4, App. F.2).
+
+        Args:
+            pairs: n (query, document) pairs.
+
+        Returns:
+            Of the query in the sight of the document, emb_{q←(q,d)}, and of the document in that of the query, float32
+            ``[n, dimension]`` each; ``[0, 0]`` for no pairs, without loading the model. Their inner products times
+            ``scale`` are the cross mode's scores.
+        """
+        if not len(pairs):
+            return np.empty((0, 0), dtype=np.float32), np.empty((0, 0), dtype=np.float32)
+        return ranking.pair_vectors(self, pairs)
 
     def vectors(self, texts: Sequence[str], side: str, batch_size: int | None = None) -> np.ndarray:
         """Pooled vectors of the dual mode.
@@ -267,30 +272,7 @@ class USTAD(JointStudent):
         """
         if not len(texts):
             return np.empty((0, 0), dtype=np.float32)
-        return self._encoded(texts, side, pool=True, batch_size=batch_size)
-
-    def _encoded(self, texts: Sequence[str], side: str, *, pool: bool, batch_size: int | None = None) -> Any:
-        """Vectors ``[n, D]``, or n arrays of token vectors ``[tokens, D]``."""
-        from . import scores
-
-        prepare = self.reader.queries if side == "query" else self.reader.documents
-
-        def forward(features: Mapping[str, Any]) -> Tensor:
-            states, query, document = self.encode(dict(features))
-            return scores.pool(states, query | document, self.pooling) if pool else states
-
-        return batching.run(
-            texts,
-            prepare=prepare,
-            forward=forward,
-            device=batching.infer_device(self.device),
-            precision=self.precision,
-            batch_size=batch_size or self.batch_size,
-            verbose=self.verbose and pool,
-            desc="Encoding queries" if side == "query" else "Encoding documents",
-            unit="q" if side == "query" else "d",
-            each=None if pool else lambda rows: rows,
-        )
+        return ranking.encoded(self, texts, side, pool=True, batch_size=batch_size)
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -328,11 +310,16 @@ class USTAD(JointStudent):
 
     def logits(self, features: dict[str, Any]) -> Tensor:
         """Scores ``[n, 1]`` of pairs read together (Eq. 4), with gradients."""
-        from .scores import inner_products, pool
+        from .scores import inner_products
+
+        return self.scale_of(CROSS) * inner_products(*self.pooled_pairs(features)).unsqueeze(-1)
+
+    def pooled_pairs(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Pooled vectors ``[n, D]`` of queries and of documents, read together (Eq. 4), with gradients."""
+        from .scores import pool
 
         states, query, document = self.encode(features)
-        products = inner_products(pool(states, query, self.pooling), pool(states, document, self.pooling))
-        return self.scale_of(CROSS) * products.unsqueeze(-1)
+        return pool(states, query, self.pooling), pool(states, document, self.pooling)
 
     def collate(self, lists: list[QueryList], needs: frozenset[str]) -> dict[str, Any]:
         """A batch: all pairs of all lists; the distinct queries and documents, and which pair has which."""
