@@ -96,14 +96,13 @@ def adapt(
     if candidates is None and collection is not None:
         first = bm25(path / f"bm25-{collection.content}", collection.records(), num_results=depth)
         candidates = first >> collection.text_loader()
-    elif candidates is None and documents is not None:
+    elif candidates is None:
         content = hash_frame(documents[["docno", "text"]])  # other documents, another index
         records = documents[["docno", "text"]].to_dict("records")
         first = bm25(path / f"bm25-{content}", records, num_results=depth)
         candidates = first >> pt.apply.generic(
             lambda found: found.merge(documents[["docno", "text"]], on="docno", how="left"), required_columns=["docno"]
         )
-    assert candidates is not None
     labels = LabelStore(path / "labels")
     cached = LabelStore(path / "answers").cache(teacher)
     chosen: Mapping[str, Any] = {"checkpoints": path / "training", **settings}
@@ -117,14 +116,14 @@ def adapt(
     return student
 
 
-def _read(dataset: Any, path: Path) -> tuple[DocumentsOnDisk | None, pd.DataFrame | None]:
-    """The collection on disk; or in memory, as a frame, where it was given so."""
+def _read(dataset: Any, path: Path) -> tuple[DocumentsOnDisk | None, pd.DataFrame]:
+    """The collection on disk, and no documents in memory; or a frame of them all, where it was given so."""
     if isinstance(dataset, pd.DataFrame):
         return None, read_documents(dataset)
     new = not (path / "documents").exists()
     collection = DocumentsOnDisk.write(path / "documents", dataset)
     if not new or not (path / f"bm25-{collection.content}").exists():
-        return collection, None
+        return collection, pd.DataFrame()
     # Begun by a version that read collections whole, whose labels name the frame as the place of the texts.
     documents = pd.concat(collection.blocks(), ignore_index=True)
     shutil.rmtree(collection.path)
@@ -132,7 +131,7 @@ def _read(dataset: Any, path: Path) -> tuple[DocumentsOnDisk | None, pd.DataFram
 
 
 def _generated(
-    generator: pt.Transformer, collection: DocumentsOnDisk | None, documents: pd.DataFrame | None, *, with_text: bool
+    generator: pt.Transformer, collection: DocumentsOnDisk | None, documents: pd.DataFrame, *, with_text: bool
 ) -> pd.DataFrame:
     """The queries of all documents, written block by block where the generator does not look at all at once."""
     blocks = collection.blocks() if collection is not None else iter([documents])
