@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .backends.vllm import VLLM
     from .corpora.first_stage import bm25
     from .distiller import Distiller
+    from .engine.unpacking import unpack_gguf
     from .generation.examples import FewShot
     from .generation.filters import ConsistencyFilter, LanguageFilter, LengthFilter, TopQueries
     from .generation.keyphrases import KeyphraseQueries
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .measures.relaxed import RelaxedRecall
     from .mining.false_negatives import FalseNegativeFilter
     from .mining.negatives import NegativeMiner, mine_negatives
+    from .mining.positives import AddPositives
     from .multi_vector.index import MultiVectorIndex
     from .prompts import Template
     from .sampling.disagreement import disagreement, pair_disagreement
@@ -64,6 +66,7 @@ _LAZY = {
     ".backends.vllm": ("VLLM",),
     ".corpora.first_stage": ("bm25",),
     ".distiller": ("Distiller",),
+    ".engine.unpacking": ("unpack_gguf",),
     ".generation.examples": ("FewShot",),
     ".generation.filters": ("ConsistencyFilter", "LanguageFilter", "LengthFilter", "TopQueries"),
     ".generation.keyphrases": ("KeyphraseQueries",),
@@ -81,6 +84,7 @@ _LAZY = {
     ".measures.relaxed": ("RelaxedRecall",),
     ".mining.false_negatives": ("FalseNegativeFilter",),
     ".mining.negatives": ("NegativeMiner", "mine_negatives"),
+    ".mining.positives": ("AddPositives",),
     ".multi_vector.index": ("MultiVectorIndex",),
     ".prompts": ("Template",),
     ".sampling.disagreement": ("disagreement", "pair_disagreement"),

@@ -21,7 +21,6 @@ from .training.teacher_order import check_disagreement, check_sampler
 
 if TYPE_CHECKING:
     from .labels.store import LabelStore
-    from .training.sources import Source
 
 
 class Distiller(pt.Estimator):
@@ -197,6 +196,7 @@ class Distiller(pt.Estimator):
         text: Any = None,
         topics: pd.DataFrame | Sequence[pd.DataFrame | None] | None = None,
         proportions: Sequence[float] | None = None,
+        queries: pd.DataFrame | None = None,
     ) -> Distiller:
         """Train the student.
 
@@ -221,6 +221,9 @@ class Distiller(pt.Estimator):
                 other, however many each has. An epoch has as many lists as there are; of a collection that is smaller
                 than its share lists come again, once all others have, and of one that is larger the next epoch has
                 others. None = every list once an epoch.
+            queries: further queries, without documents: a Q frame with what the terms of a sum that read queries alone
+                read (``query_vec`` for EmbeddingMatch), such as generated ones (USTAD §5.2). They are mixed among the
+                lists; the other terms' means are over the lists that these read.
 
         Returns:
             self. The student is trained; after an error, or an interruption, it is as it was before.
@@ -253,7 +256,9 @@ class Distiller(pt.Estimator):
         if chosen != self.loss:  # a loss that takes what labels there are: train with those at hand
             this = copy.copy(self)
             this.loss = chosen
-            this.fit(res, qrels, res_va, qrels_va, text=text, topics=topics, proportions=proportions)
+            this.fit(
+                res, qrels, res_va, qrels_va, text=text, topics=topics, proportions=proportions, queries=queries
+            )
             self.history = this.history
             return self
         held: Any = res_va
@@ -265,6 +270,10 @@ class Distiller(pt.Estimator):
         lists = sources.read(given, self.student, self.loss, self, self.sampler, proportions)
         if self.sampler is not None and self.sampler.reads_weights:
             check_disagreement((lists[n] for n in range(len(lists))), self.loss)
+        if queries is not None:
+            from .training.queries import mixed
+
+            lists, queries = mixed(queries, lists, self.student, self.loss, self)
         measure = None
         validation: Any = None
         if held is not None and qrels_va is not None:
@@ -291,22 +300,10 @@ class Distiller(pt.Estimator):
 
         vectors = {c: lists[0].labels[c].shape[-1] for c in vectors_to_match(self.loss)}
         with process.training():
-            self._train(lists, validation, qrels_va, measure, vectors, self._data(given, held, qrels_va, proportions))
+            reads = (self.loss, self.sampler, self.student.text_field)
+            data = sources.fingerprint(given, (held, qrels_va), queries, proportions, reads)
+            self._train(lists, validation, qrels_va, measure, vectors, data)
         return self
-
-    def _data(self, given: list[Source], held: Any, qrels_va: Any, proportions: Sequence[float] | None) -> str:
-        """The fingerprint of all that a training reads."""
-        from .training import contents
-
-        reads = (self.loss, self.sampler, self.student.text_field)
-        one = given[0]
-        parts = (one.res, one.qrels, held, qrels_va, one.text, one.topics) if len(given) == 1 else (held, qrels_va)
-        told = [contents.fingerprint(part, *reads) for part in parts if part is not None]
-        if len(given) > 1:
-            told = [f"[{';'.join(each.fingerprint(*reads) for each in given)}]", *told]
-        if proportions is not None:
-            told.append("@" + ":".join(f"{share / sum(proportions):.6g}" for share in proportions))
-        return "+".join(told)
 
     def _train(
         self, lists: Any, validation: Any, qrels_va: Any, measure: Any, vectors: dict[str, int], data: str

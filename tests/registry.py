@@ -122,6 +122,11 @@ def several(env):
     return ptd.mine_negatives({"whole": bm25, "top": bm25 % 3}, n=4, **settings)
 
 
+def completed(env):
+    qrels = env["results"].drop_duplicates("qid")[["qid"]].merge(env["documents"][["docno"]].iloc[:9], how="cross")
+    return ptd.AddPositives(qrels.assign(label=1), text=env["documents"])
+
+
 def judged_by(kind, model, **rule):
     return lambda env: ptd.FalseNegativeFilter(kind(env[model], precision="fp32", device="cpu"), **rule)
 
@@ -201,6 +206,8 @@ TRANSFORMERS = {
     "fuse_teachers": Entry(lambda env: ptd.fuse_teachers("score", "teacher_score"), "R", "teacher"),
     "NegativeMiner on positives": Entry(miner(), "R", "miner"),
     "NegativeMiner on queries": Entry(miner(strategy="top", max_score=9.0), "Q", "miner"),
+    "NegativeMiner of pairs": Entry(miner(per="pair"), "R", "miner"),
+    "AddPositives": Entry(completed, "R"),
     "NegativeMiner of several": Entry(lambda env: several(env), "R", "miner"),
     "FalseNegativeFilter": Entry(lambda env: ptd.FalseNegativeFilter(margin=0.0), "R+label"),
     "FalseNegativeFilter (scores)": Entry(judged_by(ptd.PointwiseTeacher, "tiny_cross", margin=0.0), "R+label"),

@@ -110,12 +110,12 @@ def test_a_saved_one_asks_as_it_was_trained(tiny_llm, ten, tmp_path):
         again.precision = "fp32"
         teacher = ptd.PointwiseTeacher(str(path), **FP32)
         for frame in (ten, long):
-            pd.testing.assert_frame_equal(again(frame), student(frame), atol=1e-6)
-            np.testing.assert_allclose(teacher(frame)["score"], student(frame)["score"], atol=1e-6)
+            pd.testing.assert_frame_equal(again(frame), student(frame), atol=1e-5)
+            np.testing.assert_allclose(teacher(frame)["score"], student(frame)["score"], atol=1e-5)
         other = ptd.CausalReranker(path, prompt="yes_no", max_length=200, **FP32)
         assert not np.allclose(other(ten)["score"], student(ten)["score"], atol=1e-4)
         asked = ptd.PointwiseTeacher(str(path), prompt="yes_no", max_length=200, **FP32)(ten)
-        np.testing.assert_allclose(asked["score"], other(ten)["score"], atol=1e-6)
+        np.testing.assert_allclose(asked["score"], other(ten)["score"], atol=1e-5)
 
 
 def test_the_document_alone_is_cut(tiny_llm):

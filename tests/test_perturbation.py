@@ -9,26 +9,6 @@ import pyterrier_distill as ptd
 FP32 = {"precision": "fp32", "device": "cpu", "max_length": 20}
 
 
-@pytest.fixture(scope="module")
-def tiny_bart(tiny_t5, tmp_path_factory):
-    """A random BART that copies nothing; its tokenizer has a mask token."""
-    import torch
-    from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
-
-    path = str(tmp_path_factory.mktemp("bart"))
-    tokenizer = AutoTokenizer.from_pretrained(tiny_t5)
-    tokenizer.add_special_tokens({"mask_token": "<mask>"})
-    tokenizer.save_pretrained(path)
-    torch.manual_seed(1)
-    config = BartConfig(
-        vocab_size=len(tokenizer), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64, init_std=0.5,
-        pad_token_id=0, eos_token_id=1, bos_token_id=0, decoder_start_token_id=1, forced_eos_token_id=None,
-    )  # fmt: skip
-    BartForConditionalGeneration(config).save_pretrained(path)
-    return path
-
-
 @pytest.fixture
 def topics():
     return pd.DataFrame(

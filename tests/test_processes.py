@@ -32,11 +32,15 @@ SCRIPT = """
         qrels = frame.loc[frame["label"] > 0, ["qid", "docno", "label"]]
         validation, store = settings.pop("validation", False), settings.pop("store", None)
         proportions = settings.pop("proportions", None)
+        queries = None  # twice as many without documents: of most batches one process has no other
+        if settings.pop("queries", False):
+            queries = pd.concat([frame.drop_duplicates("qid")[["qid", "query", "query_vec"]]] * 2)
+            queries = queries.assign(qid=[f"a{n}" for n in range(34)], query=queries["query"] + " again")
         settings = {"queries_per_batch": 8 // world, "args": {"logging_steps": 1}, **settings}
         d = ptd.Distiller(student, eval(loss, vars(ptd)), **settings)
         labelled = frame.drop(columns="label") if store is None else ptd.LabelStore(store)
         if proportions is None:
-            d.fit(labelled, qrels, *((frame, qrels) if validation else ()))
+            d.fit(labelled, qrels, *((frame, qrels) if validation else ()), queries=queries)
         else:  # the same ids in two collections
             d.fit([labelled, frame.drop(columns="label")], [qrels, qrels], proportions=proportions)
         records.append({
@@ -61,7 +65,11 @@ TRAININGS = [
     ("InfoNCE() + KLDivergence()", "BiEncoder", "{'store': 'labels', 'proportions': [1, 2], 'steps': 9}"),
     ("KLDivergence(in_batch=True) + InfoNCE(own_negatives=False)", "BiEncoder", "{}"),
     ("ListNet(in_batch=True)", "LateInteraction", "{}"),
-]
+    (
+        "EmbeddingMatch() + KLDivergence() + InfoNCE()", "BiEncoder",
+        "{'queries': True, 'queries_per_batch': 2 // world, 'steps': 9, 'learning_rate': 1e-4}",
+    ),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -80,7 +88,7 @@ def frame(documents) -> pd.DataFrame:
         {other: float(rng.random()) for other in others[row.qid] if other > row.docno} for row in frame.itertuples()
     ]
     frame["teacher_logits"] = list(rng.normal(size=(len(frame), 2)).astype(np.float32))
-    of = {text: rng.normal(size=5).astype(np.float32) for c in ("query", "docno") for text in sorted(set(frame[c]))}
+    of = {text: rng.normal(size=32).astype(np.float32) for c in ("query", "docno") for text in sorted(set(frame[c]))}
     frame = frame.assign(query_vec=frame["query"].map(of), doc_vec=frame["docno"].map(of))
     return frame.assign(score=-frame["rank"].astype(float))
 

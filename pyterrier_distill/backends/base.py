@@ -115,6 +115,8 @@ class Backend:
     constrains = False
     #: Whether :meth:`option_logits` is there: raw logits of the options besides their log-probabilities.
     gives_logits = False
+    #: Whether :meth:`likelihoods` is there.
+    gives_likelihoods = False
     at_once = 64
     #: Whether identities name its class beside its repr.
     told_with_class = True
@@ -179,6 +181,19 @@ class Backend:
     def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Raw logits float32 ``[n, m]`` of ``options`` as the next token, of backends with ``gives_logits``."""
         raise TypeError(f"{type(self).__name__} tells no logits.")
+
+    def likelihoods(self, prompts: Sequence[Prompt], answers: Sequence[str], *, spaced: bool = True) -> np.ndarray:
+        """How likely each answer is, of backends with ``gives_likelihoods``.
+
+        Args:
+            prompts: n strings or lists of chat messages.
+            answers: n texts, what follows each prompt.
+            spaced: whether, where a prompt is a text that goes on, a space comes before the answer.
+
+        Returns:
+            float32 ``[n]``: log p(token | prompt, tokens before it), the mean over the answer's tokens; at most 0.
+        """
+        raise TypeError(f"{type(self).__name__} tells no likelihoods.")
 
     def tokenised_once(self) -> AbstractContextManager[None]:
         """Within, what is tokenised to be measured need not be tokenised again to be answered."""

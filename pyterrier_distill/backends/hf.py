@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..engine import batching, generation
+from ..engine import batching, generation, prefixes
 from ..engine.locks import once, using
 from ..engine.model_state import Loaded, shown
 from ..engine.tokens import control_tokens, one_token_each
@@ -18,7 +18,7 @@ from ..prompts import Prompt
 from . import permutation
 from .base import Backend, answers_as, log_softmax, unfinished
 from .completions import Completion, Sampling
-from .inputs import decoder_start, encode, frozen, keyed, last_only, remembered, thawed
+from .inputs import decoder_start, encode, keyed, remembered, thawed
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ class HF(Backend):
     """A causal or encoder-decoder checkpoint, loaded when first used.
 
     Args:
-        name_or_path: a directory or hub name.
+        name_or_path: a directory, a GGUF file, or a name on the hub.
         kind: ``"causal"`` or ``"seq2seq"``; None = read from the checkpoint's configuration.
         max_length: tokens that a prompt and its answer may have together; None = what tokenizer and configuration say
             (512 where they say nothing).
@@ -51,6 +51,8 @@ class HF(Backend):
 
     constrains = True
     gives_logits = True
+    gives_likelihoods = True
+
     def __init__(
         self,
         name_or_path: str | os.PathLike,
@@ -68,7 +70,7 @@ class HF(Backend):
         super().__init__()
         from ..engine import pretrained
 
-        self.name_or_path = pretrained.check_name(os.fspath(name_or_path))
+        self.name_or_path = pretrained.check_name(os.fspath(name_or_path), packed=True)
         self.kind = kind
         self.max_length = max_length
         self.precision = batching.check_precision(precision)
@@ -213,26 +215,19 @@ class HF(Backend):
         if kind == "seq2seq":
             start = torch.full((len(features["input_ids"]), 1), decoder_start(model), device=model.device)
             return model(**features, decoder_input_ids=start).logits[:, 0].index_select(-1, ids)
-        return model(**features, **last_only(model, features)).logits[:, -1].index_select(-1, ids)
+        return prefixes.last_logits(model, features, 1)[:, -1].index_select(-1, ids)
 
     def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Raw logits ``[n, m]`` of ``options`` as the next token; see :meth:`choose`."""
-        if not prompts:
-            return np.empty((0, len(options)), dtype=np.float32)
-        ids = self.option_ids(options, spaced=spaced, chat=not isinstance(prompts[0], str))
-        model = self.model
-        keys = [prompt if isinstance(prompt, str) else frozen(prompt) for prompt in prompts]
-        return self._counted(
-            prompts,
-            1,
-            lambda count: batching.run(
-                keys,
-                prepare=lambda chunk: count(self.encode([thawed(key) for key in chunk], padding=True)),
-                forward=lambda features: self.next_logits(features, ids),
-                device=model.device, precision=self.precision, batch_size=self.batch_size, verbose=self.verbose,
-                desc="Asking", unit="prompt",
-            ),  # fmt: skip
-        )
+        from .scoring import option_logits
+
+        return option_logits(self, prompts, options, spaced)
+
+    def likelihoods(self, prompts: Sequence[Prompt], answers: Sequence[str], *, spaced: bool = True) -> np.ndarray:
+        """Mean log-probability ``[n]`` of the tokens of answers to prompts."""
+        from .scoring import likelihoods
+
+        return likelihoods(self, prompts, answers, spaced)
 
     def choose(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Log-probabilities ``[n, m]`` of ``options``, normalised over them."""
@@ -313,25 +308,6 @@ class HF(Backend):
     def speller(self) -> permutation.Speller:
         """Which tokens may come next in a permutation."""
         return permutation.Speller(self.tokenizer)
-
-    def _counted(self, prompts: Sequence[Prompt], output: int, run: Callable[[Any], np.ndarray]) -> np.ndarray:
-        """Run, and count distinct prompts, their tokens and the time."""
-        seen = [0, 0]
-
-        def count(features: dict[str, Any]) -> dict[str, Any]:
-            seen[0] += len(features["input_ids"])
-            seen[1] += int(features["attention_mask"].sum())
-            return features
-
-        started = time.monotonic()
-        try:
-            return run(count)
-        except Exception as error:
-            if (answers := batching.before(error)) is None:
-                raise
-            raise unfinished(self.name_or_path, error, answers) from error
-        finally:
-            self.usage.add(seen[0], seen[1], output * seen[0], time.monotonic() - started)
 
     def model_changes(self) -> dict[str, str]:
         """How the loaded model is not its checkpoint's: ``trained`` (other weights), ``reset`` (other settings)."""

@@ -20,21 +20,6 @@ def decoder_start(model: Any) -> int:
     return model.config.pad_token_id if start is None else start
 
 
-def last_only(model: Any, features: dict[str, Any]) -> dict[str, Any]:
-    """Positions counted from the first real token, and logits of the last one alone, where the model takes these."""
-    import inspect
-
-    takes = inspect.signature(model.forward).parameters
-    extra: dict[str, Any] = {}
-    if "position_ids" in takes:
-        extra["position_ids"] = (features["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    if "logits_to_keep" in takes:
-        extra["logits_to_keep"] = 1
-    if "use_cache" in takes:
-        extra["use_cache"] = False
-    return extra
-
-
 def frozen(prompt: list[dict[str, str]]) -> tuple:
     """Chat messages as a key."""
     return tuple((message["role"], message["content"]) for message in prompt)
@@ -59,7 +44,7 @@ _IDS: ContextVar[dict[Any, np.ndarray] | None] = ContextVar("ids", default=None)
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Within, prompts that were tokenised without padding are not tokenised again: int32 ids are kept of each."""
+    """Within, prompts that were tokenised once without padding are not tokenised again: int32 ids are kept of each."""
     token = _IDS.set({})
     try:
         yield
@@ -79,8 +64,10 @@ def encode(tokenizer: Any, prompts: Sequence[Prompt], padding: bool) -> dict[str
         raise ValueError("prompts are strings or chat messages, not both at once.")
     known, keys = _IDS.get(), [prompt if isinstance(prompt, str) else frozen(prompt) for prompt in prompts]
     with using(tokenizer):
-        if padding and known is not None and all(key in known for key in keys):
+        if known is not None and all(key in known for key in keys):
             rows = {"input_ids": [known[key].tolist() for key in keys]}
+            if not padding:
+                return rows
             return dict(tokenizer.pad(rows, padding=True, return_tensors="pt", verbose=False))
         options: dict[str, Any] = {"padding": True, "return_tensors": "pt"} if padding else {}
         texts = [flatten(p) if isinstance(p, str) or not chat else chat_text(tokenizer, p) for p in prompts]

@@ -49,7 +49,7 @@ class VLLM(Backend):
         super().__init__()
         from ..engine.pretrained import check_name
 
-        self.name_or_path = check_name(name_or_path)
+        self.name_or_path = check_name(name_or_path, packed=True)
         self.max_length = max_length
         self.precision = batching.check_precision(precision)
         self.revision = revision

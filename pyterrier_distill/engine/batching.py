@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -181,6 +181,7 @@ def run(
     desc: str = "scoring",
     unit: str = "d",
     each: Callable[[np.ndarray], Any] | None = None,
+    split: Callable[[Features], Iterable[tuple[torch.Tensor, Features, Callable]]] | None = None,
 ) -> Any:
     """Apply a model to ``inputs``.
 
@@ -197,6 +198,8 @@ def run(
         unit: what it counts: ``d`` documents, ``q`` queries, ``pair``.
         each: for a ``forward`` that gives ``[m, L, ...]``, a row a token: called with the float32 ``[tokens, ...]`` of
             each input, padding cut; the result is then a list of the n things that it returns.
+        split: tokenised features → parts that are batched apart: which rows ``[k]``, their features, and the
+            ``forward`` of that part; every row stands in one. None = one part.
 
     Raises:
         Exception: what the model raised; :func:`before` returns what was scored by then.
@@ -226,9 +229,9 @@ def run(
         for start in range(0, len(distinct), BUFFER):
             chunk = distinct[start : start + BUFFER]
             slots = np.fromiter((place[item] for item in chunk), dtype=np.int64, count=len(chunk))
-            for positions, batch in pack(prepare(chunk), budget, batch_size):
+            for positions, batch, read in _batches(prepare(chunk), budget, batch_size, forward, split):
                 batch = {k: v.to(place_of) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-                rows = _forward(batch, forward)
+                rows = _forward(batch, read)
                 if each is not None:
                     real = batch["attention_mask"].bool().cpu().numpy()
                     for slot, row, mask in zip(slots[positions.numpy()], rows, real, strict=True):
@@ -244,6 +247,17 @@ def run(
         return [parts[slot] for slot in inverse]
     assert out is not None
     return out[inverse]
+
+
+def _batches(
+    features: Features, budget: int, rows: int | None, forward: Callable[[Features], Any], split: Any
+) -> Iterator[tuple[torch.Tensor, dict[str, Any], Callable[[Features], Any]]]:
+    """Batches of features, each with the rows that it holds and what reads it; see :func:`run`."""
+    if split is None:
+        yield from ((positions, batch, forward) for positions, batch in pack(features, budget, rows))
+        return
+    for of_part, part, read in split(features):
+        yield from ((of_part[positions], batch, read) for positions, batch in pack(part, budget, rows))
 
 
 @contextmanager

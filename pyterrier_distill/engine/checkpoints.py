@@ -15,22 +15,33 @@ from typing import TYPE_CHECKING, Any
 
 from ..stores import seals
 from ..stores.files import check_path, naming, read_object
-from . import batching, lengths
+from . import batching, gguf, lengths
 from .layers import check_layers, cut_layers, kept_layers, told_layers  # noqa: F401 - callers ask here
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def check_name(name: str) -> str:
-    """``name`` with ``~`` expanded, if it can be a checkpoint; a directory that is here by its absolute path.
+def check_name(name: str, *, packed: bool = False) -> str:
+    """``name`` with ``~`` expanded, if it can be a checkpoint; a directory or file that is here by its absolute path.
 
     Whoever changes the working directory later still means the same one.
 
+    Args:
+        name: a directory, a GGUF file, or a name on the hub.
+        packed: whether GGUF files are taken.
+
     Raises:
-        FileNotFoundError: if it is written as a path (``/…``, ``./…``, ``~…``) and is no directory.
+        FileNotFoundError: if it is written as a path (``/…``, ``./…``, ``~…``) and is no directory, or ends in
+            ``.gguf`` and is no file.
+        ValueError: if it is a GGUF file where none is taken, or ends so and is none.
     """
     path = os.path.expanduser(name)
+    if not os.path.isdir(path) and (path.lower().endswith(".gguf") or gguf.is_gguf(path)):
+        path = gguf.check_path(path)
+        if not packed:
+            raise gguf.not_taken(name)
+        return path
     if (os.path.isabs(path) or name.startswith((".", "~"))) and not os.path.isdir(path):
         raise FileNotFoundError(
             f"no model at {path!r}: give a directory with a checkpoint, or the name of one on the hub."
@@ -162,11 +173,11 @@ def reading(name: str, what: str, library: str, load: Callable[[], Any]) -> Any:
         told = isinstance(error, (OSError, ValueError)) or bare
         if isinstance(error, ImportError) or batching.out_of_memory(error):  # nothing is wrong with the checkpoint
             raise
-        if not os.path.isdir(name) and not told and not isinstance(error, KeyError):
+        if not os.path.exists(name) and not told and not isinstance(error, KeyError):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = reason if told else f"{type(error).__name__}: {reason}"
-        if os.path.isdir(name):
+        if os.path.exists(name):
             raise ValueError(f"{name!r} holds no {what} that {library} can load: {reason}") from error
         raise FileNotFoundError(
             f"no model {name!r}: it is not a directory here, and the hub did not give it (wrong name, or no network?)."

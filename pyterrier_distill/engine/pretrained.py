@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import adapters, batching, lengths
+from . import adapters, batching, gguf, lengths
 from .checkpoints import check_name, reading, told
 from .locks import loading
 
@@ -27,23 +27,39 @@ def read(name: str, what: str, load: Callable[[], Any]) -> Any:
     return reading(name, what, "transformers", load)
 
 
+def configuration(name: str, hub: dict[str, Any]) -> Any:
+    """The checkpoint's configuration.
+
+    Args:
+        name: a directory, a GGUF file, or a name on the hub.
+        hub: keyword arguments for loading, such as ``revision``.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    if gguf.is_gguf(name):
+        return gguf.configuration(name)
+    return read(name, "configuration", lambda: AutoConfig.from_pretrained(name, **hub))
+
+
 def kind_of(name: str, hub: dict[str, Any]) -> str:
     """``"cross-encoder"``, ``"seq2seq"`` or ``"causal"``, as the checkpoint's configuration says.
 
     Args:
-        name: a directory or hub name; of a LoRA adapter, what it was trained for counts.
+        name: a directory, a GGUF file, or a name on the hub; of a LoRA adapter, what it was trained for counts.
         hub: keyword arguments for loading, such as ``revision``.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
         ValueError: if its architecture is none of these: an encoder without a head that scores would score at random.
     """
-    from transformers import AutoConfig
-
     if (base := adapters.base_of(name)) is not None:
         headed = "cross-encoder" if _has_head_apart(name) else None
         return headed or adapters.kind_of(name) or kind_of(base, base_hub(hub))
-    config = read(name, "configuration", lambda: AutoConfig.from_pretrained(name, **hub))
+    config = configuration(name, hub)
     architectures = getattr(config, "architectures", None) or []
     for architecture in architectures:
         for ending, kind in _KINDS.items():
@@ -53,6 +69,8 @@ def kind_of(name: str, hub: dict[str, Any]) -> str:
                 return kind if decodes else "seq2seq" if config.is_encoder_decoder else "causal"
     if _has_head_apart(name):
         return "cross-encoder"
+    if not architectures and gguf.is_gguf(name):  # such files hold language models, and no names of classes
+        return "seq2seq" if config.is_encoder_decoder else "causal"
     raise ValueError(
         f"{name!r} is a {architectures[0] if architectures else config.model_type} checkpoint, which has no head that"
         " scores: give a ...ForSequenceClassification, ...ForConditionalGeneration or ...ForCausalLM checkpoint, or say"
@@ -72,9 +90,7 @@ def base_hub(hub: dict[str, Any]) -> dict[str, Any]:
 
 def num_labels(name: str, hub: dict[str, Any]) -> int:
     """Outputs of a sequence classifier, as its configuration says."""
-    from transformers import AutoConfig
-
-    config = read(name, "configuration", lambda: AutoConfig.from_pretrained(name, **hub))
+    config = configuration(name, hub)
     # A decoder with a module that subtracts two logits (sentence-transformers' LogitScore) has one score.
     classifier = any(a.endswith("ForSequenceClassification") for a in getattr(config, "architectures", None) or ())
     return config.num_labels if classifier else 1
@@ -98,7 +114,9 @@ def load_tokenizer(name: str, hub: dict[str, Any]) -> Any:
     """
     from transformers import AutoTokenizer
 
-    return lengths.check_vocabulary(name, read(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(name, **hub)))
+    place, packed = gguf.source(name)
+    tokenizer = read(name, "tokenizer", lambda: AutoTokenizer.from_pretrained(place, **packed, **hub))
+    return lengths.check_vocabulary(name, tokenizer)
 
 
 def load_adapters_tokenizer(name: str, base: str, hub: dict[str, Any]) -> Any:
@@ -138,7 +156,8 @@ def load(
     """Load a checkpoint's tokenizer and model: the one way to do so without sentence-transformers.
 
     Args:
-        name: a directory or hub name; a LoRA adapter is put into its base.
+        name: a directory, a GGUF file (whose weights are unpacked), or a name on the hub; a LoRA adapter is put into
+            its base.
         kind: ``"causal"``, ``"seq2seq"``, ``"cross-encoder"`` or ``"encoder"`` (without a head).
         hub: keyword arguments for loading, such as ``revision``.
         precision: what is computed; see :func:`weights_dtype`.
@@ -166,13 +185,18 @@ def load(
         name, hub = base, base_hub(hub)
     else:
         tokenizer = load_tokenizer(name, hub)
-    settings = {"dtype": weights_dtype(precision, device), **settings}
+    place, packed = gguf.source(name)
+    if packed:
+        packed |= {"config": configuration(name, hub), **gguf.plain_weights()}
+    settings = {"dtype": weights_dtype(precision, device), **packed, **settings}
     with loading(), torch.inference_mode(False):
         model, info = read(
             name,
             "encoder" if kind == "encoder" else "model",
-            lambda: loaders[kind].from_pretrained(name, output_loading_info=True, **settings, **hub),
+            lambda: loaders[kind].from_pretrained(place, output_loading_info=True, **settings, **hub),
         )
+    if packed:
+        gguf.ordinary(model)
     absent = sorted(info.get("missing_keys", ()))
     if missing := [weight for weight in absent if not may_lack(weight)]:
         raise ValueError(

@@ -150,16 +150,21 @@ def gather_documents(index: Tensor, keys: Tensor, *documents: Tensor) -> tuple[T
 
     Args:
         index: int ``[B, N]``: which of this process's documents stands where in its lists.
-        keys: int64 ``[m]``: :func:`key` of each of this process's documents.
+        keys: int64 ``[m]``: :func:`key` of each of this process's documents; none where its lists have no documents,
+            and one that counts for nothing stands in for them.
         *documents: ``[m, ...]`` each: vectors, say, or states and masks of tokens.
 
     Returns:
         ``index`` into all documents, then each of ``documents`` as ``[M, ...]``, every document once.
     """
-    if _GUEST.get():
-        index, keys, documents = torch.zeros_like(index), keys[:0], tuple(part[:0] for part in documents)
-    everyone = gather(keys)
-    start = int(gather(torch.tensor([len(keys)], device=keys.device))[: rank()].sum())
+    none = _GUEST.get() or not len(keys)
+    own = keys[:0] if none else keys
+    everyone = gather(own)
+    start = int(gather(torch.tensor([len(own)], device=keys.device))[: rank()].sum())
+    if not len(everyone):
+        return index, *documents
+    if none:
+        index, start, documents = torch.zeros_like(index), 0, tuple(part[:0] for part in documents)
     place: dict[int, int] = {}
     columns: list[int] = []
     first: list[int] = []

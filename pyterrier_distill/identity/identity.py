@@ -189,9 +189,11 @@ def _named(values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
 
 
 def _without_code(name: Any) -> bool:
-    """Whether a model is a directory here that brings no code of its own."""
-    if not isinstance(name, (str, os.PathLike)) or not os.path.isdir(os.path.expanduser(name)):
+    """Whether a model is a directory, or a file, here that brings no code of its own."""
+    if not isinstance(name, (str, os.PathLike)):
         return False
+    if not os.path.isdir(os.path.expanduser(name)):
+        return os.path.isfile(os.path.expanduser(name))
     return not any(file.suffix == ".py" for file in Path(name).expanduser().rglob("*"))
 
 

@@ -29,6 +29,12 @@ POINTWISE: dict[str, Template] = {
     ),
 }
 
+#: What query does this passage make likely? The query follows the prompt.
+LIKELIHOOD: dict[str, Template] = {
+    # Sachan et al. 2022, UPR (upr.py of their repository: a head, the passage, a full stop, the instruction).
+    "upr": Template((("user", "Passage: {document}. Please write a question based on this passage."),), plain=True),
+}
+
 #: Which of two documents is more relevant?
 PAIRWISE: dict[str, Template] = {
     # Pradeep et al. 2021; "true" = document 0 is the more relevant one.

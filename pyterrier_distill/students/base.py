@@ -106,7 +106,7 @@ def distinct_documents(lists: Sequence[QueryList]) -> tuple[list[tuple[str, str 
     import torch
 
     place: dict[tuple[str, str | None], int] = {}
-    index = torch.zeros(len(lists), max(len(one.docnos) for one in lists), dtype=torch.long)
+    index = torch.zeros(len(lists), max(1, *(len(one.docnos) for one in lists)), dtype=torch.long)
     for row, one in enumerate(lists):
         texts = one.texts if one.texts is not None else [None] * len(one.docnos)
         for slot, document in enumerate(zip(one.docnos, texts, strict=True)):

@@ -50,6 +50,7 @@ class Teacher(pt.Transformer):
         usage: what its calls have cost since it was made.
     """
 
+    query_field = "query"
     text_field = "text"
     verbose = False
     #: The label column that it writes, or whose name its ``label`` extends; None = any.
@@ -100,6 +101,7 @@ class Teacher(pt.Transformer):
         max_length: int | None,
         precision: str,
         batch_size: int | None,
+        query_field: str = "query",
         text_field: str,
         device: str | None,
         revision: str | None,
@@ -115,6 +117,7 @@ class Teacher(pt.Transformer):
         self.max_length = check_length(max_length)
         self.precision = batching.check_precision(precision)
         self.batch_size = batch_size
+        self.query_field = query_field
         self.text_field = text_field
         self.device = device
         self.revision = revision
@@ -133,8 +136,9 @@ class Teacher(pt.Transformer):
             pt.validate.InputValidationError: if a column is missing.
             ValueError: if a cell is no text, or a document stands twice in a query's list.
         """
-        validate.result_frame(inp, ["query", self.text_field], context=self)
-        frames.check_text(inp, ["query", self.text_field])
+        reads = list(dict.fromkeys([self.query_field, self.text_field]))
+        validate.result_frame(inp, reads, context=self)
+        frames.check_text(inp, reads)
         if self.unique:
             frames.check_unique(inp)
 
@@ -180,7 +184,7 @@ class PromptTeacher(Teacher):
     """
 
     #: Settings that decide which questions are asked and what becomes of the answers, but no answer.
-    asks_by: frozenset[str] = frozenset({"label", "text_field"})
+    asks_by: frozenset[str] = frozenset({"label", "query_field", "text_field"})
     #: The kind of label column in which a store keeps the answer to one question.
     answers_as: str
     #: Prompts by name, and the names among which ``prompt=None`` chooses when the model is known.
@@ -245,11 +249,18 @@ class PromptTeacher(Teacher):
             done = [qid for qid, asked in by_query.items() if all(q in answers for q in asked)]
             failed = questions[error.failed] if error.failed < len(questions) else None
             at = next((qid for qid, asked in by_query.items() if failed in asked), next(iter(by_query)))
-            raise labelling_error(error, inp, at, done, lambda rows: self._write(rows, answers, plan)) from error
+            write = lambda rows: self._write(rows, answers, plan)  # noqa: E731
+            raise labelling_error(error, inp, at, done, write, self.query_field) from error
+        self._notice(answers)
         return self._write(inp, answers, plan)
 
+    def _notice(self, answers: Mapping[Hashable, Any]) -> None:
+        """Say what is wrong with all answers of a frame together, if anything is."""
 
-def labelling_error(error: Exception, inp: pd.DataFrame, at: str, done: Iterable[str], write: Any) -> LabellingError:
+
+def labelling_error(
+    error: Exception, inp: pd.DataFrame, at: str, done: Iterable[str], write: Any, query_field: str
+) -> LabellingError:
     """The error that carries what was finished.
 
     Args:
@@ -258,9 +269,10 @@ def labelling_error(error: Exception, inp: pd.DataFrame, at: str, done: Iterable
         at: qid of the query it happened at.
         done: qids that are complete.
         write: rows of complete queries → labelled rows.
+        query_field: the column of the query.
     """
     labelled = write(inp[inp["qid"].isin(list(done))])
-    query = inp.loc[(inp["qid"] == at).to_numpy(), "query"].iloc[0]
+    query = inp.loc[(inp["qid"] == at).to_numpy(), query_field].iloc[0]
     return LabellingError(
         f"labelling stopped at query {at!r} ({query[:80]!r}): {error} {labelled['qid'].nunique()} of"
         f" {inp['qid'].nunique()} queries are labelled; they are in this error's .labelled.",

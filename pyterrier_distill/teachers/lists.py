@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..frames.ranking import incoming_order, rerank
 from ..prompts import control
 from .base import Teacher, labelling_error
 from .programs import Program, Stopped, run_together
+from .sameness import warn_if_same
 
 
 class ListTeacher(Teacher):
@@ -26,6 +28,7 @@ class ListTeacher(Teacher):
     which answers the questions of many lists at once.
     """
 
+    added_later = {"query_field": "query"}
     label = TEACHER_RANK
     writes = TEACHER_RANK
     max_words: int | None = None
@@ -71,6 +74,7 @@ class ListTeacher(Teacher):
         if len(inp) == 0:
             return self._write(inp, {})
         lists = self._lists(inp)
+        before = Counter(self._places)
         programs = {qid: self._program(query, texts) for qid, (query, _, texts) in lists.items()}
         with pt.tqdm(total=len(lists), desc=type(self).__name__, unit="q", disable=not self.verbose) as bar:
             try:
@@ -78,8 +82,24 @@ class ListTeacher(Teacher):
             except Stopped as stopped:
                 done, cause = stopped.results, stopped.__cause__
                 assert isinstance(cause, Exception)
-                raise labelling_error(cause, inp, stopped.at, done, lambda rows: self._write(rows, done)) from cause
+                raise labelling_error(
+                    cause, inp, stopped.at, done, lambda rows: self._write(rows, done), self.query_field
+                ) from cause
+        seen = self._places - before
+        warn_if_same(
+            self, seen["kept"], seen["answers"], "keep the order in which passages are shown",
+            "the model goes by their place, or does not answer as it is asked.", seen["choices"],
+        )  # fmt: skip
         return self._write(inp, orders)
+
+    @property
+    def _places(self) -> Counter[str]:
+        """How many answers kept the order in which passages were shown, how many there were, of how many choices."""
+        return self.__dict__.setdefault("_seen", Counter())
+
+    def _note(self, kept: bool, choices: int) -> None:
+        """Note an answer: whether it keeps the order in which passages were shown, and how often it could have not."""
+        self._places.update(kept=int(kept), answers=1, choices=choices)
 
     def _lists(self, inp: pd.DataFrame) -> dict[Any, tuple[str, list[str], list[str]]]:
         """qid → (query, docnos, texts), neutralised, cut to words, in incoming order."""
@@ -87,7 +107,7 @@ class ListTeacher(Teacher):
         lists = {}
         for qid, rows in ordered.groupby(ordered["qid"].to_numpy(), sort=False):
             clean = [self._clean(text) for text in rows[self.text_field]]
-            lists[qid] = (self._clean(rows["query"].iloc[0]), rows["docno"].tolist(), clean)
+            lists[qid] = (self._clean(rows[self.query_field].iloc[0]), rows["docno"].tolist(), clean)
         return lists
 
     def _clean(self, text: str) -> str:

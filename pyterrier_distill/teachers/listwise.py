@@ -44,8 +44,9 @@ class ListwiseLLMTeacher(ListTeacher):
     ``(12)`` before the model sees them.
 
     Args:
-        model: the directory or hub name of a causal or seq2seq checkpoint; or a backend (``HF``, ``VLLM``, ``OpenAI``);
-            or anything with ``generate(prompts) -> outputs with .text``, as pyterrier_rag's backends have.
+        model: the directory or hub name of a causal or seq2seq checkpoint, or a GGUF file; or a backend (``HF``,
+            ``VLLM``, ``OpenAI``); or anything with ``generate(prompts) -> outputs with .text``, as pyterrier_rag's
+            backends have.
         prompt: ``"rankgpt"``, ``"rankzephyr"``, a text with ``{query}`` and ``{passages}`` (and ``{num}``), or a
             ``Template``. Other than in rank_llm's present template, there is a blank line above and below
             ``rankzephyr``'s passages, and passages keep their own white space.
@@ -64,6 +65,8 @@ class ListwiseLLMTeacher(ListTeacher):
         max_length: tokens of prompt and answer; None = the checkpoint's own.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``.
         batch_size: most prompts of one forward pass.
+        query_field: the column of the query that the teacher reads, such as ``"query_en"`` beside a student's
+            translation.
         text_field: the column of document text.
         device: None = the GPU where there is one.
         revision: of a hub model.
@@ -107,6 +110,7 @@ class ListwiseLLMTeacher(ListTeacher):
         max_length: int | None = None,
         precision: str = "auto",
         batch_size: int | None = None,
+        query_field: str = "query",
         text_field: str = "text",
         device: str | None = None,
         revision: str | None = None,
@@ -136,10 +140,12 @@ class ListwiseLLMTeacher(ListTeacher):
         self.reasoning_tokens = reasoning_tokens
         self.seed = seed
         self._store_model_settings(
-            label=label, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
-            device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,
+            label=label, max_length=max_length, precision=precision, batch_size=batch_size, query_field=query_field,
+            text_field=text_field, device=device, revision=revision, verbose=verbose,
+            trust_remote_code=trust_remote_code,
         )  # fmt: skip
         self.responses: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self._disagreed = [0, 0]
         self.template  # noqa: B018 (a wrong prompt fails now)
         if constrained and not self.llm.constrains:
             raise ValueError(f"{self.llm!r} cannot be held to permutations: leave constrained=True out.")
@@ -151,6 +157,16 @@ class ListwiseLLMTeacher(ListTeacher):
         if "id" in template.fields:
             return template.check(("query", "id", "text"), ("num", "passages"))
         return template.check(("query", "passages"), ("num",))
+
+    @property
+    def inconsistency(self) -> float | None:
+        """Share of pairs of passages that an answer to a shuffled window orders otherwise than that to the window.
+
+        A model that keeps whatever order it is shown has about 0.5; None before any window was shuffled
+        (``n_permutations`` of at least 2).
+        """
+        disagreed, asked = self._disagreed
+        return disagreed / asked if asked else None
 
     # -- a query's windows --------------------------------------------------------------------------------------------
 
@@ -190,12 +206,17 @@ class ListwiseLLMTeacher(ListTeacher):
 
     def _vote(self, shown: Sequence[tuple[str, list[str], list[int]]], answers: Sequence[str]) -> list[int]:
         """One order of a window from the answers to its shuffles: by mean rank, ties by the incoming order."""
-        ranks = np.zeros(len(shown[0][2]))
-        for (_, _, order), answer in zip(shown, answers, strict=True):
+        ranks = np.zeros((len(answers), len(shown[0][2])))
+        for of_answer, (_, _, order), answer in zip(ranks, shown, answers, strict=True):
             ranked, outcome = parse_permutation(answer, len(order))
             self.responses[outcome] += 1
-            for rank, position in enumerate(ranked):
-                ranks[order[position]] += rank
+            self._note(list(ranked) == list(range(len(order))), len(order) - 1)
+            of_answer[[order[position] for position in ranked]] = range(len(order))
+        first, *others = np.sign(ranks[:, :, None] - ranks[:, None])
+        for other in others:
+            self._disagreed[0] += int((first != other).sum()) // 2
+            self._disagreed[1] += len(first) * (len(first) - 1) // 2
+        ranks = ranks.sum(axis=0)
         return np.argsort(ranks, kind="stable").tolist()
 
     # -- prompts ------------------------------------------------------------------------------------------------------

@@ -86,15 +86,17 @@ def read_pairs(
     Raises:
         ValueError: if there is none.
     """
-    frames.require_columns(res, ("qid", "query", "docno", teacher.text_field), reader=repr(teacher), context=teacher)
+    needed = ("qid", teacher.query_field, "docno", teacher.text_field)
+    frames.require_columns(res, needed, reader=repr(teacher), context=teacher)
     frames.check_results(res)
-    frames.check_text(res, ["query", teacher.text_field])
+    frames.check_text(res, [teacher.query_field, teacher.text_field])
     res = frames.join_qrels(res, qrels).reset_index(drop=True).sort_values(["qid", "docno"], kind="stable")
     res = labelled_alike(res, teacher.text_field)
     examples: list[Example] = []
     for qid, rows in res.groupby(res["qid"].to_numpy(), sort=False):
         rng = random.Random(hashlib.sha256(f"{teacher.seed}\0{qid}".encode()).digest())
-        query, texts, labels = rows["query"].iloc[0], rows[teacher.text_field].tolist(), rows["label"].tolist()
+        query = rows[teacher.query_field].iloc[0]
+        texts, labels = rows[teacher.text_field].tolist(), rows["label"].tolist()
         said = [same_text(text) for text in texts]
         better = [(i, j) for i, a in enumerate(labels) for j, b in enumerate(labels) if a > b and said[i] != said[j]]
         turn = rng.randrange(2)

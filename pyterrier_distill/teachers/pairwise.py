@@ -23,6 +23,7 @@ from .base import PromptTeacher, mean_preferences
 from .pair_classifier import PairClassifier
 from .pair_training import PairTraining
 from .questions import Asker, Question, checked_template
+from .sameness import warn_if_same
 
 KINDS = ("classifier", "seq2seq", "causal")
 #: Placeholders of the two documents.
@@ -51,7 +52,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
     none. Equal scores keep their incoming order.
 
     Args:
-        model: the directory or hub name of a checkpoint; or a backend (``HF``, ``VLLM``, ``OpenAI``).
+        model: the directory or hub name of a checkpoint, or a GGUF file; or a backend (``HF``, ``VLLM``, ``OpenAI``).
         n_pairs: comparisons a query, drawn without repetition; None = all. Where fewer are to be had, all are made.
         delta: only documents fewer than ``delta`` ranks apart in the incoming ranking are compared; None = any.
             PairDistill draws 50 pairs with a delta of 10.
@@ -74,6 +75,8 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         max_length: tokens of prompt and answer; None = the checkpoint's own.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``; ``auto`` = bf16 where the hardware multiplies it natively.
         batch_size: most inputs of one forward pass (a token budget usually cuts earlier).
+        query_field: the column of the query that the teacher reads, such as ``"query_en"`` beside a student's
+            translation.
         text_field: the column of document text.
         device: None = the GPU where there is one.
         revision: of a hub model.
@@ -97,7 +100,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
     schematic = {"label": "PairwiseTeacher"}
     answers_as = TEACHER_PREFS
     asks_by = PromptTeacher.asks_by | {"n_pairs", "delta", "both_orders", "seed", "disagreement", "training"}
-    added_later = {"backend": "hf"}
+    added_later = {"backend": "hf", "query_field": "query"}
     known_prompts = library.PAIRWISE
     default_prompts = ("duot5", "ab")
     writes = TEACHER_PREFS
@@ -120,6 +123,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         max_length: int | None = None,
         precision: str = "auto",
         batch_size: int | None = None,
+        query_field: str = "query",
         text_field: str = "text",
         device: str | None = None,
         revision: str | None = None,
@@ -150,15 +154,16 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         self.answers = None if answers is None else cast(tuple[str, str], tuple(answers))
         self.training = training
         self._store_model_settings(
-            label=label, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
-            device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,
+            label=label, max_length=max_length, precision=precision, batch_size=batch_size, query_field=query_field,
+            text_field=text_field, device=device, revision=revision, verbose=verbose,
+            trust_remote_code=trust_remote_code,
         )  # fmt: skip
         if prompt is not None:
             checked_template(prompt, library.PAIRWISE, DOCUMENTS)
         if isinstance(self.model, str):
             from ..engine.checkpoints import check_name
 
-            self.model = check_name(self.model)
+            self.model = check_name(self.model, packed=True)
         elif not isinstance(model, PairClassifier) and as_backend(model) is None:
             checked_backend(model, {}, "PairwiseTeacher")
         self._disagreed = [0, 0]
@@ -217,7 +222,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
 
     def _check(self, inp: pd.DataFrame) -> None:
         if self.disagreement is not None:
-            read = [*disagreement_columns(**self.disagreement), "query", self.text_field]
+            read = [*disagreement_columns(**self.disagreement), self.query_field, self.text_field]
             validate.result_frame(inp, list(dict.fromkeys(read)), context=self)
         super()._check(inp)
 
@@ -228,7 +233,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         compared: dict[Any, _Compared] = {}
         for qid, rows in ordered.groupby(ordered["qid"].to_numpy(), sort=False):
             one = _Compared(
-                rows["query"].iloc[0], rows["docno"].tolist(), rows[self.text_field].tolist(), pairs[str(qid)]
+                rows[self.query_field].iloc[0], rows["docno"].tolist(), rows[self.text_field].tolist(), pairs[str(qid)]
             )
             asked[qid] = [one.question(i, j) for i, j in one.pairs]
             compared[qid] = one
@@ -239,6 +244,14 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
 
     def _cost(self, questions: Sequence[Hashable]) -> Usage:
         return self._comparer.estimate(questions)
+
+    def _notice(self, answers: Mapping[Hashable, float]) -> None:
+        told = [p > 0.5 for question, p in answers.items() if len(set(cast(Question, question)[1:])) == 2]
+        first = sum(told)
+        both = "" if self.both_orders else " Ask in both orders (both_orders=True): .inconsistency then says how often"
+        advice = "the model goes by their place, not by what they say." + (f"{both} this happens." if both else "")
+        warn_if_same(self, first, len(told), "prefer the document that is shown first", advice)
+        warn_if_same(self, len(told) - first, len(told), "prefer the document that is shown second", advice)
 
     def _write(
         self, inp: pd.DataFrame, answers: Mapping[Hashable, float], plan: dict[Any, _Compared]

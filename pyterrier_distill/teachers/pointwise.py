@@ -20,9 +20,15 @@ from ..identity.identity import digest
 from ..prompts import library
 from ..stores import seals
 from .base import PromptTeacher
+from .likelihood import LikelihoodAsker, checked_prompt
 from .questions import Asker, Question, checked_answers, checked_template, saved_question
+from .sameness import warn_if_same
 
-KINDS = ("cross-encoder", "seq2seq", "causal")
+#: Not what a model is, but what it is asked; and its prompt.
+LIKELIHOOD, UPR = "query_likelihood", "upr"
+KINDS = ("cross-encoder", "seq2seq", "causal", LIKELIHOOD)
+#: What scorers give that is the score itself.
+_ONE = ("logit", "likelihood")
 
 
 class PointwiseTeacher(PromptTeacher):
@@ -32,20 +38,23 @@ class PointwiseTeacher(PromptTeacher):
 
     * a cross-encoder (a sequence classifier with one output): its raw logit, no activation, any real number;
     * a cross-encoder with two outputs, a monoT5-style or a yes/no model: log p(true) between the two answers, ≤ 0;
+    * query likelihood: mean log p(query token | prompt with the passage, tokens before it), ≤ 0;
     * a PyTerrier re-ranker: whatever its ``score`` is.
 
     Models with two answers that run in this process also leave ``teacher_logits``: float32[2], the raw logits of
     [false, true]. Servers and vLLM give probabilities only.
 
     Args:
-        model: the directory or hub name of a checkpoint, or of a LoRA adapter, which is put into its base; or a backend
-            (``HF``, ``VLLM``, ``OpenAI``); or any PyTerrier re-ranker.
-        kind: ``"cross-encoder"``, ``"seq2seq"`` (monoT5) or ``"causal"`` (an LLM asked yes or no); None = read from the
-            checkpoint's configuration.
+        model: the directory or hub name of a checkpoint, or of a LoRA adapter, which is put into its base; or a GGUF
+            file; or a backend (``HF``, ``VLLM``, ``OpenAI``); or any PyTerrier re-ranker.
+        kind: ``"cross-encoder"``, ``"seq2seq"`` (monoT5), ``"causal"`` (an LLM asked yes or no) or
+            ``"query_likelihood"`` (any causal or seq2seq LM in this process); None = read from the checkpoint's
+            configuration, which never says the last.
         prompt: ``"monot5"``, ``"yes_no"``, ``"qwen3"``, a text with ``{query}`` and ``{document}``, or a ``Template``;
             None = what a student was saved with, else ``"monot5"`` for seq2seq models, ``"yes_no"`` for others. The
             document alone is cut when the prompt is too long; the query only where it would take more than half of the
-            room.
+            room. For query likelihood ``"upr"``, the default, or a text or ``Template`` with ``{document}``, which the
+            query follows: examples may stand before it.
         answers: the two words, (no, yes), each one token; None = the prompt's own.
         backend: what runs ``model`` when it is a name: ``"hf"`` or ``"vllm"``; or a backend, with ``model`` None.
         label: the column of the label. A second teacher's, such as ``"teacher_score_minilm"``, keeps its logits in
@@ -53,6 +62,8 @@ class PointwiseTeacher(PromptTeacher):
         max_length: tokens of prompt and answer; None = what a student was saved with, else the checkpoint's own.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``; ``auto`` = bf16 where the hardware multiplies it natively.
         batch_size: most inputs of one forward pass (a token budget usually cuts earlier).
+        query_field: the column of the query that the teacher reads, such as ``"query_en"`` beside a student's
+            translation.
         text_field: the column of document text.
         device: None = the GPU where there is one.
         revision: of a hub model.
@@ -64,7 +75,8 @@ class PointwiseTeacher(PromptTeacher):
         ValueError: on first use, if the checkpoint has no head that scores, or an answer is not one token.
 
     References:
-        Nogueira et al. 2020 (monoT5); PairDistill §3.2 and App. C.1 (yes/no); InRanker §3 (logits).
+        Nogueira et al. 2020 (monoT5); PairDistill §3.2 and App. C.1 (yes/no); InRanker §3 (logits), §4.2 (a teacher
+        that reads another language); Sachan et al. 2022, UPR, Eq. 2 (query likelihood).
 
     Example::
 
@@ -75,7 +87,7 @@ class PointwiseTeacher(PromptTeacher):
     unique = False
     answers_as = TEACHER_LOGITS
     schematic = {"label": "PointwiseTeacher", "inner_pipelines_mode": "unlinked"}
-    added_later = {"backend": "hf"}
+    added_later = {"backend": "hf", "query_field": "query"}
     known_prompts = library.POINTWISE
     default_prompts = ("monot5", "yes_no")
     writes = TEACHER_SCORE
@@ -92,6 +104,7 @@ class PointwiseTeacher(PromptTeacher):
         max_length: int | None = None,
         precision: str = "auto",
         batch_size: int | None = None,
+        query_field: str = "query",
         text_field: str = "text",
         device: str | None = None,
         revision: str | None = None,
@@ -100,6 +113,12 @@ class PointwiseTeacher(PromptTeacher):
     ):
         if kind not in (None, *KINDS):
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
+        if kind == LIKELIHOOD and answers is not None:
+            raise ValueError("query likelihood has no answers to choose from: leave answers out.")
+        if kind == LIKELIHOOD and (backend == "vllm" or isinstance(model, pt.Transformer)):
+            raise ValueError("query likelihood needs a language model in this process: a name or directory, or ptd.HF.")
+        if query_field != "query" and isinstance(model, pt.Transformer):
+            raise ValueError("a re-ranker reads columns of its own: rename them before it, and leave query_field out.")
         model = one_model(model, backend, "PointwiseTeacher")
         self.model = model
         self.backend = backend if isinstance(backend, str) else "hf"
@@ -107,13 +126,16 @@ class PointwiseTeacher(PromptTeacher):
         self.prompt = prompt
         self.answers = checked_answers(answers)
         self._store_model_settings(
-            label=label, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
-            device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,
+            label=label, max_length=max_length, precision=precision, batch_size=batch_size, query_field=query_field,
+            text_field=text_field, device=device, revision=revision, verbose=verbose,
+            trust_remote_code=trust_remote_code,
         )  # fmt: skip
-        if prompt is not None:
+        if kind == LIKELIHOOD:
+            checked_prompt(prompt or UPR)
+        elif prompt is not None:
             checked_template(prompt, library.POINTWISE, ("document",))
         if isinstance(model, str):
-            self.model = checkpoints.check_name(model)
+            self.model = checkpoints.check_name(model, packed=True)
         elif not isinstance(model, pt.Transformer) and as_backend(model) is None:
             checked_backend(model, {}, "PointwiseTeacher")
 
@@ -126,6 +148,8 @@ class PointwiseTeacher(PromptTeacher):
 
     def _make_scorer(self) -> Any:
         shared = {**self._model_settings(), "verbose": self.verbose}
+        if self.kind == LIKELIHOOD:
+            return LikelihoodAsker(checked_backend(self.model, shared, "PointwiseTeacher"), self.prompt or UPR)
         if isinstance(self.model, str):
             if self.backend != "hf":
                 backend = checked_backend(self.model, shared, "PointwiseTeacher", self.backend)
@@ -149,7 +173,13 @@ class PointwiseTeacher(PromptTeacher):
 
     @property
     def reworded(self) -> dict[str, str]:
-        """As every teacher's; and the question that a student was saved with, if it is not one of the usual ones."""
+        """As every teacher's; and the question that a student was saved with, if it is not one of the usual ones.
+
+        Query likelihood has prompts of its own.
+        """
+        if self.kind == LIKELIHOOD:
+            prompt = self.prompt or UPR
+            return {prompt: digest(repr(library.LIKELIHOOD[prompt]))} if prompt in library.LIKELIHOOD else {}
         known = super().reworded
         if self.prompt is None and isinstance(self.model, str) and self.backend == "hf" and os.path.isdir(self.model):
             told = checkpoints.told(self.model, seals.META)
@@ -209,7 +239,7 @@ class PointwiseTeacher(PromptTeacher):
 
     def _plan(self, inp: pd.DataFrame) -> tuple[dict[Any, list[Hashable]], None]:
         asked: dict[Any, list[Hashable]] = {}
-        for qid, query, text in zip(inp["qid"], inp["query"], inp[self.text_field], strict=True):
+        for qid, query, text in zip(inp["qid"], inp[self.query_field], inp[self.text_field], strict=True):
             asked.setdefault(qid, []).append((query, text))
         return asked, None
 
@@ -219,11 +249,16 @@ class PointwiseTeacher(PromptTeacher):
     def _cost(self, questions: Sequence[Hashable]) -> Usage:
         return self._scorer.estimate(questions)
 
+    def _notice(self, answers: Mapping[Hashable, np.ndarray]) -> None:
+        distinct = {tuple(np.asarray(answer).ravel().tolist()) for answer in answers.values()}
+        same = len(answers) if len(distinct) == 1 else 0
+        warn_if_same(self, same, len(answers), "give the same score", "the model tells no document from another.")
+
     def _write(self, inp: pd.DataFrame, answers: Mapping[Hashable, np.ndarray], plan: None) -> pd.DataFrame:
-        cells = [answers[pair] for pair in zip(inp["query"], inp[self.text_field], strict=True)]
+        cells = [answers[pair] for pair in zip(inp[self.query_field], inp[self.text_field], strict=True)]
         gives = self._scorer.gives
-        table = np.stack(cells) if cells else np.empty((0, {"logit": 1}.get(gives, 2)), dtype=np.float32)
-        if gives == "logit":
+        table = np.stack(cells) if cells else np.empty((0, 1 if gives in _ONE else 2), dtype=np.float32)
+        if gives in _ONE:
             scores, labels = table[:, 0], {}
         else:
             scores = log_softmax(table)[:, 1]

@@ -28,7 +28,8 @@ class SetwiseTeacher(ListTeacher):
     their incoming order. The new score is −``teacher_rank``.
 
     Args:
-        model: the directory or hub name of a causal or seq2seq checkpoint; or a backend that can ``choose``.
+        model: the directory or hub name of a causal or seq2seq checkpoint, or a GGUF file; or a backend that
+            can ``choose``.
         k: documents to be ordered.
         set_size: passages of one question: a node of the heap and its children. 3 to 26.
         prompt: ``"setwise"``, a text with ``{query}`` and ``{passages}``, or a ``Template``.
@@ -38,6 +39,8 @@ class SetwiseTeacher(ListTeacher):
         max_length: tokens of prompt and answer; None = the checkpoint's own.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16``.
         batch_size: most prompts of one forward pass.
+        query_field: the column of the query that the teacher reads, such as ``"query_en"`` beside a student's
+            translation.
         text_field: the column of document text.
         device: None = the GPU where there is one.
         revision: of a hub model.
@@ -66,6 +69,7 @@ class SetwiseTeacher(ListTeacher):
         max_length: int | None = None,
         precision: str = "auto",
         batch_size: int | None = None,
+        query_field: str = "query",
         text_field: str = "text",
         device: str | None = None,
         revision: str | None = None,
@@ -83,8 +87,9 @@ class SetwiseTeacher(ListTeacher):
         self.backend = backend
         self.max_words = max_words
         self._store_model_settings(
-            label=label, max_length=max_length, precision=precision, batch_size=batch_size, text_field=text_field,
-            device=device, revision=revision, verbose=verbose, trust_remote_code=trust_remote_code,
+            label=label, max_length=max_length, precision=precision, batch_size=batch_size, query_field=query_field,
+            text_field=text_field, device=device, revision=revision, verbose=verbose,
+            trust_remote_code=trust_remote_code,
         )  # fmt: skip
         self.template  # noqa: B018 (a wrong prompt fails now)
 
@@ -140,6 +145,7 @@ class SetwiseTeacher(ListTeacher):
                 if np.isnan(row).any():
                     raise ValueError(f"the model gave no number for query {questions[n][0]!r}: try precision='fp32'.")
                 best[n] = int(np.argmax(row))
+                self._note(best[n] == 0, 1)
         return best
 
     def _shown(self, query: str, texts: list[str]) -> prompts.Prompt:

@@ -26,7 +26,8 @@ class QueryList:
 
     Attributes:
         query: its text.
-        docnos: its documents in the frame's order; empty for losses on queries alone.
+        docnos: its documents in the frame's order; empty for losses on queries alone, and for queries that only
+            the terms of a sum read which do so.
         texts: their texts, or None where vectors stand in for them.
         labels: column → what its kind (:mod:`..frames.kinds`) makes of a list.
         doc_rows: where in ``doc_matrix`` the vectors of its documents stand, if training leaves documents frozen.
@@ -192,6 +193,10 @@ class Collator:
         for row, one in enumerate(lists):
             mask[row, : len(one.docnos)] = True
         labels = {column: kind.batch([one.labels[column] for one in lists]) for column, kind in self.kinds.items()}
+        for column, kind in self.kinds.items():
+            found = labels[column]
+            if not (kind.per_query or kind.counts_lists) and not found.shape[1]:  # queries alone
+                labels[column] = found.new_zeros(len(lists), mask.shape[1], *found.shape[2:])
         batch = self.student.collate(lists, self.loss.needs)
         if contrasts(self.loss):
             labels.update(_contrasted(lists, mask.shape[1]))

@@ -41,6 +41,8 @@ class SampledLists(Dataset):
     def __getitem__(self, place: tuple[int, int]) -> QueryList:
         epoch, n = place
         one = self.lists[n]
+        if not len(one.docnos):  # a query alone
+            return one
         return one.part(self._drawn(one, epoch), self.loss)
 
     def _drawn(self, one: QueryList, epoch: int) -> list[int]:
@@ -75,6 +77,8 @@ class SampledLists(Dataset):
             return None
         total = left_out = 0
         for n in range(queries := min(len(self.lists), most)):
+            if not len(self.lists[n].docnos):
+                continue
             pairs = teacher_order.pairs(self.lists[n], self.loss)
             seen = set(self._drawn(self.lists[n], 0))
             total += len(pairs)

@@ -196,3 +196,29 @@ def _check_vectors(first: Sequence[QueryList], loss: Loss) -> None:
                 f"the teachers' {column!r} have {', '.join(map(str, sizes))} dimensions in the collections: label them"
                 " all with one teacher."
             )
+
+
+def fingerprint(
+    given: Sequence[Source],
+    validation: tuple[Any, Any],
+    queries: pd.DataFrame | None,
+    proportions: Sequence[float] | None,
+    reads: tuple[Any, Any, str],
+) -> str:
+    """The fingerprint of all that a training reads.
+
+    Args:
+        given: of :func:`sources`.
+        validation: a frame or store, and judgements, or None.
+        queries: those without documents, or None.
+        proportions: of the collections, or None.
+        reads: the loss, the sampler, and the column of document text.
+    """
+    one, (held, qrels_va) = given[0], validation
+    parts = (one.res, one.qrels, held, qrels_va, one.text, one.topics) if len(given) == 1 else (held, qrels_va)
+    told = [contents.fingerprint(part, *reads) for part in (*parts, queries) if part is not None]
+    if len(given) > 1:
+        told = [f"[{';'.join(each.fingerprint(*reads) for each in given)}]", *told]
+    if proportions is not None:
+        told.append("@" + ":".join(f"{share / sum(proportions):.6g}" for share in proportions))
+    return "+".join(told)

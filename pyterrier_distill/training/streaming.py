@@ -44,8 +44,15 @@ class StoredLists(Dataset):
         located = located.iloc[np.argsort(order.codes(located["qid"]), kind="stable")]
         self.blocks = [store.parts(located.iloc[n : n + BLOCK]) for n in range(0, len(located), BLOCK)]
         self.ends = np.minimum(np.arange(1, len(self.blocks) + 1) * BLOCK, len(located))
+        self.alone: list[QueryList] = []
         self._prepare: Callable[[list[QueryList]], None] | None = None
         self._kept: OrderedDict[int, list[QueryList]] = OrderedDict()
+
+    def add(self, queries: list[QueryList]) -> None:
+        """Add lists without documents; they stay in memory, and are mixed among the blocks as blocks of their own."""
+        self.alone += queries
+        ends = int(self.ends[-1]) + np.minimum(np.arange(BLOCK, len(self.alone) + BLOCK, BLOCK), len(self.alone))
+        self.ends = np.concatenate([self.ends, ends])
 
     @property
     def documents(self) -> int:
@@ -63,6 +70,9 @@ class StoredLists(Dataset):
 
     def block(self, number: int) -> list[QueryList]:
         """The lists of one block."""
+        if number >= len(self.blocks):
+            start = (number - len(self.blocks)) * BLOCK
+            return self.alone[start : start + BLOCK]
         if number not in self._kept:
             labels = self.reader.label_columns()
             ranking = self.reader.ranking_columns(self.store.columns())

@@ -41,6 +41,9 @@ def check(student: BiEncoder, needs: frozenset[str], vectors: dict[str, int]) ->
 
 def look_up(student: BiEncoder, lists: list[QueryList]) -> None:
     """Give each list the vectors of its documents, each document encoded or looked up once."""
+    lists = [one for one in lists if len(one.docnos)]
+    if not lists:
+        return
     columns = {"docno": [docno for one in lists for docno in one.docnos]}
     if all(one.texts is not None for one in lists):
         columns[student.text_field] = [text for one in lists for text in one.texts or ()]
@@ -66,11 +69,15 @@ def collate(student: BiEncoder, lists: list[QueryList], needs: frozenset[str]) -
     documents, index = distinct_documents(lists)
     batch["index"] = index
     if processes.world() > 1:
-        batch["keys"] = torch.tensor([processes.key(document) for document in documents])
-    if lists[0].doc_matrix is None:
-        batch["documents"] = student.tokenise([text or "" for _, text in documents], "document")
+        batch["keys"] = torch.tensor([processes.key(document) for document in documents], dtype=torch.int64)
+    matrix = next((one.doc_matrix for one in lists if one.doc_matrix is not None), None)
+    if not documents and not student.documents_move(needs):  # one that counts for nothing stands in for them
+        batch["documents"] = torch.zeros(1, student.dimension)
         return batch
-    vectors = np.empty((len(documents), lists[0].doc_matrix.shape[1]), dtype=lists[0].doc_matrix.dtype)
+    if matrix is None:
+        batch["documents"] = student.tokenise([text or "" for _, text in documents] or [""], "document")
+        return batch
+    vectors = np.empty((len(documents), matrix.shape[1]), dtype=matrix.dtype)
     for row, one in enumerate(lists):
         if one.doc_matrix is not None:  # lists that were read apart have matrices of their own
             vectors[index[row, : len(one.docnos)]] = one.doc_matrix[one.doc_rows]
