@@ -19,7 +19,7 @@ parser.add_argument("--length", type=int, default=50, help="tokens of a document
 parser.add_argument("--nbits", type=int, default=2)
 parser.add_argument("--write-mib", type=int, default=64, help="bound of writing float16 vectors")
 parser.add_argument("--search-mib", type=int, default=1024, help="bound of an exact search, mapped vectors included")
-parser.add_argument("--compress-mib", type=int, default=3072, help="bound of writing compressed vectors")
+parser.add_argument("--compress-mib", type=int, default=5120, help="bound of writing compressed vectors")
 parser.add_argument("--out")
 options = parser.parse_args()
 

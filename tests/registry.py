@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pyterrier_distill as ptd
 from pyterrier_distill.corpora.loading import JoinedText
+from pyterrier_distill.corpora.on_disk import DocumentsOnDisk
 from pyterrier_distill.corpora.text_loader import InMemoryDataset, TextLoader
 
 
@@ -148,6 +149,10 @@ def remembering(env):
     return ptd.LabelStore(env["path"] / "answers").cache(teacher(ptd.PointwiseTeacher, "tiny_cross")(env))
 
 
+def texts_on_disk(env):
+    return DocumentsOnDisk.write(env["path"] / "documents", env["records"]).text_loader()
+
+
 def texts_of_a_store(env):
     store = ptd.LabelStore(env["path"] / "texts")
     store.add_texts(env["documents"])
@@ -247,6 +252,7 @@ TRANSFORMERS = {
     "LabelStore.cache": Entry(remembering, "R", "teacher"),
     "LabelStore.text_loader": Entry(texts_of_a_store, "R-text"),
     "IterativeDistiller": Entry(iterative, "R", "re-ranker"),
+    "TextsOnDisk": Entry(texts_on_disk, "R-text"),
     "TextLoader": Entry(lambda env: TextLoader(Documents(env["documents"])), "R-text"),
     "JoinedText": Entry(lambda env: JoinedText(Documents(env["documents"])), "R-text"),
     "BM25 (bm25s)": Entry(lambda env: lexical(env), "Q", "retriever"),

@@ -49,7 +49,7 @@ def load_collection(name: str) -> Collection:
         FileNotFoundError: if the folder does not exist.
     """
     name = _ALIASES.get(name, name)
-    dataset = _dataset(name)
+    dataset = dataset_named(name)
     try:
         rows = [row[:2] for row in _texts(dataset)]
         topics = _topics(dataset)
@@ -74,7 +74,8 @@ def load_collection(name: str) -> Collection:
     return Collection(name, documents, topics, qrels[["qid", "docno", "label"]])
 
 
-def _dataset(name: str) -> Any:
+def dataset_named(name: str) -> Any:
+    """A PyTerrier dataset; ``ValueError`` if there is none of the name."""
     try:
         return pt.get_dataset(_ALIASES.get(name, name))
     except KeyError as error:
@@ -104,7 +105,7 @@ def read_documents(dataset: Any) -> pd.DataFrame:
         if twice.any():
             raise ValueError(f"document {documents['docno'][twice].iloc[0]!r} has two texts ({int(twice.sum())} such).")
     else:
-        dataset = _dataset(dataset) if isinstance(dataset, str) else dataset
+        dataset = dataset_named(dataset) if isinstance(dataset, str) else dataset
         documents = pd.DataFrame(_texts(dataset), columns=["docno", "text", "title"])
         if not documents["title"].any():
             documents = documents.drop(columns="title")

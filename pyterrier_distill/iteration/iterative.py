@@ -70,7 +70,9 @@ class IterativeDistiller(pt.Estimator):
 
     Args:
         make_candidates: for a student that retrieves, a function of it: index the collection with it and return a
-            pipeline Q → R with document text. For a re-ranking student, a pipeline that stays the same.
+            pipeline Q → R with document text. For a re-ranking student, a pipeline that stays the same. Nothing else
+            reads documents: from ``dataset.get_corpus_iter()``, which gives one by one, collections larger than memory
+            are indexed.
         teacher: R → R with label columns.
         distiller: how a round trains; its student is the one. Its own ``checkpoints`` are not used.
         path: a directory for labels, checkpoints and the figures of the rounds.

@@ -58,7 +58,7 @@ def build(path: str | os.PathLike, vectors: str | os.PathLike, offsets: np.ndarr
 
     The vectors are mapped into memory and read as blocks, so that they may be larger than it. What fast-plaid holds:
     in float16 the vectors of 16 √(120 N) documents, of which it learns the clusters (9 GB for MS MARCO's 8.8 M
-    passages); up to 2 GB of distances to clusters; and some 60 bytes a token while it inverts the clusters.
+    passages); up to 4.2 GB of distances to clusters; and some 60 bytes a token while it inverts the clusters.
 
     Args:
         path: the directory.
