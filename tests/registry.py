@@ -78,8 +78,8 @@ class FirstWins:
         return "FirstWins()"
 
 
-def teacher(kind, model, **settings):
-    return lambda env: kind(env[model], precision="fp32", device="cpu", **settings)
+def teacher(cls, model, **settings):
+    return lambda env: cls(env[model], precision="fp32", device="cpu", **settings)
 
 
 def ustad_bi_encoder(env):
@@ -205,6 +205,9 @@ TRANSFORMERS = {
     "PointwiseTeacher (cross-encoder)": Entry(teacher(ptd.PointwiseTeacher, "tiny_cross"), "R", "pointwise teacher"),
     "PointwiseTeacher (monoT5)": Entry(teacher(ptd.PointwiseTeacher, "tiny_t5"), "R", "pointwise teacher"),
     "PointwiseTeacher (LLM)": Entry(teacher(ptd.PointwiseTeacher, "tiny_llm"), "R", "pointwise teacher"),
+    "PointwiseTeacher (query likelihood)": Entry(
+        teacher(ptd.PointwiseTeacher, "tiny_llm", kind="query_likelihood"), "R", "pointwise teacher"
+    ),
     "PointwiseTeacher (re-ranker)": Entry(lambda env: ptd.PointwiseTeacher(bi_encoder(env)), "R", "pointwise teacher"),
     "PairwiseTeacher (duoT5)": Entry(teacher(ptd.PairwiseTeacher, "tiny_t5", n_pairs=6), "R", "teacher"),
     "PairwiseTeacher (LLM)": Entry(teacher(ptd.PairwiseTeacher, "tiny_llm", both_orders=True), "R", "teacher"),

@@ -39,6 +39,7 @@ TEACHERS = {
     "cross-encoder": lambda m: ptd.PointwiseTeacher(m["tiny_cross"], **FP32),
     "monoT5": lambda m: ptd.PointwiseTeacher(m["tiny_t5"], label="teacher_score_t5", **FP32),
     "re-ranker": lambda m: ptd.PointwiseTeacher(ptd.BiEncoder(m["tiny"], **FP32)),
+    "likelihood": lambda m: ptd.PointwiseTeacher(m["tiny_llm"], kind="query_likelihood", **FP32),
     "pairs": lambda m: ptd.PairwiseTeacher(m["tiny_t5"], n_pairs=4, delta=3, **FP32),
     "pairs in both orders": lambda m: ptd.PairwiseTeacher(m["tiny_cross"], both_orders=True, **FP32),
     "listwise": lambda m: ptd.ListwiseLLMTeacher(First()),

@@ -58,9 +58,9 @@ class SyntheticQueryGen(pt.Transformer):
     counts them. A document's queries depend on the seed, its docno and its text, not on what else is in the frame.
 
     Args:
-        model: the directory or hub name of a causal or encoder-decoder checkpoint; or a backend (``HF``, ``VLLM``,
-            ``OpenAI``); or anything with ``generate(prompts) -> outputs with .text``, as pyterrier_rag's backends have,
-            which returns no scores and samples as it was set up to.
+        model: the directory or hub name of a causal or encoder-decoder checkpoint, or a GGUF file; or a backend
+            (``HF``, ``VLLM``, ``OpenAI``); or anything with ``generate(prompts) -> outputs with .text``, as
+            pyterrier_rag's backends have, which returns no scores and samples as it was set up to.
         prompt: ``"inpars"`` (three examples), ``"gbq"`` (with bad questions, too), ``"promptagator"`` (examples of the
             task; needs ``examples``), ``"doc2query"`` (the document alone, for a model trained for it); a text with
             ``{document}`` and, for examples, ``{examples}``; or a ``Template`` whose ``line`` shows one example
