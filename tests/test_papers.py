@@ -1,4 +1,4 @@
-"""The methods of the papers, written down with public names only (``tests/papers/``), run on tiny models.
+"""The methods of five papers, written down with public names only (``tests/papers/``), run on tiny models.
 
 What is tested is that every piece is there and fits: each student trains, ranks, and is found again when saved.
 """
@@ -95,6 +95,18 @@ def test_distillation_vs_contrastive(dataset, judged, bm25, results, documents, 
     assert set(retriever(TOPICS)["qid"]) == set(TOPICS["qid"])
     for n, student in enumerate(rerankers.values()):
         check(student, results, tmp_path / str(n))
+
+
+@pytest.mark.parametrize("soft", ["LogitMSE()", 'LogitMSE(only="true")', "LogitKL()"])
+@pytest.mark.parametrize("kind", ["MonoT5", "CausalReranker"])
+def test_inranker(kind, soft, dataset, judged, bm25, results, tiny_t5, plain_llm, tmp_path):
+    student = ptd.MonoT5(tiny_t5, **RUNS) if kind == "MonoT5" else ptd.CausalReranker(plain_llm, **RUNS)
+    size = {"teacher": tiny_t5, "llm": plain_llm, "synthetic": 6, "depth": 12, "negatives": 3, "runs": RUNS}
+    paper("inranker").inranker(
+        dataset, bm25, TOPICS, judged, {"animals": (dataset, bm25)}, out=tmp_path, student=student,
+        soft=eval(f"ptd.{soft}"), **size, **{**SHORT, "epochs": 1},
+    )  # fmt: skip
+    check(student, results, tmp_path / "student")
 
 
 @pytest.mark.parametrize("kind", ["USTAD", "BiEncoder"])
