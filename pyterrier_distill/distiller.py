@@ -55,7 +55,8 @@ class Distiller(pt.Estimator):
         epochs: passes over the lists.
         steps: optimiser steps; replaces ``epochs``.
         queries_per_batch: lists of one forward pass on each device.
-        accumulation: forward passes of one optimiser step. In-batch negatives come from one forward pass.
+        accumulation: forward passes of one optimiser step, whose losses are averaged, each a mean over the lists of
+            its pass. In-batch negatives come from one pass.
         gradient_cache: compute each micro-batch again in the backward pass instead of keeping its activations (Gao et
             al. 2021): the memory of one micro-batch however many queries a batch has, for about a third more time.
         micro_batch_tokens: tokens, padding included, that go through the model at once; None = by device. It changes

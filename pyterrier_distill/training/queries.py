@@ -84,10 +84,18 @@ def mixed(queries: Any, lists: Any, student: Any, loss: Loss, context: Any) -> t
         lists: of one collection.
 
     Raises:
-        TypeError, ValueError: as :func:`read_queries` and :func:`among`; ValueError for several collections.
+        TypeError, ValueError: as :func:`read_queries` and :func:`among`; ValueError for several collections, and for
+            accumulated passes, of which one may hold queries alone.
     """
     if not isinstance(lists, list) and not hasattr(lists, "add"):
         raise ValueError("queries= go with one collection; of several, put the labels into one store or frame.")
+    passes = (context.args or {}).get("gradient_accumulation_steps", context.accumulation)
+    if passes > 1 and any(not term.needs <= losses.QUERY_SIDE for _, term in loss.terms()):
+        raise ValueError(
+            f"queries= with {passes} accumulated passes: of passes without documents, the terms that read some would"
+            " count a loss of 0. Take accumulation=1 and a larger queries_per_batch; gradient_cache=True bounds its"
+            " memory."
+        )
     read, alone = read_queries(queries, student, loss, context)
     alone = among(alone, lists, loss)
     if isinstance(lists, list):
