@@ -132,7 +132,7 @@ def test_what_does_not_go_together_is_refused(student, labelled, generated):
         fit(LOSS, generated.assign(query_vec=[vector(q, 5) for q in generated["query"]]))
     for passes in ({"accumulation": 2}, {"args": {"gradient_accumulation_steps": 2}}):
         with pytest.raises(ValueError, match="2 accumulated passes: .* gradient_cache=True"):
-            ptd.Distiller(student, LOSS, **SETTINGS, **passes).fit(labelled, queries=generated)
+            ptd.Distiller(student, LOSS, **{**SETTINGS, **passes}).fit(labelled, queries=generated)
     with pytest.raises(TypeError, match="queries must be a frame"):
         fit(LOSS, ["a query"])
     with pytest.raises(ValueError):
