@@ -213,7 +213,7 @@ def _read(model: Any, ids: Sequence[int], past: Any = None, shared: int = 0) -> 
         input_ids=torch.tensor([list(ids[shared:])], device=model.device), attention_mask=torch.ones_like(at),
         position_ids=at[:, shared:], past_key_values=copy.deepcopy(past), use_cache=True, **extra,
     )  # fmt: skip
-    left = getattr(output, "past_key_values", None)  # RecurrentGemma takes them, and keeps its state in its layers
+    left: Any = getattr(output, "past_key_values", None)  # RecurrentGemma takes them, and keeps its state in its layers
     if type(left) is DynamicCache and left.layers and all(type(layer) is DynamicLayer for layer in left.layers):
         return left
     _unfit.add(model)
