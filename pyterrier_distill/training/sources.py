@@ -89,7 +89,7 @@ def sources(
 
 def _labels(given: Any, what: str) -> Any:
     if not isinstance(given, pd.DataFrame) and not hasattr(given, "blocks"):
-        raise TypeError(f"{what} must be a labelled frame or a LabelStore, not {given!r}.")
+        raise TypeError(f"{what} must be a labelled frame or a LabelStore, not {str(given)[:60]!r}.")
     return given
 
 
