@@ -258,3 +258,11 @@ def test_what_does_not_fit_is_told_with_its_collection(tiny, frames, tmp_path):
         fit([frames[0], ptd.LabelStore(tmp_path / "empty")])
     with pytest.raises(ValueError, match="collection 2 of 2: .*'teacher_score' is the same"):
         fit([frames[0], frames[1].assign(teacher_score=1.0)])
+    bare = frames[1].drop(columns="text")
+    for labels in (bare, ptd.LabelStore.from_frame(tmp_path / "bare", bare)):
+        with pytest.raises(ptd.MissingLabelError, match="^collection 2 of 2: .*needs the column 'text'"):
+            fit([frames[0], labels])
+        some = ptd.LabelStore(tmp_path / f"texts-{type(labels).__name__}")
+        some.add_texts(frames[1].head(1)[["docno", "text"]])
+        with pytest.raises(KeyError, match="collection 2 of 2: .*holds no text of document"):
+            fit([frames[0], labels], text=[None, some.text_loader()])

@@ -10,10 +10,34 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from ..frames import MissingLabelError
 from .lists import QueryList
 from .sampled import order_of
 
 logger = logging.getLogger(__name__)
+
+
+class Named:
+    """Within, errors about what was given say in which of several collections it is.
+
+    Args:
+        number: of the collection, from 1.
+        total: how many there are.
+    """
+
+    def __init__(self, number: int, total: int):
+        self.number, self.total = number, total
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: object) -> None:
+        if error is None or self.total == 1 or kind not in (ValueError, KeyError, MissingLabelError):
+            return
+        told = f"collection {self.number} of {self.total}: {error.args[0] if error.args else error}"
+        if isinstance(error, MissingLabelError):
+            raise MissingLabelError(told, error.modes) from error
+        raise kind(told) from error
 
 
 class SeveralLists(Dataset):
@@ -58,15 +82,18 @@ class SeveralLists(Dataset):
         if not 0 <= n < len(self):
             raise IndexError(n)
         number = int(np.searchsorted(self.starts, n, side="right")) - 1
-        return self.parts[number][n - int(self.starts[number])]
+        with Named(number + 1, len(self.parts)):
+            return self.parts[number][n - int(self.starts[number])]
+        raise AssertionError  # for type checkers: nothing is swallowed
 
     def prepare_with(self, prepare: Callable[[list[QueryList]], None]) -> None:
         """Call ``prepare`` with all lists, those on disk when they are read."""
-        for part in self.parts:
-            if isinstance(part, list):
-                prepare(part)
-            else:
-                part.prepare_with(prepare)
+        for number, part in enumerate(self.parts, start=1):
+            with Named(number, len(self.parts)):
+                if isinstance(part, list):
+                    prepare(part)
+                else:
+                    part.prepare_with(prepare)
 
     def sampler(self, seed: int) -> MixedOrder:
         """The training order."""
