@@ -114,14 +114,16 @@ def test_a_large_collection_is_not_held(monkeypatch, tmp_path):
 def test_what_is_no_collection_is_told(tmp_path):
     good = {"docno": "a", "text": "b"}
     for source, error, message in (
-        ([], ValueError, "has no documents"),
-        ([good, {"docno": "c", "text": "d"}, good], ValueError, "'a' more than once"),
+        ([], ValueError, "^the list of documents has no documents"),
+        ([good, {"docno": "c", "text": "d"}, good], ValueError, "^the list of documents holds document 'a' more than"),
+        (iter([good, good]), ValueError, "^the list_iterator of documents holds document 'a' more than once"),
+        (Dataset([good, good]), ValueError, "Dataset object.* holds document 'a' more than once"),
         ([good, {"docno": "b"}], ValueError, "dicts with docno and text, not {'docno': 'b'}"),
         ([{"docno": "b", "text": None}], ValueError, "dicts with docno and text"),
         ([("b", "c")], ValueError, "dicts with docno and text"),
         ([{"docno": "", "text": "c"}], ValueError, "at least one character"),
         ([{"docno": 1.0, "text": "c"}], ValueError, "at least one character, not 1.0"),
-        (3, TypeError, "a collection is a dataset"),
+        (3, TypeError, "a collection is a dataset.*not of type int"),
         ("nowhere", ValueError, "no dataset 'nowhere'"),
     ):
         with pytest.raises(error, match=message):

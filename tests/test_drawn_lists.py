@@ -1,6 +1,7 @@
 """Which documents of a list a training sees: members of preference pairs, and rankings that a list is cut by."""
 
 import logging
+import re
 
 import numpy as np
 import pandas as pd
@@ -106,6 +107,22 @@ def test_a_training_that_drops_pairs_says_how_many(tiny, caplog):
         told = [record.getMessage() for record in caplog.records if "preferences" in record.getMessage()]
         assert len(told) == 1 and "leaves out 22.0 of the 28.0 preferences" in told[0] and advice in told[0]
         assert student.manifest["pairs"] == {"queries": 2, "pairs": 56, "left_out": 44}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "n", "advice"),
+    [
+        ([(0, 6), (1, 7)], 4, ": a larger depth= lets the documents of 100.0% of these in."),
+        ([(0, 1), (2, 3), (0, 6), (1, 7)], 3, "depth= .* of 66.7% of these in, a larger n= holds more of them."),
+    ],
+)
+def test_pairs_behind_the_depth_are_told_as_such(tiny, caplog, pairs, n, advice):
+    sampler = ptd.ListSampler(n, depth=4, strategy="with_pairs")
+    distiller = ptd.Distiller(ptd.CrossEncoder(tiny, **FP32), ptd.PairwiseKL(), sampler=sampler, **SETTINGS)
+    with caplog.at_level(logging.WARNING):
+        distiller.fit(preferring(pairs))
+    told = [record.getMessage() for record in caplog.records if "preferences" in record.getMessage()]
+    assert len(told) == 1 and re.search(advice, told[0])
 
 
 def test_losses_without_preferences_are_refused(tiny):

@@ -245,5 +245,11 @@ def test_what_cannot_be_judged_is_told(answers, run, passages):
         ptd.answer_qrels(answers.head(0), passages)
     with pytest.raises(ValueError, match="reads the passages' text"):
         pt.Evaluate(run.drop(columns="text"), answers, [ptd.RelaxedRecall @ 5])
+    for gone in (None, float("nan")):
+        holes = run.astype({"text": object}).copy()
+        holes.at[holes.index[0], "text"] = gone
+        qid, docno = holes.iloc[0][["qid", "docno"]]
+        with pytest.raises(ValueError, match=f"document '{docno}' of query '{qid}' has none, but {gone}"):
+            pt.Evaluate(holes, answers, [ptd.RelaxedRecall @ 100])
     with pytest.raises(ValueError, match="a frame with qid and gold_answer"):
         pt.Evaluate(run, run[["qid", "docno"]].assign(label=1), [ptd.RelaxedRecall @ 5])

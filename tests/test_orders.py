@@ -107,6 +107,29 @@ def test_orders_may_be_sampled():
         assert p == pytest.approx(np.mean([out[qid, i] < out[qid, j] for out in outs]))
 
 
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4], [4, 2, 0, 3, 1]])
+def test_a_re_ranker_may_tie_all(rows):
+    """Its ranks are those that a frame needs; those of a stored run, or in a new order, are an order."""
+    candidates = CANDIDATES.assign(score=[3.0, 2.0, 1.0, 2.0, 1.0], text="x").iloc[rows]
+    one = pt.apply.doc_score(lambda row: 1.0)
+    for order in (one, pt.apply.doc_score(lambda row: 2.0) >> one, ptd.PointwiseTeacher(one)):
+        prefs = told(ptd.OrdersTeacher([order], prior=0)(candidates))
+        assert len(prefs) == 8 and set(prefs.values()) == {0.5}
+    some = told(ptd.OrdersTeacher([pt.apply.doc_score(lambda row: row["docno"] != "c")], prior=0)(candidates))
+    assert some["1", "a", "b"] == some["2", "a", "b"] == 0.5 and some["1", "b", "c"] == 1
+    half = told(ptd.OrdersTeacher([one, order_of_ranks()], prior=0)(candidates))
+    assert half["1", "b", "a"] == 0.75
+    turned = pt.apply.generic(lambda frame: frame.assign(score=1.0, rank=(frame["docno"] == "a").astype(int)))
+    stored = pt.Transformer.from_df(CANDIDATES.assign(score=1.0))
+    assert told(ptd.OrdersTeacher([turned], prior=0)(candidates))["1", "b", "a"] == 1
+    topics = candidates[["qid", "query"]].drop_duplicates()
+    assert told(ptd.OrdersTeacher([stored], prior=0)(topics))["1", "a", "b"] == 1
+
+
+def order_of_ranks():
+    return order("bac", "ab")
+
+
 def test_costs_add_up(tiny_cross, tiny_t5, results):
     teachers = [ptd.PointwiseTeacher(name, precision="fp32", device="cpu") for name in (tiny_cross, tiny_t5)]
     several = ptd.OrdersTeacher([*teachers, results[["qid", "docno", "rank"]]])

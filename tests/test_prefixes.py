@@ -60,7 +60,16 @@ def asked():
 @pytest.fixture(scope="module")
 def architectures(tiny_llm, tmp_path_factory):
     """Random decoders of several architectures, with one tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPTNeoXConfig, MambaConfig, Qwen3Config
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        GPT2Config,
+        GPTNeoXConfig,
+        MambaConfig,
+        Qwen3Config,
+        RecurrentGemmaConfig,
+        RwkvConfig,
+    )
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
     shared = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3}
@@ -75,6 +84,11 @@ def architectures(tiny_llm, tmp_path_factory):
         "qwen3": Qwen3Config(**shared, **heads, **ends, num_key_value_heads=2, head_dim=8),
         "qwen3, window": Qwen3Config(**shared, **heads, **ends, num_key_value_heads=2, head_dim=8, **window),
         "mamba": MambaConfig(**shared, **ends, state_size=4),
+        "recurrent_gemma": RecurrentGemmaConfig(
+            **{**shared, "num_hidden_layers": 3}, **ends, intermediate_size=64, num_attention_heads=4, lru_width=32,
+            attention_window_size=8,
+        ),
+        "rwkv": RwkvConfig(**shared, **ends),
     }
     paths = {"llama": tiny_llm}
     for name, config in configs.items():
@@ -86,7 +100,9 @@ def architectures(tiny_llm, tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "neox", "qwen3", "qwen3, window", "mamba"])
+@pytest.mark.parametrize(
+    "name", ["llama", "gpt2", "neox", "qwen3", "qwen3, window", "mamba", "recurrent_gemma", "rwkv"]
+)
 @pytest.mark.parametrize("batch_size", [None, 3])
 def test_scores_are_those_of_reading_each_input_whole(name, batch_size, architectures, monkeypatch):
     backend = ptd.HF(architectures[name], batch_size=batch_size, **FP32)
@@ -101,6 +117,16 @@ def test_scores_are_those_of_reading_each_input_whole(name, batch_size, architec
     assert logits.std() > 1e-3 and likely.std() > 1e-3
     if name in ("llama", "gpt2", "neox", "qwen3"):
         assert shared < 0.5 * sum(read)
+
+
+@pytest.mark.parametrize("name", ["mamba", "recurrent_gemma", "rwkv"])
+def test_a_state_holds_nothing_of_padding_or_of_what_was_read_before(name, architectures):
+    backend = ptd.HF(architectures[name], **FP32)
+    prompts, answers = asked()[:6], ["red", "dog tree", "bird", "house", "red dog", "dog"]
+    logits, likely = backend.option_logits(prompts, ["yes", "no"]), backend.likelihoods(prompts, answers)
+    for n, (prompt, answer) in enumerate(zip(prompts, answers)):
+        np.testing.assert_allclose(backend.option_logits([prompt], ["yes", "no"])[0], logits[n], atol=1e-5)
+        np.testing.assert_allclose(backend.likelihoods([prompt], [answer])[0], likely[n], atol=1e-5)
 
 
 def test_passages_that_share_a_query_share_its_reading(tiny_llm, monkeypatch):

@@ -129,6 +129,24 @@ def test_any_template_may_show_the_passage(tiny_llm, various):
         assert said.teacher_score == pytest.approx(of_causal(tiny_llm, chat, row.query), abs=1e-5)
 
 
+def test_a_text_is_scored_as_the_template_that_says_the_same_where_a_model_knows_no_chat(tiny_llm, various, tmp_path):
+    """It is a text that goes on: the query stands behind a space, unless the prompt ends in white space."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_pretrained(tiny_llm).save_pretrained(tmp_path)
+    path, rows = str(tmp_path), various.head(4)
+    named = ptd.PointwiseTeacher(path, **LIKELY)(rows)
+    told = ptd.PointwiseTeacher(path, prompt=UPR.format("{document}"), **LIKELY)(rows)
+    lines = ptd.PointwiseTeacher(path, prompt="{document}\n", **LIKELY)(rows)
+    np.testing.assert_allclose(told["teacher_score"], named["teacher_score"], atol=1e-6)
+    for row, line in zip(told.itertuples(), lines.itertuples()):
+        assert row.teacher_score == pytest.approx(of_causal(path, UPR.format(row.text), f" {row.query}"), abs=1e-5)
+        assert line.teacher_score == pytest.approx(of_causal(path, f"{row.text}\n", row.query), abs=1e-5)
+
+
 def test_the_passage_alone_is_cut_and_the_query_is_read_whole(tiny_llm, various):
     teacher = ptd.PointwiseTeacher(tiny_llm, max_length=64, **LIKELY)
     query = "red dog of the green house"

@@ -99,11 +99,11 @@ def test_an_epoch_has_so_many_of_each_as_the_proportions_say(stored, tiny, frame
         assert sorted(epoch) == list(range(17))
     lists = of([1, 3])
     orders = list(passes(lists, 7, 6))
-    for epoch in orders:  # 17 lists: 4.25 and 12.75
-        assert len(epoch) == 17 == len(lists) and sum(n < 12 for n in epoch) == 4
+    assert {len(epoch) for epoch in orders} == {17} == {len(lists)}
+    assert [sum(n < 12 for n in epoch) for epoch in orders] == [4, 5, 4, 4, 4, 5]  # of 17 lists 4.25 and 12.75
     counts = Counter(n for epoch in orders for n in epoch)
-    assert {counts[n] for n in range(12)} == {2}  # 24 places for twelve lists
-    assert {counts[n] for n in range(12, 17)} <= {15, 16}  # 78 for five
+    assert {counts[n] for n in range(12)} == {2, 3}  # 26 places for twelve lists
+    assert {counts[n] for n in range(12, 17)} <= {15, 16}  # 76 for five
     assert orders == list(passes(lists, 7, 6)) != list(passes(lists, 8, 6))
     assert orders[0] != orders[1]
     first = [n for epoch in orders for n in epoch if n >= 12][:10]
@@ -122,6 +122,29 @@ def test_a_list_that_comes_again_within_an_epoch_has_other_documents(tiny, frame
     assert [epoch for epoch, _ in places] == [0, 1, 2]
     drawn = SampledLists(lists, sampler, loss)
     assert len({tuple(drawn[epoch, 13].docnos) for epoch in range(9)}) == 3
+
+
+def test_over_epochs_each_collection_comes_as_often_as_asked(tiny, caplog):
+    """Also one whose share of an epoch is less than a list; each epoch tells by itself where it begins."""
+    given = sources.sources([collection(1, 9), collection(2, 1)])
+    lists = sources.read(given, ptd.CrossEncoder(tiny, **FP32), ptd.KLDivergence(), None, proportions=[100, 1])
+    assert "of collection 2 none comes in the first" in caplog.text
+    orders = list(passes(lists, 7, 101))
+    assert sum(n == 9 for epoch in orders for n in epoch) == 10 and {len(epoch) for epoch in orders} == {10}
+    counts = Counter(n for epoch in orders for n in epoch)
+    assert {counts[n] for n in range(9)} <= {111, 112}
+    order = lists.sampler(7)
+    order.set_epoch(57)
+    assert list(order) == orders[57]
+
+
+def test_shares_never_fall():
+    rng = np.random.default_rng(0)
+    for proportions in ([500] * 15 + [1], *(rng.random(9).tolist() for _ in range(20)), [1e-9, 1.0, 3.0]):
+        dealt = np.array([several.shares(total, proportions) for total in range(200)])
+        assert (np.diff(dealt, axis=0) >= 0).all() and (dealt.sum(axis=1) == np.arange(200)).all()
+        far = np.array(several.shares(10**7, proportions)) - 1e7 * np.array(proportions) / sum(proportions)
+        assert np.abs(far).max() < 2
 
 
 def test_shares_add_up():
@@ -235,3 +258,11 @@ def test_what_does_not_fit_is_told_with_its_collection(tiny, frames, tmp_path):
         fit([frames[0], ptd.LabelStore(tmp_path / "empty")])
     with pytest.raises(ValueError, match="collection 2 of 2: .*'teacher_score' is the same"):
         fit([frames[0], frames[1].assign(teacher_score=1.0)])
+    bare = frames[1].drop(columns="text")
+    for labels in (bare, ptd.LabelStore.from_frame(tmp_path / "bare", bare)):
+        with pytest.raises(ptd.MissingLabelError, match="^collection 2 of 2: .*needs the column 'text'"):
+            fit([frames[0], labels])
+        some = ptd.LabelStore(tmp_path / f"texts-{type(labels).__name__}")
+        some.add_texts(frames[1].head(1)[["docno", "text"]])
+        with pytest.raises(KeyError, match="collection 2 of 2: .*holds no text of document"):
+            fit([frames[0], labels], text=[None, some.text_loader()])

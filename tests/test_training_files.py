@@ -226,6 +226,75 @@ def test_a_query_in_several_entries(tmp_path):
     assert dict(zip(frame["docno"], frame["label"], strict=True)) == {"d0": 1, "d1": 1, "d2": 0, "d3": 0}
 
 
+def test_two_orders_of_one_query_are_no_list(tmp_path):
+    """Neither of entries without ids whose question is the same, nor of two runs; the same order twice is one."""
+    one, other = ({"query": "q", "retrieved_passages": PASSAGES[n : n + 2]} for n in (0, 2))
+    file = stored_as(tmp_path, [one, other], "lines")
+    message = "entry 2: it orders documents of query .*, which .* entry 1 orders already"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "two", file, "twolar")
+    with pytest.raises(ValueError, match=message):
+        ptd.RunTeacher(file, format="twolar")(pd.DataFrame({"qid": ["1"], "query": ["q"], "docno": ["d0"]}))
+    runs = [{"query": {"text": "q", "qid": 1}, "candidates": [{"docid": d} for d in ids]} for ids in ("ab", "cd")]
+    for n, run in enumerate(runs):
+        (tmp_path / f"run{n}").write_text(json.dumps(run))
+    with pytest.raises(ValueError, match="run1, entry 1: it orders documents of query '1', which .*run0, entry 1"):
+        read(tmp_path / "runs", [tmp_path / "run0", tmp_path / "run1"])
+    same = read(tmp_path / "same", stored_as(tmp_path, [one, one], "lines"), "twolar").frame()
+    assert same["teacher_rank"].tolist() == [0, 1]
+
+
+def test_positive_passages_are_known_by_their_texts_where_they_have_no_ids(tmp_path):
+    passage = {"docid": "d", "text": "tb"}
+    for retrieved, positive, labels in (
+        (["ta", "tb"], ["ta"], [1, 0]),
+        (["ta", passage], ["tb"], [0, 1]),
+        (["ta", "tb"], [passage], [0, 1]),
+        (["ta", {"docid": "e", "text": "tb"}], [passage], [0, 0]),  # ids tell them apart
+    ):
+        entry = {"query": "q", "retrieved_passages": retrieved, "positive_passages": positive}
+        store = read(tmp_path / f"{retrieved}{positive}", stored_as(tmp_path, [entry], "lines"), "twolar")
+        assert store.frame()["label"].tolist() == labels
+
+
+def test_what_entries_say_of_one_question_is_united(tmp_path):
+    again = {**DPR[0], "answers": ["é", "new"], "positive_ctxs": DPR[1]["positive_ctxs"], "hard_negative_ctxs": []}
+    store = read(tmp_path / "store", stored_as(tmp_path, [*DPR, again], "lines"))
+    assert store.topics()["answers"].tolist() == [["a", "é", "new"], ["b", "é"]]
+    assert store.frame(store.topics()["qid"].head(1))["label"].sum() == 3
+    told = [{**TEVATRON[0], "subset": None}, TEVATRON[0]]
+    assert read(tmp_path / "told", stored_as(tmp_path, told, "lines")).topics()["subset"].tolist() == ["fiqa"]
+
+
+@pytest.mark.parametrize("query", ["first", "another"])
+@pytest.mark.parametrize("topics", [None, pd.DataFrame({"qid": ["a", "b"], "query": ["x", "y"]})])
+def test_a_query_of_two_subsets_is_refused(tmp_path, query, topics):
+    file = stored_as(tmp_path, [*TEVATRON, {**TEVATRON[0], "query": query, "subset": "nq"}], "lines")
+    with pytest.raises(ValueError, match="entry 3: query 'a' is of subset 'nq', and in .*entry 1 of 'fiqa'.*ids of th"):
+        read(tmp_path / "store", file, topics=topics)
+
+
+def test_topics_must_be_those_of_the_files(tmp_path, caplog):
+    file = stored_as(tmp_path, TEVATRON, "lines")
+    (tmp_path / "topics.tsv").write_text("1\teins\n")
+    for topics in (pd.DataFrame({"qid": ["1"], "query": ["eins"]}), tmp_path / "topics.tsv"):
+        with pytest.raises(ValueError, match="topics hold none of the queries of the files, such as 'a'"):
+            read(tmp_path / "store", file, topics=topics)
+    assert not caplog.text
+    store = read(tmp_path / "some", file, topics=pd.DataFrame({"qid": ["b", "c"], "query": ["zwei", "drei"]}))
+    assert "1 of 2 queries are not among the topics" in caplog.text
+    assert store.topics()["query"].tolist() == ["first", "zwei"]
+
+
+def test_entries_without_documents_are_counted_and_null_is_no_passage(tmp_path, caplog):
+    empty = {**TEVATRON[0], "query_id": "c", "positive_passages": [], "negative_passages": None}
+    store = read(tmp_path / "store", stored_as(tmp_path, [*TEVATRON, empty], "lines"))
+    assert store.topics()["qid"].tolist() == ["a", "b"] and "1 entries hold no documents" in caplog.text
+    alone = {**TEVATRON[0], "negative_passages": None}
+    frame = read(tmp_path / "alone", stored_as(tmp_path, [alone], "lines")).frame()
+    assert frame["docno"].tolist() == ["d0"]
+
+
 def test_a_store_that_was_read_trains(tmp_path, tiny_cross):
     store = read(tmp_path / "store", stored_as(tmp_path, TEVATRON, "lines"))
     student = ptd.CrossEncoder(tiny_cross, device="cpu")
@@ -334,6 +403,10 @@ TOPICS = pd.DataFrame({"qid": ["1"], "query": ["x"]})
         (["1\ta\t1.5\t0.5\n", "1\ta\tb\t1.5\t0.5\n"], {}, "f1, line 1: document 'b' of query '1' lacks a label"),
         (["1\ta\t1.5\t0.5\n", "1.5\t0.25\t1\ta\n"], {}, r"f1, line 1: it labels \('1', 'a'\) more than once: false"),
         (["1\ta\tb\t1.5\t0.5\n1\ta\tb\t2.5\t0.5\n"], {}, r"f0, line 2: it labels \('1', 'a', 'b'\) more than once: p"),
+        (['[1, ["a", 1.0, [[1, NaN]]], ["b", 0.5, []]]'], {}, "f0, line 1: .*nan is not the logarithm"),
+        (['[1, ["a", 1.0, [[1, 0.5]]], ["b", 0.5, []]]'], {}, "f0, line 1: .*0.5 is not the logarithm"),
+        (['[1, ["a", NaN]]'], {}, "f0, line 1: .*nan is not a finite number"),
+        (['{"query": "q", "positive_passages": "t", "negative_passages": []}'], {"topics": None}, "must be a list"),
         (["1\ta\t1.5\t0.5\n"], {"topics": None}, "f0 holds no texts of queries: pass topics="),
         (["1\ta\t1.5\t0.5\n"], {"ids": "text"}, "f0 holds no texts of documents"),
         (["1\ta\t1.5\t0.5\n"], {"missing": "keep"}, "missing must be 'error' or 'drop'"),

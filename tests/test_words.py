@@ -117,6 +117,15 @@ def test_ascii_is_indexed_as_it_stands():
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_null_character_is_a_space(engine, tmp_path):
+    documents = [dict(docno="d1", text="red\0dog"), dict(docno="d2", text="blue bird")]
+    first = ptd.bm25(tmp_path / "index", documents, engine=engine)
+    for query in ("red\0", "dog", "\0dog\0red"):
+        assert _found(first, query)["docno"].tolist() == ["d1"]
+    assert not len(_found(first, "\0"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_query_that_cannot_be_found_is_told(engine, tmp_path, caplog):
     first = ptd.bm25(
         tmp_path / "index", [dict(docno="d1", text="an English text"), dict(docno="d2", text=CHINESE)], engine=engine
@@ -174,8 +183,10 @@ def test_a_document_without_text_is_no_end_of_the_collection(tmp_path):
 
 def test_pisa_refuses_a_docno_that_it_would_cut(tmp_path):
     documents = [dict(docno="d1", text="red dog"), dict(docno="d 2", text="blue bird")]
-    with pytest.raises(ValueError, match="'d 2'.*bm25s"):
-        ptd.bm25(tmp_path / "pisa", documents, engine="pisa")
+    for given in (documents, documents[::-1], iter(documents[1:])):  # also the first, when PISA has read none yet
+        with pytest.raises(ValueError, match="'d 2'.*bm25s"):
+            ptd.bm25(tmp_path / "pisa", given, engine="pisa")
+    assert not (tmp_path / "pisa").exists()
     assert _found(ptd.bm25(tmp_path / "bm25s", documents, engine="bm25s"), "bird")["docno"].tolist() == ["d 2"]
 
 

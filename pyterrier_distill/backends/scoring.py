@@ -53,7 +53,7 @@ def likelihoods(llm: HF, prompts: Sequence[Prompt], answers: Sequence[str], spac
         return np.empty(0, dtype=np.float32)
     keys = [(_key(prompt), answer) for prompt, answer in zip(prompts, answers, strict=True)]
     causal = not llm.model.config.is_encoder_decoder
-    spaced = spaced and isinstance(prompts[0], str)
+    spaced = spaced and (isinstance(prompts[0], str) or not llm.tokenizer.chat_template)
 
     def prepare(chunk: list[Any]) -> dict[str, Any]:
         asked, said = [thawed(key) for key, _ in chunk], [answer for _, answer in chunk]

@@ -82,8 +82,11 @@ def for_pisa_index(text: str) -> str:
 
 
 def for_pisa_search(query: str) -> str:
-    """A query as PISA searches it: as it stands, and the words that English documents lack."""
-    query = words.unified(query)
+    """A query as PISA searches it: as it stands, and the words that English documents lack.
+
+    A NUL, which ends a text for PISA, is a space, as it is in documents.
+    """
+    query = words.unified(query).replace("\0", " ")
     return query if query.isascii() else " ".join([query, *_named(query, _not_ascii)[1]])
 
 
@@ -119,7 +122,8 @@ class Documents:
                 docno = str(document["docno"])
                 if docno.split() != [docno]:  # PISA reads lines of docno and text
                     raise ValueError(
-                        f"PISA cannot keep the docno {docno!r}, which has white space: take engine='bm25s'."
+                        f"PISA cannot keep the docno {docno!r}, which has white space: take ptd.bm25(...,"
+                        " engine='bm25s'), or give the document another id."
                     )
                 whole = text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
                 yield {"docno": docno, self.text_field: for_pisa_index(whole)}

@@ -79,8 +79,10 @@ def bm25(
             with written_whole(path, mark) as draft:
                 told = _Told(documents, text_field)
                 read = Documents(told, text_field)
-                pyterrier_pisa.PisaIndex(str(draft), text_field, **settings).index(read)
-                read.check()
+                try:
+                    pyterrier_pisa.PisaIndex(str(draft), text_field, **settings).index(read)
+                finally:
+                    read.check()  # an engine that gets no documents fails without a word of why
                 (draft / DOCUMENTS).write_text(told.digest.hexdigest())
         from .pisa_words import AnyScript
 
@@ -168,9 +170,9 @@ class _quiet:
         for stream, original in self.saved.items():
             os.dup2(original, stream)
             os.close(original)
-        if kind is not None:
-            self.log.seek(0)
-            logger.error("PISA said:\n%s", self.log.read().decode(errors="replace"))
+        self.log.seek(0)
+        if kind is not None and (said := self.log.read().decode(errors="replace").strip()):
+            logger.error("PISA said:\n%s", said)
         self.log.close()
 
 

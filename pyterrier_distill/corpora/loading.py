@@ -86,6 +86,13 @@ def dataset_named(name: str) -> Any:
         ) from error
 
 
+def called(source: Any) -> str:
+    """What messages call a collection: a dataset by what it says of itself, anything else, of any size, by its type."""
+    if isinstance(source, str) or hasattr(source, "irds_ref") or hasattr(source, "get_corpus_iter"):
+        return repr(source)
+    return f"the {type(source).__name__} of documents"
+
+
 def read_documents(dataset: Any) -> pd.DataFrame:
     """The documents of a collection; no judgements needed.
 
@@ -110,7 +117,7 @@ def read_documents(dataset: Any) -> pd.DataFrame:
         if not documents["title"].any():
             documents = documents.drop(columns="title")
     if len(documents) == 0:
-        raise ValueError(f"{dataset!r} has no documents.")
+        raise ValueError(f"{called(dataset)} has no documents.")
     return documents.reset_index(drop=True)
 
 

@@ -18,7 +18,7 @@ from ..engine.checkpoints import write_json, written_whole
 from ..frames import validate
 from ..identity.identity import hash_rows
 from ..stores.files import read_object
-from .loading import dataset_named, joined_texts
+from .loading import called, dataset_named, joined_texts
 
 #: Documents that are in memory at once.
 BLOCK = 8192
@@ -72,10 +72,10 @@ class DocumentsOnDisk:
                 twice = table.execute(query).fetchone()
                 table.commit()
             if count == 0:
-                raise ValueError(f"{source!r} has no documents.")
+                raise ValueError(f"{called(source)} has no documents.")
             if twice:
                 raise ValueError(
-                    f"{source!r} holds document {twice[0]!r} more than once: every document needs its own id."
+                    f"{called(source)} holds document {twice[0]!r} more than once: every document needs its own id."
                 )
             digest.update(repr(["docno", "text"]).encode())
             columns = ["docno", "text", "title"] if titled else ["docno", "text"]
@@ -170,7 +170,10 @@ def _documents(source: Any) -> Iterator[tuple[str, str, str]]:
     elif isinstance(source, Iterable) and not isinstance(source, bytes | dict):
         rows = joined_texts(_Given(source))
     else:
-        raise TypeError(f"a collection is a dataset, its name, a frame, or dicts with docno and text, not {source!r}.")
+        raise TypeError(
+            "a collection is a dataset, its name, a frame, or dicts with docno and text, not of type"
+            f" {type(source).__name__}."
+        )
     for docno, text, title in rows:
         if isinstance(docno, bool) or not isinstance(docno, str | int) or docno == "":
             raise ValueError(f"a document's docno must be a text of at least one character, not {docno!r}.")
@@ -187,6 +190,9 @@ class _Given:
 
     def __init__(self, records: Iterable[Any]):
         self.records = records
+
+    def __repr__(self) -> str:
+        return called(self.records)
 
     def get_corpus_iter(self, verbose: bool = False) -> Iterator[dict[str, Any]]:
         """The same, checked."""

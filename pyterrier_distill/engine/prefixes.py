@@ -2,7 +2,7 @@
 
 What the shared tokens leave in the model's attention (keys and values) is kept, and the rest of each input reads on
 from there. Scores are those of reading each input whole. Models whose state is no such cache, or one with a sliding
-window, read each input whole.
+window, read each input whole; those that read padding like text read inputs of one length together, without any.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Tokens that take as long as one more call of the model: what a shared beginning saves must be more.
 CALL = {"cpu": 32, "cuda": 4096}
+
+#: Recurrent models whose state or convolution reads padding before a text, whatever the attention mask says.
+READ_PADDING = frozenset({"recurrent_gemma", "rwkv", "xlstm"})
 
 
 class Group(NamedTuple):
@@ -139,6 +142,13 @@ def parts(model: Any, features: dict[str, Any], keep: Sequence[int]) -> Iterator
     import torch
 
     sizes = features["attention_mask"].sum(dim=1).tolist()
+    if model.config.model_type in READ_PADDING and min(sizes) < max(sizes):
+        for size in sorted(set(sizes)):
+            rows = torch.tensor([n for n, one in enumerate(sizes) if one == size])
+            part = {name: value[rows] for name, value in features.items()}
+            unpadded = {name: part[name][:, -size:] for name in ("input_ids", "attention_mask")}
+            yield Part(rows, {**part, **unpadded})
+        return
     inputs = [row[len(row) - size :] for row, size in zip(features["input_ids"].tolist(), sizes, strict=True)]
     call = CALL.get(model.device.type, CALL["cpu"])
     outer, found = 0, []
@@ -199,10 +209,11 @@ def _read(model: Any, ids: Sequence[int], past: Any = None, shared: int = 0) -> 
 
     at = torch.arange(len(ids), device=model.device)[None]
     extra = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    left = model(
+    output = model(
         input_ids=torch.tensor([list(ids[shared:])], device=model.device), attention_mask=torch.ones_like(at),
         position_ids=at[:, shared:], past_key_values=copy.deepcopy(past), use_cache=True, **extra,
-    ).past_key_values  # fmt: skip
+    )  # fmt: skip
+    left: Any = getattr(output, "past_key_values", None)  # RecurrentGemma takes them, and keeps its state in its layers
     if type(left) is DynamicCache and left.layers and all(type(layer) is DynamicLayer for layer in left.layers):
         return left
     _unfit.add(model)

@@ -8,6 +8,7 @@ both do the same again, and what is in is passed over: the store comes out the s
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyterrier as pt
 
@@ -33,6 +35,8 @@ from .texts import _hash
 
 if TYPE_CHECKING:
     from .store import LabelStore
+
+logger = logging.getLogger(__name__)
 
 #: Characters of texts that are committed at once, and queries.
 _CHARACTERS, _QUERIES = 1 << 25, 2000
@@ -156,19 +160,28 @@ class Intake:
     # -- first pass ---------------------------------------------------------------------------------------------------
 
     def _spool(self, spool: Spool, verbose: bool) -> None:
-        """Read the files: texts into the store, all else into the spool."""
+        """Read the files: texts into the store, all else into the spool.
+
+        Raises:
+            ValueError: for what the files hold; if the topics hold none of their queries.
+        """
         single = dict.fromkeys(map(str, range(len(self.files))), True)
         held: list[pd.DataFrame] = []
         characters = 0
+        known = [np.empty(0, dtype=np.uint64)]
         for block in self._topic_blocks():
             spool.write("topics", block)
+            known.append(_hash(block["qid"].tolist()))
         spool.close()
+        topics, matched, strange = np.concatenate(known), self.topics is None, ""
         with pt.tqdm(desc="Reading", unit="row", disable=not verbose) as bar:
             for number, block in self._blocks():
                 bar.update(len(block))
                 if "first" in block.columns:
                     single[str(number)] &= rows.is_single(block)
                 block = self._with_ids(block, number)
+                strange = strange or str(block["qid"].iloc[0])
+                matched = matched or bool(np.isin(_hash(block["qid"].unique().tolist()), topics).any())
                 if "text" in block.columns and self.with_text:
                     held.append(block[["docno", "text"]].dropna().drop_duplicates())
                     characters += int(held[-1]["text"].str.len().sum())
@@ -177,6 +190,11 @@ class Intake:
                         held, characters = [], 0
                 self._put(spool, block.assign(file=number))
         self._keep_texts(held)
+        if strange and not matched:
+            raise ValueError(
+                f"the topics hold none of the queries of the files, such as {strange!r}: give them the ids of the files"
+                " (a query without an id has the digest of its text), or leave topics= out."
+            )
         spool.finish(single=single)
 
     def _blocks(self) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -229,7 +247,8 @@ class Intake:
         notes = [name for name in rows.NOTES if name in block.columns and block[name].notna().any()]
         if "query" in block.columns:
             queries = block[["qid", "query", "file", "line", *notes]]
-            spool.write("queries", queries[queries["query"].notna()].drop_duplicates(["qid", "query"]))
+            told = ["qid", "query", *(["line"] if notes else [])]  # what each entry says of it, if anything
+            spool.write("queries", queries[queries["query"].notna()].drop_duplicates(told))
         block = block.drop(columns=["query", "text", *rows.NOTES], errors="ignore")
         empty = [name for name in block.columns if block[name].isna().all()]
         spool.write("pairs" if "other" in block.columns else "documents", block.drop(columns=empty))
@@ -246,15 +265,18 @@ class Intake:
 
     def _commit(self, spool: Spool, verbose: bool) -> int:
         """Join the rows of each part by query and commit them; gives how many queries there are."""
-        total = 0
+        total = without = 0
         with pt.tqdm(desc="Joining", unit="q", disable=not verbose) as bar:
             for part in range(spool.parts):
                 joined = Joined(spool, part, self.files, self.where, self.missing)
+                without += joined.without_topic
                 for block in joined.blocks(_QUERIES):
                     total += block.queries
                     bar.update(block.queries)
                     for frame in block.frames():
                         block.commit(self.store, frame)
+        if without:
+            logger.warning("%d of %d queries are not among the topics: they keep the files' texts.", without, total)
         return total
 
     def where(self, file: int, line: int) -> str:

@@ -108,6 +108,8 @@ class Joined:
             self._pairs = pd.DataFrame(columns=["qid", "docno", "other", "p"], dtype=object)
         self._documents = documents
         self._topics, self._notes = self._queries(spool, part)
+        #: How many queries have no text among the topics, where some were given.
+        self.without_topic = self._without_topic(spool, part)
 
     def _where(self, row: pd.Series) -> str:
         return self._place(int(row["file"]), int(row["line"]))
@@ -117,7 +119,9 @@ class Joined:
         if not tables:
             return None
         together = pd.concat(tables, ignore_index=True).sort_values(["file", "line"], kind="stable", ignore_index=True)
-        return rows.once(together, key, self._where).reset_index(drop=True)
+        found = rows.once(together, key, self._where).reset_index(drop=True)
+        rows.check_orders(together, key, self._where)
+        return found
 
     def _decided(self, table: pd.DataFrame, single: dict[int, bool]) -> Iterator[pd.DataFrame]:
         if "first" not in table.columns:
@@ -161,7 +165,7 @@ class Joined:
         """Texts of queries by qid, and what is noted of them.
 
         Raises:
-            ValueError: if a query has two texts, and the topics none.
+            ValueError: if a query has two texts, and the topics none; if it is of two subsets.
         """
         topics = pd.concat([_no_queries(), *spool.read("topics", part)])
         again = topics[topics.duplicated("qid") & ~topics.duplicated(["qid", "query"])]
@@ -171,6 +175,7 @@ class Joined:
         own = pd.concat(told, ignore_index=True)
         if len(own):
             own = own.sort_values(["file", "line"], kind="stable", ignore_index=True)
+        self._of_one_subset(own)
         texts = own.drop_duplicates(["qid", "query"])
         twice = texts[texts.duplicated("qid") & ~texts["qid"].isin(topics["qid"])]
         if len(twice):
@@ -179,8 +184,32 @@ class Joined:
             raise ValueError(
                 f"{self._where(row)}: query {row['qid']!r} has another text than in {self._where(first)}: pass topics=."
             )
-        noted = own[["qid", *(name for name in rows.NOTES if name in own.columns)]].drop_duplicates("qid")
-        return pd.concat([topics, texts]).drop_duplicates("qid").set_index("qid")["query"], noted
+        return pd.concat([topics, texts]).drop_duplicates("qid").set_index("qid")["query"], _united(own)
+
+    def _of_one_subset(self, own: pd.DataFrame) -> None:
+        """Check that no query is of two collections.
+
+        Raises:
+            ValueError: naming the places.
+        """
+        if "subset" not in own.columns:
+            return
+        told = own[own["subset"].notna()].drop_duplicates(["qid", "subset"])
+        twice = told[told.duplicated("qid")]
+        if len(twice):
+            row = twice.iloc[0]
+            first = told[told["qid"] == row["qid"]].iloc[0]
+            raise ValueError(
+                f"{self._where(row)}: query {row['qid']!r} is of subset {row['subset']!r}, and in"
+                f" {self._where(first)} of {first['subset']!r}: one list cannot be of both. Give queries of two subsets"
+                " ids of their own, or read each subset into a store of its own."
+            )
+
+    def _without_topic(self, spool: Spool, part: int) -> int:
+        if self._documents is None or not spool.has("topics"):
+            return 0
+        known = {qid for table in spool.read("topics", part) for qid in table["qid"]}
+        return sum(qid not in known for qid in self._documents["qid"].unique())
 
     def blocks(self, size: int) -> Iterator[Block]:
         """The queries, ``size`` at a time, in the order in which the files name them first.
@@ -212,6 +241,21 @@ class Joined:
             part = documents.iloc[start:end].reset_index(drop=True)
             noted = self._notes[self._notes["qid"].isin(part["qid"].unique())]
             yield Block(part, None if pairs is None else pairs.iloc[cuts[n] : cuts[n + 1]], noted)
+
+
+def _united(own: pd.DataFrame) -> pd.DataFrame:
+    """What is noted of each query, in all of its entries: its subset, and answers, each once."""
+    names = [name for name in rows.NOTES if name in own.columns]
+    noted = own[["qid", *names]]
+    again = noted.duplicated("qid", keep=False).to_numpy()
+    once = noted[~again | ~noted.duplicated("qid").to_numpy()].astype(object)
+    for name in names:
+        found: dict[str, list] = {}
+        for qid, cell in noted.loc[again & noted[name].notna().to_numpy(), ["qid", name]].itertuples(index=False):
+            found.setdefault(qid, []).extend([cell] if isinstance(cell, str) else cell)
+        united = {qid: cells[0] if name == "subset" else list(dict.fromkeys(cells)) for qid, cells in found.items()}
+        once[name] = [united.get(qid, cell) for qid, cell in zip(once["qid"], once[name], strict=True)]
+    return once
 
 
 def _no_queries() -> pd.DataFrame:

@@ -221,7 +221,8 @@ class LabelStore(StoredLabels, pt.Artifact):
         Raises:
             FileNotFoundError: if a file is not there.
             ValueError: naming file and line (or entry), for what is not of its format, labels that disagree or are
-                missing, a query without a text; if the store holds other labels; if a document has two texts.
+                missing, a query without a text, with two orders or of two subsets; if the store holds other labels; if
+                a document has two texts; if the topics hold none of the queries.
         """
         store = cls(path)
         intake.Intake(store, files, format, topics, permutations, missing, ids, with_text).run(verbose)

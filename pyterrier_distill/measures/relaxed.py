@@ -44,9 +44,17 @@ class _RelaxedRecall(measures.Measure):
             raise ValueError(f"{self} reads the passages' text: let the pipeline end with a text loader.")
         answers = by_question(qrels, "query_id")
         wanted = {qid: Wanted([(qid, one) for one in found], self["match"]) for qid, found in answers.items()}
-        for qid, texts in run.groupby("query_id", sort=False)["text"]:
+        for qid, rows in run.groupby("query_id", sort=False):
             if qid in wanted:
-                yield Metric(qid, self, float(any(wanted[qid].found(text) for text in texts.head(self["cutoff"]))))
+                read = rows.head(self["cutoff"])
+                odd = read[read["text"].map(lambda text: not isinstance(text, str)).to_numpy(dtype=bool)]
+                if len(odd):
+                    docno = f"document {odd['doc_id'].iloc[0]!r}" if "doc_id" in odd.columns else "a document"
+                    raise ValueError(
+                        f"{self} reads the passages' text, and {docno} of query {qid!r} has none, but"
+                        f" {odd['text'].iloc[0]!r}: let the text loader give every document's, '' where there is none."
+                    )
+                yield Metric(qid, self, float(any(map(wanted[qid].found, read["text"]))))
 
 
 RelaxedRecall = _RelaxedRecall()

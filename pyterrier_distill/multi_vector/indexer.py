@@ -40,7 +40,7 @@ class MultiVectorIndexer(pt.Indexer):
     def __init__(self, target: MultiVectorIndex, *, overwrite: bool = False, nbits: int | None = None):
         if nbits is not None:
             plaid.check_nbits(nbits)
-            plaid.check_engine()
+            plaid.check_engine(f"nbits={nbits}", "without nbits= vectors are kept in float16, which needs nothing")
         self.target = target
         self.overwrite = overwrite
         self.nbits = nbits

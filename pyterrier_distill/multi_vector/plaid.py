@@ -22,6 +22,9 @@ MARK = "ptd.json"
 NBITS = 4
 
 
+_EXACT = 'engine="exact" needs nothing and retrieves everything'
+
+
 def check_nbits(nbits: object) -> None:
     """Check how many bits a dimension shall take.
 
@@ -32,23 +35,26 @@ def check_nbits(nbits: object) -> None:
         raise ValueError(f"nbits, the bits of a dimension in PLAID's compression, must be 1, 2, 4 or 8, not {nbits!r}.")
 
 
-def check_engine() -> None:
+def check_engine(asked: str = 'engine="plaid"', advice: str = _EXACT) -> None:
     """Check that fast-plaid is installed, beside the torch that its binary was built for.
+
+    Args:
+        asked: the setting that needs it, for the message.
+        advice: what needs it not, for the message.
 
     Raises:
         ModuleNotFoundError: if it is not; with another torch it would crash the process rather than fail.
     """
-    advice = 'engine="exact" needs nothing and retrieves everything'
     try:
         pins = [found for line in requires("fast-plaid") or () if (found := re.match(r"torch\s*==\s*([\w.]+)", line))]
     except PackageNotFoundError:
         raise ModuleNotFoundError(
-            f'engine="plaid" needs the package fast-plaid, which is not installed; {advice}.'
+            f"{asked} needs the package fast-plaid, which is not installed; {advice}."
         ) from None
     installed = version("torch").split("+")[0]
     if pins and pins[0][1] != installed:
         raise ModuleNotFoundError(
-            f'engine="plaid": fast-plaid {version("fast-plaid")} was built for torch {pins[0][1]}, and torch'
+            f"{asked}: fast-plaid {version('fast-plaid')} was built for torch {pins[0][1]}, and torch"
             f" {installed} is installed: install the fast-plaid of this torch, if there is one; {advice}."
         )
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..frames import LABEL, TEACHER_RANK, TEACHER_SCORE
 from .entries import entries, list_entries
-from .files import DOCUMENT_TEXTS, as_number, identifier, plain_identifier
+from .files import DOCUMENT_TEXTS, finite, identifier, plain_identifier
 from .rows import in_blocks
 
 logger = logging.getLogger(__name__)
@@ -29,13 +28,6 @@ PASSAGE_IDS = ("docid", "doc_id", "passage_id", "psg_id", "pid", "id", "_id", "d
 def _wrong(path: Path, number: int, error: Exception) -> ValueError:
     must = ", which this format must have" if isinstance(error, KeyError) else ""
     return ValueError(f"{path}, entry {number}: {type(error).__name__} {error}{must}.")
-
-
-def _finite(value: Any) -> float:
-    number = as_number(value)
-    if not np.isfinite(number):
-        raise ValueError(f"{value!r} is not a finite number")
-    return number
 
 
 def _told(value: Any, what: str) -> str:
@@ -74,6 +66,23 @@ def _passage(given: Any, path: Path, number: int) -> tuple[str | None, str | Non
     return docno, f"{title} {text}" if text is not None and isinstance(title, str) and title.strip() else text
 
 
+def _listed(value: Any, what: str) -> list:
+    """A list of an entry; null is an empty one."""
+    if value is not None and not isinstance(value, list):
+        raise TypeError(f"{what} must be a list, not {str(value)[:60]!r}")
+    return value or []
+
+
+def _counted(path: Path, of_entries: Iterable[list[tuple]]) -> Iterator[tuple]:
+    """The rows of entries, one behind the other; entries without any are counted in a warning."""
+    empty = 0
+    for some in of_entries:
+        empty += not some
+        yield from some
+    if empty:
+        logger.warning("%s: %d entries hold no documents, and their queries are left out.", path, empty)
+
+
 # -- labels of teachers -----------------------------------------------------------------------------------------------
 
 
@@ -83,7 +92,7 @@ def inranker_jsonl(path: Path) -> Blocks:
     def rows() -> Iterator[tuple]:
         for number, entry in entries(path):
             try:
-                logits = _finite(entry["true_logit"]), _finite(entry["false_logit"])
+                logits = finite(entry["true_logit"]), finite(entry["false_logit"])
                 yield number, _told(entry["query"], "query"), _told(entry["contents"], "contents"), *logits
             except (KeyError, TypeError, ValueError) as error:
                 raise _wrong(path, number, error) from error
@@ -94,51 +103,58 @@ def inranker_jsonl(path: Path) -> Blocks:
 def rank_llm(path: Path) -> Blocks:
     """rank_llm's results, JSON (Lines), best first: ``{"query": {"text", "qid"}, "candidates": [{"docid"}]}``."""
 
-    def rows() -> Iterator[tuple]:
+    def rows() -> Iterator[list[tuple]]:
         for number, entry in entries(path):
             try:
-                qid, query = plain_identifier(entry["query"]["qid"], path, number, "qid"), entry["query"].get("text")
-                for rank, candidate in enumerate(entry["candidates"]):
-                    docno = plain_identifier(candidate["docid"], path, number, "docid")
-                    yield number, qid, query, docno, _text(candidate.get("doc")), rank
+                told = number, plain_identifier(entry["query"]["qid"], path, number, "qid"), entry["query"].get("text")
+                candidates = [
+                    (plain_identifier(one["docid"], path, number, "docid"), _text(one.get("doc")))
+                    for one in _listed(entry["candidates"], "candidates")
+                ]
             except (KeyError, TypeError, AttributeError) as error:
                 raise _wrong(path, number, error) from error
+            yield [(*told, *candidate, rank) for rank, candidate in enumerate(candidates)]
 
-    return in_blocks(rows(), ["line", "qid", "query", "docno", "text", TEACHER_RANK])
+    return in_blocks(_counted(path, rows()), ["line", "qid", "query", "docno", "text", TEACHER_RANK])
 
 
 def rankgpt(path: Path) -> Blocks:
     """RankGPT's results, JSON or JSON Lines: ``{"query", "hits": [{"qid", "docid", "content"}]}``, best first."""
 
-    def rows() -> Iterator[tuple]:
+    def rows() -> Iterator[list[tuple]]:
         for number, entry in entries(path):
             try:
-                for rank, hit in enumerate(entry["hits"]):
+                hits = []
+                for rank, hit in enumerate(_listed(entry["hits"], "hits")):
                     qid, docno = (plain_identifier(hit[key], path, number, key) for key in ("qid", "docid"))
-                    yield number, qid, entry["query"], docno, _text(hit), rank
+                    hits.append((number, qid, entry["query"], docno, _text(hit), rank))
             except (KeyError, TypeError, AttributeError) as error:
                 raise _wrong(path, number, error) from error
+            yield hits
 
-    return in_blocks(rows(), ["line", "qid", "query", "docno", "text", TEACHER_RANK])
+    return in_blocks(_counted(path, rows()), ["line", "qid", "query", "docno", "text", TEACHER_RANK])
 
 
 def flag(path: Path) -> Blocks:
     """FlagEmbedding's training data: ``{"query", "pos", "neg", "pos_scores", "neg_scores"}``, texts without ids."""
 
-    def rows() -> Iterator[tuple]:
+    def rows() -> Iterator[list[tuple]]:
         for number, entry in entries(path):
             try:
-                texts = [*entry["pos"], *entry["neg"]]
-                scores = [*entry["pos_scores"], *entry["neg_scores"]]
-                labels = [1] * len(entry["pos"]) + [0] * len(entry["neg"])
-                if len(texts) != len(scores):
-                    raise ValueError(f"{len(texts)} texts but {len(scores)} scores")
-                for text, score, label in zip(texts, scores, labels, strict=True):
-                    yield number, entry["query"], text, _finite(score), label
+                told = []
+                for label, name in ((1, "pos"), (0, "neg")):
+                    texts, scores = (_listed(entry[key], key) for key in (name, f"{name}_scores"))
+                    if len(texts) != len(scores):
+                        raise ValueError(f"{name} has {len(texts)} texts but {len(scores)} scores")
+                    told += [
+                        (number, entry["query"], text, finite(score), label)
+                        for text, score in zip(texts, scores, strict=True)
+                    ]
             except (KeyError, TypeError, ValueError) as error:
                 raise _wrong(path, number, error) from error
+            yield told
 
-    return in_blocks(rows(), ["line", "query", "text", TEACHER_SCORE, LABEL])
+    return in_blocks(_counted(path, rows()), ["line", "query", "text", TEACHER_SCORE, LABEL])
 
 
 def rankgpt_training(path: Path, permutations: Path | None = None) -> Blocks:
@@ -191,24 +207,29 @@ def twolar(path: Path) -> Blocks:
     Its ``train.py`` reads the order of the list, which is ChatGPT's, and no other field (Baldelli et al. 2024).
     """
 
-    def rows() -> Iterator[tuple]:
+    def rows() -> Iterator[list[tuple]]:
         for number, entry in entries(path):
-            yield from ((*row, rank, label) for rank, (row, label) in enumerate(_retrieved(entry, path, number)))
+            yield [(*row, rank, label) for rank, (row, label) in enumerate(_retrieved(entry, path, number))]
 
-    return in_blocks(rows(), ["line", "qid", "query", "docno", "text", TEACHER_RANK, LABEL])
+    return in_blocks(_counted(path, rows()), ["line", "qid", "query", "docno", "text", TEACHER_RANK, LABEL])
 
 
 def _retrieved(entry: dict[str, Any], path: Path, number: int) -> list[tuple[tuple, int | None]]:
-    """The row of each retrieved passage but for its rank, and its label."""
+    """The row of each retrieved passage but for its rank, and its label.
+
+    A passage is a positive one by its id, or by its text where one of the two has no id.
+    """
     try:
         qid, query = _id(entry, QUERY_IDS[:4], path, number), _told(entry["query"], "query")
         known = entry.get("positive_passages")
-        positive = None if known is None else {_passage(one, path, number)[0] for one in known}
+        positive = [_passage(one, path, number) for one in _listed(known, "positive_passages")]
+        ids = {docno for docno, _ in positive if docno is not None}
+        texts, alone = {text for _, text in positive}, {text for docno, text in positive if docno is None}
         rows = []
-        for one in entry["retrieved_passages"]:
+        for one in _listed(entry["retrieved_passages"], "retrieved_passages"):
             docno, text = _passage(one, path, number)
-            label = None if positive is None else int(docno is not None and docno in positive)
-            rows.append(((number, qid, query, docno, text), label))
+            relevant = text in texts if docno is None else docno in ids or (text is not None and text in alone)
+            rows.append(((number, qid, query, docno, text), None if known is None else int(relevant)))
         return rows
     except (KeyError, TypeError, ValueError) as error:
         raise _wrong(path, number, error) from error
@@ -223,17 +244,20 @@ def tevatron(path: Path) -> Blocks:
     Passages are ``{"docid", "title", "text"}``. RLHN's ``subset`` names the collection that the query is of.
     """
 
-    def rows() -> Iterator[tuple]:
+    def rows() -> Iterator[list[tuple]]:
         for number, entry in entries(path):
             try:
                 told = number, _id(entry, QUERY_IDS, path, number), _told(entry["query"], "query"), entry.get("subset")
-                for label, name in ((1, "positive_passages"), (0, "negative_passages")):
-                    for one in entry[name]:
-                        yield *told, *_passage(one, path, number), label
+                passages = [
+                    (*told, *_passage(one, path, number), label)
+                    for label, name in ((1, "positive_passages"), (0, "negative_passages"))
+                    for one in _listed(entry[name], name)
+                ]
             except (KeyError, TypeError, ValueError) as error:
                 raise _wrong(path, number, error) from error
+            yield passages
 
-    return in_blocks(rows(), ["line", "qid", "query", "subset", "docno", "text", LABEL])
+    return in_blocks(_counted(path, rows()), ["line", "qid", "query", "subset", "docno", "text", LABEL])
 
 
 def dpr(path: Path, negatives: tuple[str, ...] = ("hard_negative_ctxs",)) -> Blocks:
@@ -242,22 +266,25 @@ def dpr(path: Path, negatives: tuple[str, ...] = ("hard_negative_ctxs",)) -> Blo
     ``negative_ctxs``, mostly passages of other questions, is left out; ``dpr-all`` has it, too.
     """
 
-    def rows() -> Iterator[tuple]:
+    def rows() -> Iterator[list[tuple]]:
         for number, entry in entries(path):
             try:
                 answers = entry.get("answers")
                 if answers is not None and not (isinstance(answers, list) and all(isinstance(a, str) for a in answers)):
                     raise TypeError(f"answers must be a list of texts, not {str(answers)[:60]!r}")
                 told = number, _id(entry, QUERY_IDS, path, number), _told(entry["question"], "question"), answers
-                for one in entry["positive_ctxs"]:
-                    yield *told, *_passage(one, path, number), 1
-                for name in negatives:
-                    for one in entry.get(name) or ():
-                        yield *told, *_passage(one, path, number), 0
+                listed = [(1, "positive_ctxs", entry["positive_ctxs"])]
+                listed += [(0, name, entry.get(name)) for name in negatives]
+                passages = [
+                    (*told, *_passage(one, path, number), label)
+                    for label, name, given in listed
+                    for one in _listed(given, name)
+                ]
             except (KeyError, TypeError, ValueError) as error:
                 raise _wrong(path, number, error) from error
+            yield passages
 
-    return in_blocks(rows(), ["line", "qid", "query", "answers", "docno", "text", LABEL])
+    return in_blocks(_counted(path, rows()), ["line", "qid", "query", "answers", "docno", "text", LABEL])
 
 
 def dpr_all(path: Path) -> Blocks:

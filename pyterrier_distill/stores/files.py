@@ -10,6 +10,7 @@ import errno
 import gzip
 import io
 import json
+import math
 import os
 import re
 import stat
@@ -244,6 +245,18 @@ def as_number(value: Any) -> float:
     if isinstance(value, str) and "_" in value:
         raise ValueError(f"{value!r} is not a number")
     return float(value)
+
+
+def finite(value: Any) -> float:
+    """As :func:`as_number`, but for NaN and infinity.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    number = as_number(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is not a finite number")
+    return number
 
 
 def once(rows: Iterable[tuple[int, Any, Any]], path: str | os.PathLike, what: str) -> Iterator[tuple[Any, Any]]:

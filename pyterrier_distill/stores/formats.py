@@ -19,10 +19,13 @@ import pandas as pd
 from ..frames import LABEL, TEACHER_SCORE
 from . import entry_formats, rows
 from .entries import beginning, entries
-from .files import as_number, fields, lines
+from .files import as_number, fields, finite, lines
 
 #: A number that is no id: with a point, or so small or large that Python writes an exponent.
 _FRACTION = re.compile(r"[-+]?(\d+\.\d*|\d+(\.\d+)?e[-+]\d+)", re.IGNORECASE)
+
+#: A logarithm of a probability that is above 0 by no more than this was rounded.
+_ROUNDED = 1e-6
 
 #: How a JSON list of objects begins.
 _LIST = re.compile(rb"\s*\[\s*[{\]]")
@@ -59,7 +62,9 @@ def read_labels(path: str | os.PathLike, format: str | None = None) -> pd.DataFr
         if "first" in frame.columns:
             frame = rows.decided(frame, rows.is_single(frame), path)
         frame = _known(frame)
-        frame = rows.once(frame, ["qid", "docno"] if "docno" in frame.columns else ["query", "text"], where)
+        key = ["qid", "docno"] if "docno" in frame.columns else ["query", "text"]
+        told, frame = frame, rows.once(frame, key, where)
+        rows.check_orders(told, key, where)
         frame = rows.with_logits(frame.drop(columns="line").reset_index(drop=True))
     if pairs:
         compared = rows.once(pd.concat(pairs, ignore_index=True), ["qid", "docno", "other"], where)
@@ -251,11 +256,14 @@ def colbert(path: Path) -> Iterator[pd.DataFrame]:
                 names = [str(docno) for docno, *_ in listed]
                 documents, pairs = [], []
                 for docno, (_, score, *told) in zip(names, listed, strict=True):
-                    documents.append((number, str(qid), docno, as_number(score)))
+                    documents.append((number, str(qid), docno, finite(score)))
                     for j, logarithm in told[0] if told else ():
                         if not 0 <= j < len(names):
                             raise ValueError(f"a pair with document {j} of {len(names)}")
-                        pairs.append((number, str(qid), docno, names[j], float(np.exp(logarithm))))
+                        if not (as_number(logarithm) <= _ROUNDED):
+                            raise ValueError(f"{logarithm!r} is not the logarithm of a probability")
+                        p = min(1.0, float(np.exp(as_number(logarithm))))
+                        pairs.append((number, str(qid), docno, names[j], p))
             except (json.JSONDecodeError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"{path}, line {number}: expected [qid, [docno, score], ...], with [[j, log p], ...] behind a score"

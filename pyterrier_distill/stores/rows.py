@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..frames import LABEL, TEACHER_LOGITS, TEACHER_PREFS, TEACHER_SCORE
+from ..frames import LABEL, TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE
 
 #: Rows of one block.
 BLOCK = 20_000
@@ -109,6 +109,37 @@ def once(rows: pd.DataFrame, key: Sequence[str], where: Where) -> pd.DataFrame:
         if name != LABEL:
             rows.loc[twice.index, name] = firsts[name]
     return rows[~again]
+
+
+def check_orders(rows: pd.DataFrame, key: Sequence[str], where: Where) -> None:
+    """Check that the ranks of a query are of one order: those of two, put together, would be of none.
+
+    Args:
+        rows: with ``line``, and ``file`` where they come from several, by which entries are told apart.
+        key: the columns of queries and of documents; others are not read.
+        where: names a row's place, for the message.
+
+    Raises:
+        ValueError: naming the places of two entries that order a query differently.
+    """
+    if TEACHER_RANK not in rows.columns:
+        return
+    query, document = key[:2]
+    ranked = rows[rows[TEACHER_RANK].notna()]
+    place = [name for name in ("file", "line") if name in ranked.columns]
+    entries = ranked.drop_duplicates([query, *place])
+    again = entries.loc[entries.duplicated(query).to_numpy(), query]
+    for name, of_query in ranked[ranked[query].isin(again)].groupby(query, sort=False):
+        first: tuple[set, pd.Series] | None = None
+        for _, entry in of_query.groupby(place):
+            told = set(zip(entry[document], entry[TEACHER_RANK], strict=True))
+            first = first or (told, entry.iloc[0])
+            if told != first[0]:
+                raise ValueError(
+                    f"{where(entry.iloc[0])}: it orders documents of query {str(name)[:60]!r}, which {where(first[1])}"
+                    " orders already, and two orders do not make one list: remove one of them, read them apart, or,"
+                    " where they are of two queries, give these ids of their own."
+                )
 
 
 def _is_number(column: pd.Series) -> bool:

@@ -14,11 +14,14 @@ import pyterrier as pt
 from .. import frames
 from ..backends.base import Usage
 from ..frames import TEACHER_PREFS, validate
-from ..frames.ranking import agreed, incoming_order, rerank, tied
+from ..frames.ranking import agreed, constant, incoming_order, rerank, tied
 from ..sampling.samplers import PairSampler
 from ..stores.pipelines import stages_of
 from .base import Teacher, check_label
 from .run import RunTeacher
+
+#: What gives back a frame that was stored: where its scores are all the same, its ranks are the order.
+_STORED = (pt.transformer.SourceTransformer, pt.transformer.UniformTransformer)
 
 
 class OrdersTeacher(Teacher):
@@ -27,7 +30,8 @@ class OrdersTeacher(Teacher):
     P(i ≻ j) = (before + ties / 2 + m / 2) / (n + m): of n orders so many put i before j, so many tie them; the prior
     counts as m orders that tie everything, the mean of a Beta(m/2, m/2) posterior. ``score`` is the mean preference.
     So LLMs that were asked for orders only give soft labels: five runs of one LLM, orders of several LLMs, or one LLM
-    asked again with other seeds or permutations.
+    asked again with other seeds or permutations. A re-ranker that gives all documents one score, and leaves them as
+    they stood, ties them; of a stored run with one score for all the ranks are the order.
 
     Given candidates, it re-ranks them by all orders; given queries, the orders must retrieve, all the same documents. A
     pair stands once, in the cell of the document that comes first in the incoming ranking.
@@ -71,7 +75,7 @@ class OrdersTeacher(Teacher):
         label: str = TEACHER_PREFS,
     ):
         if isinstance(orders, (str, os.PathLike, pd.DataFrame, pt.Transformer)) or not len(orders):
-            raise TypeError(f"orders must be a list of runs, frames or re-rankers, not {orders!r}.")
+            raise TypeError(f"orders must be a list of runs, frames or re-rankers, not {str(orders)[:60]!r}.")
         wrong = isinstance(prior, bool) or not isinstance(prior, (int, float))
         if wrong or not (0 <= prior < math.inf):
             raise ValueError(f"prior must be a number of orders, at least 0, not {prior!r}.")
@@ -106,7 +110,7 @@ class OrdersTeacher(Teacher):
             if listed is None:
                 strange = [c for c in out.columns if frames.known(c) is not None and c not in inp.columns]
                 listed = out.drop(columns=strange)
-            scores.append(self._aligned(number, order, out, listed))
+            scores.append(self._aligned(number, order, out, listed, inp if v.mode == "rerank" else None))
         assert listed is not None  # there is an order
         return self._write(listed, np.stack(scores))
 
@@ -123,8 +127,17 @@ class OrdersTeacher(Teacher):
                 ) from error
             raise
 
-    def _aligned(self, number: int, order: pt.Transformer, out: pd.DataFrame, listed: pd.DataFrame) -> np.ndarray:
+    def _aligned(
+        self, number: int, order: pt.Transformer, out: pd.DataFrame, listed: pd.DataFrame, inp: pd.DataFrame | None
+    ) -> np.ndarray:
         """Numbers ``[n]`` that fall along an order, equal where it ties, of the rows of ``listed``.
+
+        Args:
+            number: of the order.
+            order: what ordered.
+            out: what it said.
+            listed: the rows.
+            inp: the candidates that it re-ranked; None = it retrieved.
 
         Raises:
             ValueError: if it is not an order of these rows.
@@ -141,9 +154,13 @@ class OrdersTeacher(Teacher):
                     f"the orders are not of one list: order {number}, {order!r}, {what} document {docno!r} of query"
                     f" {qid!r} ({len(other)} such documents): take orders of the same candidates."
                 )
+        last = stages_of(order)[-1]
         with tied():
-            said = out if isinstance(stages_of(order)[-1], Teacher) else agreed(out)
-        return said["score"].to_numpy(dtype=float)[there.get_indexer(wanted)]
+            said = out if isinstance(last, Teacher) else agreed(out)
+        scores = said["score"].to_numpy(dtype=float)
+        if not isinstance(last, (Teacher, *_STORED)) and "score" in out.columns:
+            scores = np.where(_says_nothing(out, inp), 0.0, scores)
+        return scores[there.get_indexer(wanted)]
 
     def _write(self, listed: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
         """``listed`` with the preferences that follow from ``[orders, n]`` scores, and ranked by their means."""
@@ -168,6 +185,33 @@ class OrdersTeacher(Teacher):
         return rerank(listed, means, **{self.label: cells})
 
 
+def _says_nothing(out: pd.DataFrame, inp: pd.DataFrame | None) -> np.ndarray:
+    """Rows ``[n]`` of queries that a re-ranker ties: one score for all, and no order but the one that it was given.
+
+    Ranks in another order than that of the candidates, or of their rows, are an order, whatever the score says.
+
+    Args:
+        out: what it said.
+        inp: the same candidates as it was given them; None = it was given queries.
+    """
+    scores = pd.to_numeric(out["score"], errors="coerce").to_numpy(dtype=float)
+    queries = pd.factorize(out["qid"].to_numpy())[0]
+    nothing = constant(queries, scores) & ~np.isnan(scores)
+    if inp is None or not nothing.any():
+        return nothing
+    there, row = (
+        pd.MultiIndex.from_arrays([frame[name].astype(str) for name in ("qid", "docno")]) for frame in (inp, out)
+    )
+    rows = there.get_indexer(row)
+    order = np.lexsort([incoming_order(out), queries])
+    within = np.diff(queries[order]) == 0
+    kept = np.zeros(len(out), dtype=bool)
+    for place in (rows, incoming_order(inp)[rows]):
+        turned = queries[order][1:][within & (np.diff(place[order]) < 0)]
+        kept |= ~np.isin(queries, turned)
+    return nothing & kept
+
+
 def preferences(scores: np.ndarray, prior: float = 1.0) -> np.ndarray:
     """P(i ≻ j) ``[N, N]`` by several orders of N documents; 0.5 on the diagonal where there is a prior or an order.
 
@@ -185,5 +229,5 @@ def _order(given: Any) -> pt.Transformer:
     if isinstance(given, (str, os.PathLike, pd.DataFrame)):
         return RunTeacher(given)
     if not isinstance(given, pt.Transformer):
-        raise TypeError(f"an order must be a run, a frame, or a transformer that re-ranks, not {given!r}.")
+        raise TypeError(f"an order must be a run, a frame, or a transformer that re-ranks, not {str(given)[:60]!r}.")
     return given

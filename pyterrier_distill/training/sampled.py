@@ -71,19 +71,25 @@ class SampledLists(Dataset):
             most: lists looked at.
 
         Returns:
-            ``queries``, their ``pairs``, and how many of those are ``left_out``; None where the loss reads none.
+            ``queries``, their ``pairs``, and how many of those are ``left_out``; where the sampler has a depth, also
+            how many of these have a document behind it, ``too_deep``. None where the loss reads none.
         """
         if not any(isinstance(kind, Preferences) for kind in self.loss.reads().values()):
             return None
-        total = left_out = 0
+        total = left_out = too_deep = 0
         for n in range(queries := min(len(self.lists), most)):
             if not len(self.lists[n].docnos):
                 continue
             pairs = teacher_order.pairs(self.lists[n], self.loss)
             seen = set(self._drawn(self.lists[n], 0))
             total += len(pairs)
-            left_out += sum(not seen.issuperset(pair) for pair in pairs)
-        return {"queries": queries, "pairs": total, "left_out": left_out}
+            left = [pair for pair in pairs if not seen.issuperset(pair)]
+            left_out += len(left)
+            if self.draws.depth is not None:
+                first = set(self._ranking(self.lists[n])[: self.draws.depth])
+                too_deep += sum(not first.issuperset(pair) for pair in left)
+        told = {"queries": queries, "pairs": total, "left_out": left_out}
+        return told if self.draws.depth is None else {**told, "too_deep": too_deep}
 
     def sampler(self, seed: int) -> EpochSampler:
         """The training order: that of the dataset, or a new shuffle each epoch."""
@@ -121,12 +127,16 @@ def tell_of_pairs(told: dict[str, Any] | None, sampler: ListSampler) -> None:
     if told is None or not told["left_out"]:
         return
     each, gone = (told[name] / told["queries"] for name in ("pairs", "left_out"))
-    advice = "a larger n= holds more of them" if sampler.reads_pairs else (
-        'strategy="with_pairs" draws their documents first'
-    )  # fmt: skip
+    advice = []
+    if too_deep := told.get("too_deep", 0):
+        advice.append(f"a larger depth= lets the documents of {100 * too_deep / told['left_out']:.1f}% of these in")
+    if not sampler.reads_pairs:
+        advice.append('strategy="with_pairs" draws their documents first')
+    elif too_deep < told["left_out"]:
+        advice.append("a larger n= holds more of them")
     logger.warning(
         "%r leaves out %.1f of the %.1f preferences that a query has (%.1f%%; the first epoch of %d queries): %s.",
-        sampler, gone, each, 100 * gone / each, told["queries"], advice,
+        sampler, gone, each, 100 * gone / each, told["queries"], ", ".join(advice),
     )  # fmt: skip
 
 

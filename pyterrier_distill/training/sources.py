@@ -14,7 +14,7 @@ from ..losses import Loss
 from . import contents
 from .lists import QueryList, check_lists
 from .reading import Reader
-from .several import SeveralLists
+from .several import Named, SeveralLists
 from .streaming import BUFFER, StoredLists
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def sources(
 
 def _labels(given: Any, what: str) -> Any:
     if not isinstance(given, pd.DataFrame) and not hasattr(given, "blocks"):
-        raise TypeError(f"{what} must be a labelled frame or a LabelStore, not {given!r}.")
+        raise TypeError(f"{what} must be a labelled frame or a LabelStore, not {str(given)[:60]!r}.")
     return given
 
 
@@ -152,7 +152,7 @@ def read(
         reader = Reader(
             student, loss, one.qrels, one.res if own else one.text, context, sampler, one.topics, one.collection
         )
-        with _named(number, len(given)):
+        with Named(number, len(given)):
             if isinstance(one.res, pd.DataFrame):
                 parts.append(reader.read(one.res, by_content=True))
                 continue
@@ -162,7 +162,7 @@ def read(
             parts.append(stored)
     total = sum(map(len, parts))
     for number, part in enumerate(parts, start=1):
-        with _named(number, len(given)):
+        with Named(number, len(given)):
             if isinstance(part, list):
                 check_lists(part, loss, total)
             else:
@@ -171,20 +171,6 @@ def read(
         return parts[0]
     _check_vectors([part[0] for part in parts], loss)
     return SeveralLists(parts, proportions)
-
-
-class _named:
-    """Within, errors about what was given say in which of several collections it is."""
-
-    def __init__(self, number: int, total: int):
-        self.number, self.total = number, total
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, _: object) -> None:
-        if kind is ValueError and self.total > 1:
-            raise ValueError(f"collection {self.number} of {self.total}: {error}") from error
 
 
 def _check_vectors(first: Sequence[QueryList], loss: Loss) -> None:
