@@ -65,6 +65,16 @@ def test_documents_that_must_not_count_do_not(loss, batch):
     assert torch.isfinite(scores.grad).all()
 
 
+@pytest.mark.parametrize("loss", [*IN_BATCH, ptd.InfoNCE()], ids=repr)
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_student_that_gives_no_numbers_is_no_perfect_one(loss, score, batch):
+    """As a training that diverged leaves it: a loss of 0 would say that all is well, and train on."""
+    outputs, labels, _ = batch
+    labels["label"] = torch.tensor([[0.0, 1.0, 0.0]] * 4)
+    outputs.batch_scores = torch.full_like(outputs.batch_scores, score)
+    assert not torch.isfinite(loss(outputs, labels))
+
+
 def test_columns_have_names_and_terms_may_share_them():
     assert ptd.KLDivergence(in_batch=True).columns() == ("query_vec", "doc_vec")
     other = ptd.ListNet(label=["query_vec_e5", "doc_vec_e5"], in_batch=True)

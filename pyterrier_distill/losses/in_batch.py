@@ -63,7 +63,9 @@ class BatchLoss(base.Loss):
         student = outputs.batch_scores
         with torch.autocast(student.device.type, enabled=False):  # in half precision close documents would tie
             teacher = queries @ _of_columns(outputs, documents).T
-        return student, teacher, student.isfinite() & outputs.mask.any(dim=-1, keepdim=True)
+        # −inf alone says that a document must not count: of a student that gives NaN or ∞ the loss must not be 0
+        counted = (student != float("-inf")) & outputs.mask.any(dim=-1, keepdim=True)
+        return student, teacher, counted
 
 
 def _of_columns(outputs: base.Outputs, values: Tensor) -> Tensor:
