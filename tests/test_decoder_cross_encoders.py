@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -122,6 +123,26 @@ def test_scored_at_the_last_token_also_where_padding_is_the_end(pad, tiny_llm, t
         batch = told(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         logits = model(**batch).logits[:, 0]
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("append_eos", [False, True])
+def test_peft_loads_an_adapter_as_its_card_says_also_where_padding_is_the_end(append_eos, tiny_llm, ten, tmp_path):
+    """A batch with padding: the base alone would be read at the token before the end."""
+    peft = pytest.importorskip("peft")
+    name = decoder(tiny_llm, tmp_path / "llm", pad_token="<|end|>")
+    config = json.loads((tmp_path / "llm" / "config.json").read_text())
+    (tmp_path / "llm" / "config.json").write_text(json.dumps({**config, "pad_token_id": config["eos_token_id"]}))
+    student = ptd.CrossEncoder(name, append_eos=append_eos, lora={"r": 4}, **FP32)
+    student.save(tmp_path / "saved")
+    line = re.search(r"Without PyTerrier: `(.*)`\.", (tmp_path / "saved" / "README.md").read_text())[1]
+    line = re.sub(r'"[^"]*"', repr(str(tmp_path / "saved")), line)
+    model, tokenizer = eval(line, {"peft": peft}).eval(), AutoTokenizer.from_pretrained(tmp_path / "saved")
+    end = "<|end|>" if append_eos else ""
+    texts = [f"query: {query} document: {text}{end}" for query, text in zip(ten["query"], ten["text"])]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    assert (batch["attention_mask"] == 0).any()
+    with torch.no_grad():
+        np.testing.assert_allclose(model(**batch).logits[:, 0], scores(student, ten), atol=1e-5)
 
 
 # -- architectures without a classifier -------------------------------------------------------------------------------

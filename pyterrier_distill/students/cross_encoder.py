@@ -138,6 +138,8 @@ class CrossEncoder(JointStudent):
         )
         if cross_encoders.has_head_apart(model):  # peft alone would not find its head
             self.ADAPTER_LOADED_BY = self.LOADED_BY
+        elif (pad := cross_encoders.pads_with(model)) is not None:  # peft alone would skip what pads its base
+            self.ADAPTER_LOADED_BY = f"{type(self).ADAPTER_LOADED_BY[:-1]}, pad_token_id={pad})"
         check_lengths(self.name_or_path, model, *self._lengths())
         if self.layers is not None:
             checkpoints.cut_layers(model[0].auto_model, self.layers)
