@@ -83,6 +83,18 @@ def test_students_without_it_are_what_they_were(tiny, tmp_path):
     )
 
 
+def test_what_is_made_of_a_student_is_saved_with_its_similarity(tiny, tmp_path):
+    dots = ptd.BiEncoder(tiny, similarity="dot", **FP32)
+    made = (ptd.BiEncoder.truncated(dots, 2, **FP32), ptd.BiEncoder(tiny, layers=2, doc_encoder=dots, **FP32))
+    for number, student in enumerate(made):
+        saved = student.save(tmp_path / str(number))
+        assert "similarity='dot'" in repr(saved) and saved.score_scale == "dot product"
+        saved.precision = "fp32"
+        np.testing.assert_allclose(products(saved), products(student), atol=1e-5)
+    other = ptd.BiEncoder(dots, similarity="cos", **FP32).save(tmp_path / "cos")
+    assert "similarity='cos'" in repr(other)
+
+
 def test_the_documents_of_a_frozen_encoder_keep_their_vectors(tiny, plain, tmp_path):
     documents = ptd.BiEncoder(plain, **FP32)  # cosines, normalised behind its modules
     shared = {"doc_encoder": documents, "freeze_docs": True, **FP32}
