@@ -1,5 +1,7 @@
 """Arguments: old names of keywords still work, and say what they are called now; mistakes are told in one wording."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pyterrier as pt
@@ -19,6 +21,35 @@ RENAMED = {
     "size": ("n", lambda **given: ptd.ListSampler(**given), 5),
     "how of fusing": ("strategy", lambda **given: ptd.fuse_teachers("a", "b", **given), "minmax"),
 }
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("inf"), float("nan"), "a", True])
+def test_what_scales_scores_is_a_positive_finite_number(wrong, results):
+    makes = {
+        "temperature": [ptd.KLDivergence, ptd.InfoNCE, ptd.LocalizedContrastive, ptd.RankNet, ptd.PairwiseKL,
+                        ptd.LogitKL],
+        "student_temperature": [ptd.KLDivergence], "alpha": [ptd.ADRMSE, ptd.ApproxNDCG], "sigma": [ptd.LambdaLoss],
+        "k": [lambda k: ptd.fuse_teachers("a", "b", k=k)],
+    }  # fmt: skip
+    for name, losses in makes.items():
+        for make in losses:
+            with pytest.raises(ValueError, match=f"^{name} must be (None or )?positive and finite, not {wrong!r}"):
+                make(**{name: wrong})
+    with pytest.raises(ValueError, match="^temperature must be positive"):
+        ptd.pair_disagreement(results, temperature=wrong)
+
+
+@pytest.mark.parametrize("wrong", [5, "", ("a", "b")])
+def test_labels_of_losses_are_names_of_columns(wrong):
+    said = f"label must be (None or )?the name of a column, not {re.escape(repr(wrong))}"
+    for make in (ptd.MSE, ptd.MarginMSE, ptd.RankNet, ptd.InfoNCE, ptd.LambdaLoss, ptd.HiddenStateMatch, ptd.LogitKL,
+                 ptd.ScoreMatch, ptd.BinaryCrossEntropy):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            make(label=wrong)
+    with pytest.raises(ValueError, match="labels must name one column for each"):
+        ptd.EmbeddingMatch(on=("query", "document"), labels=("vec", "vec"))
+    with pytest.raises(ValueError, match="on must be"):
+        ptd.EmbeddingMatch(on=("query", "query"))
 
 
 @pytest.mark.parametrize("old", RENAMED)
