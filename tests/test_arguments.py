@@ -39,6 +39,23 @@ def test_what_scales_scores_is_a_positive_finite_number(wrong, results):
         ptd.pair_disagreement(results, temperature=wrong)
 
 
+@pytest.mark.parametrize("wrong", ["x", 5, {"q1": {"d1": 1}}])
+def test_judgements_are_a_frame(wrong, tiny, results):
+    student, loss = ptd.BiEncoder(tiny), ptd.InfoNCE(0.05)
+    makes = {
+        "the qrels": [lambda: ptd.AddPositives(wrong), lambda: ptd.Distiller(student, loss).fit(results, wrong)],
+        "exclude": [lambda: ptd.mine_negatives(student, exclude=wrong)],
+    }
+    for name, calls in makes.items():
+        for call in calls:
+            with pytest.raises(TypeError, match=f"{name} must be a frame of qid, docno and label, not"):
+                call()
+    with pytest.raises(TypeError, match="the qrels must be a frame"):
+        ptd.AddPositives(None)
+    with pytest.raises(ValueError, match="freeze_docs must be one of None, False, True, not 'no'"):
+        ptd.BiEncoder(tiny, freeze_docs="no")
+
+
 @pytest.mark.parametrize("wrong", [5, "", ("a", "b")])
 def test_labels_of_losses_are_names_of_columns(wrong):
     said = f"label must be (None or )?the name of a column, not {re.escape(repr(wrong))}"

@@ -264,6 +264,14 @@ def test_a_base_in_bfloat16_below_an_adapter_and_a_head_in_float32(kind, fixture
     assert {p.dtype for p in whole.model.parameters()} == {torch.float32}
     np.testing.assert_allclose(scores(whole, ten), after, atol=0.1)
     assert "base_dtype" not in json.loads((tmp_path / "whole" / "pt_meta.json").read_text())
+    wide = make(tmp_path / "adapter", base_dtype="fp32", **FP32)  # says more than what it was saved with
+    assert {p.dtype for p in wide.model.parameters()} == {torch.float32}
+    np.testing.assert_allclose(scores(wide, ten), after, atol=0.1)
+    assert not np.array_equal(scores(wide, ten), after)
+    wide.save(tmp_path / "wide")
+    again = make(tmp_path / "wide", **FP32)
+    assert {p.dtype for p in again.model.parameters()} == {torch.float32}
+    np.testing.assert_allclose(scores(again, ten), scores(wide, ten), atol=1e-5)
 
 
 def test_attention_is_chosen(tiny_llm, ten):
@@ -294,7 +302,15 @@ def test_mistakes(tiny, tiny_llm, ten, tmp_path):
             ptd.CrossEncoder(tiny, **settings, **FP32)(ten)
     with pytest.raises(ValueError, match="lacks the placeholder {document}"):
         ptd.CrossEncoder(tiny_llm, prompt="{query}")
-    with pytest.raises(ValueError, match="base_dtype must be None .float32. or .bf16."):
+    with pytest.raises(ValueError, match="append_eos must be one of False, True, not 'no'"):
+        ptd.CrossEncoder(tiny_llm, append_eos="no")
+    for kind in (ptd.CrossEncoder, ptd.CausalReranker, ptd.MonoT5):
+        for wrong in (5, ["qwen3"]):
+            with pytest.raises(ValueError, match=r"no prompt .*: give one of .*or a Template"):
+                kind(tiny_llm, prompt=wrong)
+    with pytest.raises(ValueError, match="answers must be two different words"):
+        ptd.CausalReranker(tiny_llm, answers=5)
+    with pytest.raises(ValueError, match="base_dtype must be None, .fp32. or .bf16."):
         ptd.CrossEncoder(tiny_llm, lora={}, base_dtype="int8")
     for kind in (ptd.CrossEncoder, ptd.CausalReranker):
         with pytest.raises(ValueError, match="below an adapter.*add lora="):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.adapters import CONFIG, base_of, check_installed, load
 from ..engine.state import keep_what_trains
+from ..frames import arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,8 +57,7 @@ def checked(lora: Mapping[str, Any] | None) -> dict[str, Any] | None:
     r, alpha, dropout = settings["r"], settings["alpha"], settings["dropout"]
     if isinstance(r, bool) or not isinstance(r, int) or r < 1:
         raise ValueError(f"lora: r must be a whole number of at least 1, not {r!r}.")
-    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not alpha > 0):
-        raise ValueError(f"lora: alpha must be a positive number, not {alpha!r}.")
+    arguments.positive(alpha, "lora: alpha", absent=True)
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ValueError(f"lora: dropout must be a probability below 1, not {dropout!r}.")
     others = set(lora) - set(_OURS)

@@ -152,7 +152,7 @@ class BiEncoder(Student, SentenceEncoder, pt.Artifact):
         runs = {"precision": precision, "device": device, "trust_remote_code": trust_remote_code}
         self._doc_encoder = apart.chosen(doc_encoder, BiEncoder, **runs)
         self._referred: Any = None
-        self._freeze_docs = freeze_docs
+        self._freeze_docs = arguments.choice(freeze_docs, "freeze_docs", (None, False, True))
         if freeze_docs is False and apart.is_given(self):
             raise ValueError(f"freeze_docs=False: training cannot change {self._doc_encoder!r}, only a BiEncoder.")
         told = self._metadata().get("similarity") if self._is_directory() and doc_encoder is None else None
