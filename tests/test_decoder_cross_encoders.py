@@ -213,6 +213,19 @@ def test_a_linear_head_on_the_last_state_of_any_decoder(headless, ten, tmp_path)
         assert float(states[0, -1] @ head) == pytest.approx(score, abs=1e-5)
 
 
+def test_adapters_of_all_linear_layers_and_what_to_name_else(headless, ten):
+    pytest.importorskip("peft")
+    name, modules = headless
+    student = ptd.CrossEncoder(name, lora={"r": 4, "target_modules": "all-linear"}, **FP32)
+    adapted = {n.split(".lora_A")[0].split(".")[-1] for n, _ in student.model.named_parameters() if ".lora_A" in n}
+    assert set(modules) <= adapted and "out_proj" not in adapted  # which peft refuses
+    with pytest.raises(ValueError, match="linear layers, which are called ") as told:
+        ptd.CrossEncoder(name, lora={"r": 4, "target_modules": ["nothing"]}, **FP32).model  # noqa: B018
+    named = json.loads(re.search(r"target_modules=(\[.*?\])", str(told.value))[1])
+    assert set(named) <= adapted and ptd.CrossEncoder(name, lora={"target_modules": named}, **FP32).model is not None
+    assert np.isfinite(scores(student, ten)).all()
+
+
 def test_its_adapter_is_saved_with_its_head(headless, ten, tmp_path):
     pytest.importorskip("peft")
     name, modules = headless
