@@ -56,6 +56,15 @@ def test_judgements_are_a_frame(wrong, tiny, results):
         ptd.BiEncoder(tiny, freeze_docs="no")
 
 
+def test_prompts_and_answers_of_students(tiny):
+    for kind in (ptd.CrossEncoder, ptd.CausalReranker, ptd.MonoT5):
+        for wrong in (5, ["qwen3"]):
+            with pytest.raises(ValueError, match=r"no prompt .*: give one of .*or a Template"):
+                kind(tiny, prompt=wrong)
+    with pytest.raises(ValueError, match="answers must be two different words"):
+        ptd.CausalReranker(tiny, answers=5)
+
+
 @pytest.mark.parametrize("wrong", [5, "", ("a", "b")])
 def test_labels_of_losses_are_names_of_columns(wrong):
     said = f"label must be (None or )?the name of a column, not {re.escape(repr(wrong))}"
