@@ -218,7 +218,7 @@ def test_adapters_of_all_linear_layers_and_what_to_name_else(headless, ten):
     name, modules = headless
     student = ptd.CrossEncoder(name, lora={"r": 4, "target_modules": "all-linear"}, **FP32)
     adapted = {n.split(".lora_A")[0].split(".")[-1] for n, _ in student.model.named_parameters() if ".lora_A" in n}
-    assert set(modules) <= adapted and "out_proj" not in adapted  # which peft refuses
+    assert set(modules) <= adapted and not adapted & {"out_proj", "x_proj", "dt_proj"}  # read past it
     with pytest.raises(ValueError, match="linear layers, which are called ") as told:
         ptd.CrossEncoder(name, lora={"r": 4, "target_modules": ["nothing"]}, **FP32).model  # noqa: B018
     named = json.loads(re.search(r"target_modules=(\[.*?\])", str(told.value))[1])

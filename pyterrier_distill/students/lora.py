@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 _OURS = {"r": 16, "alpha": None, "dropout": 0.0, "target_modules": None}
 #: What the student itself knows.
 _SETTLED = {"task_type", "peft_type", "inference_mode", "base_model_name_or_path", "lora_alpha", "lora_dropout"}
-#: Architectures whose kernels take the weights of these layers as they are, past any adapter: peft refuses them.
-_STATE_SPACE, _READ_RAW = {"mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"}, ["out_proj", "conv1d"]
+#: Layers whose weights an architecture's GPU kernels take as they are, past any adapter. peft refuses the first two; an
+#: adapter of the others would count on a CPU and not on a GPU.
+_READ_RAW = {
+    **dict.fromkeys(("mamba2", "falcon_h1", "nemotron_h"), ("out_proj", "conv1d")),
+    **dict.fromkeys(("mamba", "falcon_mamba"), ("out_proj", "conv1d", "x_proj", "dt_proj")),
+}
 __all__ = [
     "CONFIG", "NO_ADAPTER", "TWO_ADAPTERS", "attach", "base_of", "check_installed", "checked", "head_modules",
     "heads", "load", "merged", "only_trained", "write",
@@ -113,7 +117,7 @@ def attach(model: nn.Module, lora: Mapping[str, Any], task: str = "SEQ_CLS") -> 
     besides = [*head, *(settings.pop("modules_to_save", None) or [])]
     excluded = settings.pop("exclude_modules", None)
     everywhere = settings["target_modules"] == "all-linear"
-    aside = [*head, *(_READ_RAW if getattr(model.config, "model_type", None) in _STATE_SPACE else [])]
+    aside = [*head, *_READ_RAW.get(getattr(model.config, "model_type", ""), ())]
     if everywhere and excluded is None and aside:
         excluded = rf"(.*\.)?({'|'.join(aside)})(\..*)?"  # what trains whole needs no adapter
     config = LoraConfig(
