@@ -302,7 +302,10 @@ class Distiller(pt.Estimator):
         elif self.early_stopping is not None:
             raise ValueError("early_stopping needs a validation frame: fit(res, qrels, res_va, qrels_va).")
 
-        vectors = {c: lists[0].labels[c].shape[-1] for c in vectors_to_match(self.loss)}
+        read = {c: lists[0].labels[c].shape[-1] for c, kind in self.loss.reads().items() if kind.is_vector}
+        for _, term in self.loss.terms():
+            term.check_vectors(read)
+        vectors = {c: read[c] for c in vectors_to_match(self.loss)}
         with process.training():
             reads = (self.loss, self.sampler, self.student.text_field)
             data = sources.fingerprint(given, (held, qrels_va), queries, proportions, reads)

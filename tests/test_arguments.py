@@ -1,5 +1,7 @@
 """Arguments: old names of keywords still work, and say what they are called now; mistakes are told in one wording."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pyterrier as pt
@@ -19,6 +21,61 @@ RENAMED = {
     "size": ("n", lambda **given: ptd.ListSampler(**given), 5),
     "how of fusing": ("strategy", lambda **given: ptd.fuse_teachers("a", "b", **given), "minmax"),
 }
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("inf"), float("nan"), "a", True])
+def test_what_scales_scores_is_a_positive_finite_number(wrong, results):
+    makes = {
+        "temperature": [ptd.KLDivergence, ptd.InfoNCE, ptd.LocalizedContrastive, ptd.RankNet, ptd.PairwiseKL,
+                        ptd.LogitKL],
+        "student_temperature": [ptd.KLDivergence], "alpha": [ptd.ADRMSE, ptd.ApproxNDCG], "sigma": [ptd.LambdaLoss],
+        "k": [lambda k: ptd.fuse_teachers("a", "b", k=k)],
+    }  # fmt: skip
+    for name, losses in makes.items():
+        for make in losses:
+            with pytest.raises(ValueError, match=f"^{name} must be (None or )?positive and finite, not {wrong!r}"):
+                make(**{name: wrong})
+    with pytest.raises(ValueError, match="^temperature must be positive"):
+        ptd.pair_disagreement(results, temperature=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["x", 5, {"q1": {"d1": 1}}])
+def test_judgements_are_a_frame(wrong, tiny, results):
+    student, loss = ptd.BiEncoder(tiny), ptd.InfoNCE(0.05)
+    makes = {
+        "the qrels": [lambda: ptd.AddPositives(wrong), lambda: ptd.Distiller(student, loss).fit(results, wrong)],
+        "exclude": [lambda: ptd.mine_negatives(student, exclude=wrong)],
+    }
+    for name, calls in makes.items():
+        for call in calls:
+            with pytest.raises(TypeError, match=f"{name} must be a frame of qid, docno and label, not"):
+                call()
+    with pytest.raises(TypeError, match="the qrels must be a frame"):
+        ptd.AddPositives(None)
+    with pytest.raises(ValueError, match="freeze_docs must be one of None, False, True, not 'no'"):
+        ptd.BiEncoder(tiny, freeze_docs="no")
+
+
+def test_prompts_and_answers_of_students(tiny):
+    for kind in (ptd.CrossEncoder, ptd.CausalReranker, ptd.MonoT5):
+        for wrong in (5, ["qwen3"]):
+            with pytest.raises(ValueError, match=r"no prompt .*: give one of .*or a Template"):
+                kind(tiny, prompt=wrong)
+    with pytest.raises(ValueError, match="answers must be two different words"):
+        ptd.CausalReranker(tiny, answers=5)
+
+
+@pytest.mark.parametrize("wrong", [5, "", ("a", "b")])
+def test_labels_of_losses_are_names_of_columns(wrong):
+    said = f"label must be (None or )?the name of a column, not {re.escape(repr(wrong))}"
+    for make in (ptd.MSE, ptd.MarginMSE, ptd.RankNet, ptd.InfoNCE, ptd.LambdaLoss, ptd.HiddenStateMatch, ptd.LogitKL,
+                 ptd.ScoreMatch, ptd.BinaryCrossEntropy):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            make(label=wrong)
+    with pytest.raises(ValueError, match="labels must name one column for each"):
+        ptd.EmbeddingMatch(on=("query", "document"), labels=("vec", "vec"))
+    with pytest.raises(ValueError, match="on must be"):
+        ptd.EmbeddingMatch(on=("query", "query"))
 
 
 @pytest.mark.parametrize("old", RENAMED)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -124,6 +125,26 @@ def test_scored_at_the_last_token_also_where_padding_is_the_end(pad, tiny_llm, t
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("append_eos", [False, True])
+def test_peft_loads_an_adapter_as_its_card_says_also_where_padding_is_the_end(append_eos, tiny_llm, ten, tmp_path):
+    """A batch with padding: the base alone would be read at the token before the end."""
+    peft = pytest.importorskip("peft")
+    name = decoder(tiny_llm, tmp_path / "llm", pad_token="<|end|>")
+    config = json.loads((tmp_path / "llm" / "config.json").read_text())
+    (tmp_path / "llm" / "config.json").write_text(json.dumps({**config, "pad_token_id": config["eos_token_id"]}))
+    student = ptd.CrossEncoder(name, append_eos=append_eos, lora={"r": 4}, **FP32)
+    student.save(tmp_path / "saved")
+    line = re.search(r"Without PyTerrier: `(.*)`\.", (tmp_path / "saved" / "README.md").read_text())[1]
+    line = re.sub(r'"[^"]*"', repr(str(tmp_path / "saved")), line)
+    model, tokenizer = eval(line, {"peft": peft}).eval(), AutoTokenizer.from_pretrained(tmp_path / "saved")
+    end = "<|end|>" if append_eos else ""
+    texts = [f"query: {query} document: {text}{end}" for query, text in zip(ten["query"], ten["text"])]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    assert (batch["attention_mask"] == 0).any()
+    with torch.no_grad():
+        np.testing.assert_allclose(model(**batch).logits[:, 0], scores(student, ten), atol=1e-5)
+
+
 # -- architectures without a classifier -------------------------------------------------------------------------------
 
 
@@ -192,6 +213,19 @@ def test_a_linear_head_on_the_last_state_of_any_decoder(headless, ten, tmp_path)
         assert float(states[0, -1] @ head) == pytest.approx(score, abs=1e-5)
 
 
+def test_adapters_of_all_linear_layers_and_what_to_name_else(headless, ten):
+    pytest.importorskip("peft")
+    name, modules = headless
+    student = ptd.CrossEncoder(name, lora={"r": 4, "target_modules": "all-linear"}, **FP32)
+    adapted = {n.split(".lora_A")[0].split(".")[-1] for n, _ in student.model.named_parameters() if ".lora_A" in n}
+    assert set(modules) <= adapted and not adapted & {"out_proj", "x_proj", "dt_proj"}  # read past it
+    with pytest.raises(ValueError, match="linear layers, which are called ") as told:
+        ptd.CrossEncoder(name, lora={"r": 4, "target_modules": ["nothing"]}, **FP32).model  # noqa: B018
+    named = json.loads(re.search(r"target_modules=(\[.*?\])", str(told.value))[1])
+    assert set(named) <= adapted and ptd.CrossEncoder(name, lora={"target_modules": named}, **FP32).model is not None
+    assert np.isfinite(scores(student, ten)).all()
+
+
 def test_its_adapter_is_saved_with_its_head(headless, ten, tmp_path):
     pytest.importorskip("peft")
     name, modules = headless
@@ -243,6 +277,14 @@ def test_a_base_in_bfloat16_below_an_adapter_and_a_head_in_float32(kind, fixture
     assert {p.dtype for p in whole.model.parameters()} == {torch.float32}
     np.testing.assert_allclose(scores(whole, ten), after, atol=0.1)
     assert "base_dtype" not in json.loads((tmp_path / "whole" / "pt_meta.json").read_text())
+    wide = make(tmp_path / "adapter", base_dtype="fp32", **FP32)  # says more than what it was saved with
+    assert {p.dtype for p in wide.model.parameters()} == {torch.float32}
+    np.testing.assert_allclose(scores(wide, ten), after, atol=0.1)
+    assert not np.array_equal(scores(wide, ten), after)
+    wide.save(tmp_path / "wide")
+    again = make(tmp_path / "wide", **FP32)
+    assert {p.dtype for p in again.model.parameters()} == {torch.float32}
+    np.testing.assert_allclose(scores(again, ten), scores(wide, ten), atol=1e-5)
 
 
 def test_attention_is_chosen(tiny_llm, ten):
@@ -273,7 +315,9 @@ def test_mistakes(tiny, tiny_llm, ten, tmp_path):
             ptd.CrossEncoder(tiny, **settings, **FP32)(ten)
     with pytest.raises(ValueError, match="lacks the placeholder {document}"):
         ptd.CrossEncoder(tiny_llm, prompt="{query}")
-    with pytest.raises(ValueError, match="base_dtype must be None .float32. or .bf16."):
+    with pytest.raises(ValueError, match="append_eos must be one of False, True, not 'no'"):
+        ptd.CrossEncoder(tiny_llm, append_eos="no")
+    with pytest.raises(ValueError, match="base_dtype must be None, .fp32. or .bf16."):
         ptd.CrossEncoder(tiny_llm, lora={}, base_dtype="int8")
     for kind in (ptd.CrossEncoder, ptd.CausalReranker):
         with pytest.raises(ValueError, match="below an adapter.*add lora="):

@@ -277,6 +277,21 @@ def test_bad_input(tiny, ustad, tiny_cross):
         built(tiny, Ragged()).encode_docs(["red", "dog"])
 
 
+def test_a_saved_student_takes_no_settings_that_its_documents_refuse(tiny, ustad, tmp_path):
+    """As when the encoder to which it refers is passed; of a copy of the student likewise."""
+    built(tiny, ustad).save(tmp_path / "student")
+    for source in (tmp_path / "student", ptd.BiEncoder(tmp_path / "student", **FP32)):
+        with pytest.raises(ValueError, match="similarity='cos' would give the frozen vectors"):
+            ptd.BiEncoder(source, similarity="cos", **FP32).model  # noqa: B018
+        with pytest.raises(ValueError, match="query encoder gives 16 .* document encoder 48: pass projection=48"):
+            ptd.BiEncoder(source, projection=16, **FP32).model  # noqa: B018
+        assert ptd.BiEncoder(source, projection=48, **FP32).score_scale == "dot product"
+    built(tiny, Words()).save(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"saved without Words.*pass it as doc_encoder="):
+        ptd.BiEncoder(tmp_path / "other", similarity="cos", **FP32).model  # noqa: B018
+    assert ptd.BiEncoder(tmp_path / "other", similarity="dot", **FP32).model is not None
+
+
 def test_what_is_written_elsewhere_holds_the_ustad(tiny, ustad, results, tmp_path):
     """As for the hub, which has no directory of this machine."""
     student = built(tiny, ustad)

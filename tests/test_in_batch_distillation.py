@@ -65,6 +65,16 @@ def test_documents_that_must_not_count_do_not(loss, batch):
     assert torch.isfinite(scores.grad).all()
 
 
+@pytest.mark.parametrize("loss", [*IN_BATCH, ptd.InfoNCE()], ids=repr)
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_student_that_gives_no_numbers_is_no_perfect_one(loss, score, batch):
+    """As a training that diverged leaves it: a loss of 0 would say that all is well, and train on."""
+    outputs, labels, _ = batch
+    labels["label"] = torch.tensor([[0.0, 1.0, 0.0]] * 4)
+    outputs.batch_scores = torch.full_like(outputs.batch_scores, score)
+    assert not torch.isfinite(loss(outputs, labels))
+
+
 def test_columns_have_names_and_terms_may_share_them():
     assert ptd.KLDivergence(in_batch=True).columns() == ("query_vec", "doc_vec")
     other = ptd.ListNet(label=["query_vec_e5", "doc_vec_e5"], in_batch=True)
@@ -110,6 +120,15 @@ def test_what_does_not_go_together_is_refused(tiny, tiny_cross, results):
         ptd.Distiller(student, ptd.ListNet(in_batch=True), verbose=False).fit(
             vectors(results, 5).drop(columns="doc_vec")
         )
+    frame = vectors(results, 5).assign(doc_vec=vectors(results, 4)["doc_vec"])
+    with pytest.raises(ValueError, match="'query_vec', of 5 dimensions, with those of 'doc_vec', of 4"):
+        ptd.Distiller(student, ptd.ListNet(in_batch=True), verbose=False).fit(frame)
+    for label in (("query_vec", "query_vec"), ("query_vec",), "query_vec", None, 5, (1, 2)):
+        with pytest.raises(ValueError, match=r"label must name the columns of queries' and of documents' vectors"):
+            ptd.KLDivergence(label=label, in_batch=True)
+    for label in (None, 5, ("query_vec", "doc_vec"), ""):
+        with pytest.raises(ValueError, match="label must be the column of the teacher's scores.*in_batch=True"):
+            ptd.ListNet(label=label)
     both = ptd.EmbeddingMatch() + ptd.KLDivergence(in_batch=True)
     with pytest.raises(ValueError, match="projection=5"):
         ptd.Distiller(student, both, verbose=False).fit(vectors(results, 5))
@@ -132,6 +151,19 @@ def test_a_querys_own_hits_may_be_left_out(batch):
     whole = (nce(s[0], 1, [0, 2, 3, 4]) + nce(s[1], 4, [0, 1, 2, 3])) / 2
     assert float(ptd.InfoNCE()(outputs, labels)) == pytest.approx(whole, rel=1e-5)
     assert repr(ptd.InfoNCE(own_negatives=False)) == "InfoNCE(own_negatives=False)"
+
+
+def test_a_batch_of_one_query_has_no_documents_of_others(tiny, results, qrels):
+    student, settings = ptd.BiEncoder(tiny, **FP32), {"queries_per_batch": 1, "precision": "fp32", "verbose": False}
+    with pytest.raises(ValueError, match=r"own_negatives=False\) compares.*queries_per_batch of 2 or more"):
+        ptd.Distiller(student, ptd.InfoNCE(0.05, own_negatives=False), **settings).fit(results, qrels)
+    one_each = vectors(results, 5).drop_duplicates("qid").assign(label=1)
+    for loss in (ptd.InfoNCE(0.05), ptd.KLDivergence(0.05, in_batch=True)):
+        with pytest.raises(ValueError, match="queries_per_batch of 2 or more"):
+            ptd.Distiller(student, ptd.EmbeddingMatch(labels=("mine",)) + loss, **settings).fit(
+                one_each.assign(mine=list(student.encode_queries(one_each["query"])))
+            )
+        ptd.Distiller(student, loss, **{**settings, "steps": 1}).fit(vectors(results, 5), qrels)
 
 
 def test_queries_of_the_same_text_are_one_query(tiny, documents):

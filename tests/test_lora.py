@@ -312,7 +312,8 @@ def test_is_a_value_and_shows_its_adapter(tiny, ten):
 def test_mistakes(tiny, tiny_llm, ten, tmp_path, monkeypatch):
     for lora, words in [
         ({"rank": 4}, "rank cannot be set"), ({"lora_alpha": 4}, "lora_alpha cannot be set"), ({"r": 0}, "r must be"),
-        ({"alpha": -1}, "alpha must be"), ({"dropout": 1}, "dropout must be"), ({"task_type": "x"}, "task_type cannot"),
+        ({"alpha": -1}, "alpha must be"), ({"alpha": float("inf")}, "alpha must be None or positive and finite"),
+        ({"dropout": 1}, "dropout must be"), ({"task_type": "x"}, "task_type cannot"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=words):
             ptd.CrossEncoder(tiny, lora=lora)

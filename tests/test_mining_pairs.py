@@ -31,6 +31,11 @@ def test_a_list_for_each_positive_without_the_others():
     assert negatives(again, "1+d0") == negatives(out, "1+d0")  # whatever other queries there are
 
 
+def test_lists_and_queries_are_told_apart_in_the_log(caplog):
+    mine(n=9)(topics("1", "2", "3"))  # of three queries four lists, and one query of which nobody knows a positive
+    assert caplog.messages == ["of 3 queries: without_positive 1; of 4 lists: short 3."]
+
+
 def test_one_positive_a_query_is_as_per_query_but_for_the_name_and_the_draw():
     given = positives(**{"1": ["d0"], "2": ["d9"]})
     retriever = run({"1": TEN, "2": TEN})

@@ -72,6 +72,8 @@ def test_saved_with_the_model(fixture, lora, request, long, tmp_path):
     told = json.loads((tmp_path / "saved" / "pt_meta.json").read_text())
     assert (told["query_length"], told["document_length"]) == (5, 9)
     assert repr(again) != repr(student) and "query_length=5" in repr(student)
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "It reads at most 5 tokens of a query and 9 tokens of a document. Other libraries cut the pair as a" in card
     if lora is None:  # texts that are no longer are read alike by others
         from sentence_transformers import CrossEncoder
 

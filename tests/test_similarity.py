@@ -176,6 +176,9 @@ def test_a_projection_is_as_long_as_asked_for_and_sides_must_agree(tiny, tmp_pat
         ptd.BiEncoder(tiny, doc_encoder=path, **FP32).encode_queries(["red"])
     both = ptd.BiEncoder(tiny, doc_encoder=path, projection=12, **FP32)
     assert both.encode_queries(["red"]).shape == both.encode_docs(["red"]).shape == (1, 12)
+    ptd.BiEncoder(tiny, projection=20, **FP32).save(tmp_path / "projected")
+    twice = ptd.BiEncoder(tmp_path / "projected", projection=6, **FP32)  # behind the one that it has
+    assert twice.encode_queries(["red"]).shape == twice.encode_docs(["red"]).shape == (1, 6)
 
 
 def test_late_interaction_keeps_its_settings(tiny, tmp_path):

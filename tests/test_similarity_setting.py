@@ -83,6 +83,18 @@ def test_students_without_it_are_what_they_were(tiny, tmp_path):
     )
 
 
+def test_what_is_made_of_a_student_is_saved_with_its_similarity(tiny, tmp_path):
+    dots = ptd.BiEncoder(tiny, similarity="dot", **FP32)
+    made = (ptd.BiEncoder.truncated(dots, 2, **FP32), ptd.BiEncoder(tiny, layers=2, doc_encoder=dots, **FP32))
+    for number, student in enumerate(made):
+        saved = student.save(tmp_path / str(number))
+        assert "similarity='dot'" in repr(saved) and saved.score_scale == "dot product"
+        saved.precision = "fp32"
+        np.testing.assert_allclose(products(saved), products(student), atol=1e-5)
+    other = ptd.BiEncoder(dots, similarity="cos", **FP32).save(tmp_path / "cos")
+    assert "similarity='cos'" in repr(other)
+
+
 def test_the_documents_of_a_frozen_encoder_keep_their_vectors(tiny, plain, tmp_path):
     documents = ptd.BiEncoder(plain, **FP32)  # cosines, normalised behind its modules
     shared = {"doc_encoder": documents, "freeze_docs": True, **FP32}
@@ -128,6 +140,9 @@ def test_it_can_replace_a_distance(tiny, tmp_path):
         (ptd.KLDivergence(), "temperature=0.05"),
         (ptd.ListNet(), r"take a loss that has a temperature, such as KLDivergence\(temperature=0.05\)"),
         (ptd.LocalizedContrastive(temperature=2.0), "pass temperature=0.05"),
+        (ptd.LambdaLoss(), r"pass sigma=20 \(temperature is 1 / sigma\)"),
+        (ptd.ApproxNDCG(alpha=0.5), "pass alpha=20"),
+        (ptd.ADRMSE(), "pass alpha=20"),
         (ptd.MSE() + 0.5 * ptd.RankNet(), r"RankNet\(\) reads cosines.*pass temperature=0.05"),
     ],
     ids=repr,
@@ -145,7 +160,8 @@ def test_cosines_at_temperature_1_are_warned_of_before_training(loss, way, tiny,
 def test_others_are_not_warned_of(tiny, tiny_cross, caplog):
     cosines, dots = ptd.BiEncoder(tiny, **FP32), ptd.BiEncoder(tiny, similarity="dot", **FP32)
     with caplog.at_level(logging.WARNING):
-        for loss in (ptd.InfoNCE(temperature=0.05), ptd.EmbeddingMatch(), ptd.MarginMSE(), ptd.MSE()):
+        for loss in (ptd.InfoNCE(temperature=0.05), ptd.EmbeddingMatch(), ptd.MarginMSE(), ptd.MSE(),
+                     ptd.LambdaLoss(sigma=20), ptd.ADRMSE(alpha=10.0), ptd.ApproxNDCG(alpha=20)):  # fmt: skip
             ptd.Distiller(cosines, loss)
         for student in (dots, ptd.CrossEncoder(tiny_cross, **FP32), ptd.LateInteraction(tiny, **FP32)):
             ptd.Distiller(student, ptd.KLDivergence())

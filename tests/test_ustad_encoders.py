@@ -47,6 +47,16 @@ def test_vectors_of_pairs_are_the_dual_pooled_ones_of_the_cross_mode(student, ti
     np.testing.assert_allclose(2.0 * (queries * documents).sum(axis=1), expected, rtol=1e-5, atol=1e-5)
     alone = student.vectors(results["query"].tolist(), "query")
     assert not np.allclose(queries, alone, atol=1e-3)  # a query in the sight of a document is another
+    np.testing.assert_array_equal(student.pair_vectors(zip(results["query"], results["text"]))[0], queries)
+    for mode in ("cross", "dual"):
+        by_mode = student.in_mode(mode)
+        np.testing.assert_array_equal(by_mode.scores(zip(*zip(*pairs))), by_mode.scores(pairs))
+    mistakes = [(wrong, "pairs, such as zip") for wrong in (results[["query", "text"]], 5)]
+    mistakes += [([wrong], "but one is") for wrong in (("a", "b", "c"), "ab", ("a", None))]
+    for wrong, words in mistakes:
+        for read in (student.pair_vectors, student.scores):
+            with pytest.raises(TypeError, match=words):
+                read(wrong)
     for nothing in student.pair_vectors([]):
         assert nothing.shape == (0, 0)
 

@@ -17,7 +17,7 @@ CONFIG = "adapter_config.json"
 _KINDS = {"SEQ_CLS": "cross-encoder", "SEQ_2_SEQ_LM": "seq2seq", "CAUSAL_LM": "causal"}
 
 #: How the weights of a base that stays as it is may be kept under an adapter.
-BASE_DTYPES = ("bf16",)
+BASE_DTYPES = ("fp32", "bf16")
 
 
 def check_installed() -> None:
@@ -83,7 +83,7 @@ def check_base_dtype(base_dtype: str | None) -> str | None:
         ValueError: naming those there are.
     """
     if base_dtype not in (None, *BASE_DTYPES):
-        raise ValueError(f"base_dtype must be None (float32) or 'bf16', not {base_dtype!r}.")
+        raise ValueError(f"base_dtype must be None, 'fp32' or 'bf16', not {base_dtype!r}.")
     return base_dtype
 
 
@@ -91,7 +91,7 @@ def model_settings(base_dtype: str | None, attn_implementation: str | None) -> d
     """What ``from_pretrained`` takes for a base of that kind, besides its name.
 
     Args:
-        base_dtype: as :func:`check_base_dtype`.
+        base_dtype: ``"bf16"``; None = float32.
         attn_implementation: of transformers; None = its own choice.
     """
     import torch

@@ -163,6 +163,12 @@ def _check_padding(name: str, model: Any) -> None:
         config.pad_token_id = tokenizer.pad_token_id
 
 
+def pads_with(model: Any) -> int | None:
+    """The token that a decoder's classifier skips to find the last one of a pair; None of encoders, which skip none."""
+    config = model[0].model.config
+    return config.get_text_config().pad_token_id if _decodes(config) else None
+
+
 def read_end(model: Any) -> int:
     """The token at which a decoder reads a pair."""
     features = model.preprocess([["one", "two"]])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
@@ -22,6 +24,32 @@ def whole(value: T, name: str, least: int = 1, *, absent: bool = False) -> T:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be {'None or ' * absent}a whole number of at least {least}, not {value!r}.")
     return value
+
+
+def positive(value: T, name: str, *, zero: bool = False, absent: bool = False) -> T:
+    """``value``, if it is a finite number above 0; with ``zero`` also 0, with ``absent`` also None.
+
+    Raises:
+        ValueError: naming the argument, and what it is.
+    """
+    if absent and value is None:
+        return value
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):  # type: ignore
+        least = "at least 0" if zero else "positive"
+        raise ValueError(f"{name} must be {'None or ' * absent}{least} and finite, not {value!r}.")
+    return value
+
+
+def column(value: T, name: str = "label", *, absent: bool = False) -> T:
+    """``value``, if it can name a column; with ``absent`` also None.
+
+    Raises:
+        ValueError: naming the argument, and what it is.
+    """
+    if (absent and value is None) or (isinstance(value, str) and value):
+        return value
+    raise ValueError(f"{name} must be {'None or ' * absent}the name of a column, not {value!r}.")
 
 
 def choice(value: T, name: str, choices: Sequence[T]) -> T:

@@ -16,8 +16,11 @@ def check_qrels(qrels: pd.DataFrame, what: str = "the qrels") -> pd.DataFrame:
         what: they are, for the message.
 
     Raises:
+        TypeError: if they are no frame.
         ValueError: if a column or an id is missing, a pair is judged twice, or a label is no whole number.
     """
+    if not isinstance(qrels, pd.DataFrame):
+        raise TypeError(f"{what} must be a frame of qid, docno and label, not {qrels!r}.")
     missing = [c for c in ("qid", "docno", "label") if c not in qrels.columns]
     if missing:
         raise ValueError(f"qrels need the columns qid, docno and label; {missing[0]!r} is missing.")
@@ -40,9 +43,10 @@ def judgements(qrels: pd.DataFrame) -> pd.Series:
     """Judgements as labels (int) by (qid, docno).
 
     Raises:
+        TypeError: if they are no frame.
         ValueError: if a column is missing, a pair is judged twice, or there is none.
     """
-    if not len(qrels):
+    if isinstance(qrels, pd.DataFrame) and not len(qrels):
         raise ValueError("the qrels are empty.")
     return check_qrels(qrels).set_index(["qid", "docno"])["label"]
 

@@ -134,6 +134,16 @@ class Loss:
             ValueError: saying what does not go together.
         """
 
+    def check_vectors(self, dimensions: Mapping[str, int]) -> None:
+        """Check, before training, that teachers' vectors which are compared with each other go together.
+
+        Args:
+            dimensions: column → length of its vectors.
+
+        Raises:
+            ValueError: naming the columns.
+        """
+
     def reading(self, columns: Iterable[str]) -> Loss:
         """This loss, with its label columns chosen among those at hand, where it leaves a choice."""
         return self
@@ -245,17 +255,6 @@ class WeightedSum(Loss):
         return " + ".join(repr(term) if weight == 1 else f"{weight!r} * {term!r}" for weight, term in self._terms)
 
 
-def positive(temperature: float) -> float:
-    """A temperature that divides scores.
-
-    Raises:
-        ValueError: if it is not positive.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, not {temperature!r}.")
-    return temperature
-
-
 def check_scale(loss: Loss, student: Any, scale: str | None) -> None:
     """Check that every term of a loss fits a student, and the scale of its scores.
 
@@ -272,6 +271,25 @@ def check_scale(loss: Loss, student: Any, scale: str | None) -> None:
         if scale is not None and SCORES in term.needs and scale not in term.scales:
             raise ValueError(
                 f"{term!r} does not fit {type(student).__name__}, whose score is a {scale}: it {term.misfit(scale)}."
+            )
+
+
+def check_batches(loss: Loss, queries: int, alone: bool) -> None:
+    """Check that a batch holds something with which in-batch terms can compare.
+
+    Args:
+        loss: the loss.
+        queries: of a batch, over all processes.
+        alone: whether no list has more than one document.
+
+    Raises:
+        ValueError: naming the first term whose loss would be 0 at every step.
+    """
+    for _, term in loss.terms():
+        if queries == 1 and BATCH_SCORES in term.needs and (alone or not getattr(term, "own_negatives", True)):
+            raise ValueError(
+                f"{term!r} compares a query with the documents of other queries, of which a batch of one query has"
+                " none: take queries_per_batch of 2 or more."
             )
 
 

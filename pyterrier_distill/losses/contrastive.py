@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..frames import LABEL
+from ..frames import LABEL, arguments
 from . import base, in_batch
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class LocalizedContrastive(base.Loss):
     def __init__(self, label: str = LABEL, temperature: float = 1.0, positives: str = "together"):
         if positives not in ("together", "each_alone"):
             raise ValueError(f"positives must be 'together' or 'each_alone', not {positives!r}.")
-        self.label = label
-        self.temperature = base.positive(temperature)
+        self.label = arguments.column(label)
+        self.temperature = arguments.positive(temperature, "temperature")
         self.positives = positives
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
@@ -93,8 +93,8 @@ class InfoNCE(base.Loss):
     def __init__(self, temperature: float = 1.0, label: str = LABEL, own_negatives: bool = True):
         if not isinstance(own_negatives, bool):
             raise ValueError(f"own_negatives must be True or False, not {own_negatives!r}.")
-        self.temperature = base.positive(temperature)
-        self.label = label
+        self.temperature = arguments.positive(temperature, "temperature")
+        self.label = arguments.column(label)
         self.own_negatives = own_negatives
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC
+from ..frames import DOC_VEC, QUERY_STATES, QUERY_VEC, arguments
 from ..frames.kinds import QUERY_VECTOR, VECTOR, Kind, States
 from . import base
 
@@ -50,11 +50,12 @@ class EmbeddingMatch(base.Loss):
 
     def __init__(self, on: Sequence[str] = ("query",), distance: str = "l2", labels: Sequence[str] | None = None):
         on = (on,) if isinstance(on, str) else tuple(on)
-        if not on or any(side not in _SIDES for side in on):
+        if not on or any(side not in _SIDES for side in on) or len(set(on)) < len(on):
             raise ValueError(f"on must be ('query',), ('document',) or both, not {on!r}.")
         if distance not in ("l2", "mse", "cosine"):
             raise ValueError(f"distance must be 'l2', 'mse' or 'cosine', not {distance!r}.")
-        if labels is not None and len(labels) != len(on):
+        labels = (labels,) if isinstance(labels, str) else labels
+        if labels is not None and not (len(labels) == len(set(labels)) == len(on)):
             raise ValueError(f"labels must name one column for each of {on!r}, not {labels!r}.")
         self.on = on
         self.distance = distance
@@ -110,7 +111,7 @@ class HiddenStateMatch(base.Loss):
         if not layers or not whole or len(set(layers)) < len(layers):
             raise ValueError(f"layers must be different whole numbers, 1 = the first, -1 = the last, not {layers!r}.")
         self.layers = layers
-        self.label = label
+        self.label = arguments.column(label)
 
     def reads(self) -> dict[str, Kind]:
         return {self.label: States(len(self.layers))}

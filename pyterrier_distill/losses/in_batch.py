@@ -25,16 +25,16 @@ class BatchLoss(base.Loss):
     def __init__(self, label: str | Sequence[str], in_batch: bool):
         if not isinstance(in_batch, bool):
             raise ValueError(f"in_batch must be True or False, not {in_batch!r}.")
-        if not isinstance(label, str):
-            label = tuple(label)
-        if in_batch and label != TEACHER_SCORE and (isinstance(label, str) or len(label) != 2):
+        pair = tuple(label) if isinstance(label, (list, tuple)) else ()
+        two = len(pair) == 2 and all(isinstance(column, str) for column in pair) and pair[0] != pair[1]
+        if in_batch and label != TEACHER_SCORE and not two:
             raise ValueError(
                 "in_batch=True takes the teacher's scores from its vectors: label must name the columns of queries' and"
                 f" of documents' vectors, such as ('query_vec', 'doc_vec'), not {label!r}."
             )
-        if not in_batch and not isinstance(label, str):
+        if not in_batch and not (isinstance(label, str) and label):
             raise ValueError(f"label must be the column of the teacher's scores, not {label!r}; or pass in_batch=True.")
-        self.label = label
+        self.label: str | tuple[str, ...] = label if isinstance(label, str) else pair
         self.in_batch = in_batch
         if in_batch:
             self.needs = frozenset({base.BATCH_SCORES})
@@ -50,6 +50,16 @@ class BatchLoss(base.Loss):
         queries, documents = (QUERY_VEC, DOC_VEC) if isinstance(self.label, str) else self.label
         return queries, documents
 
+    def check_vectors(self, dimensions: Mapping[str, int]) -> None:
+        if not self.in_batch:
+            return
+        queries, documents = self._vectors()
+        if dimensions[queries] != dimensions[documents]:
+            raise ValueError(
+                f"{self!r} compares the vectors of {queries!r}, of {dimensions[queries]} dimensions, with those of"
+                f" {documents!r}, of {dimensions[documents]}: both must come from one teacher."
+            )
+
     def compared(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The student's scores, the teacher's, and which count: ``[B, N]`` each, in batch ``[B, M]``.
 
@@ -63,7 +73,9 @@ class BatchLoss(base.Loss):
         student = outputs.batch_scores
         with torch.autocast(student.device.type, enabled=False):  # in half precision close documents would tie
             teacher = queries @ _of_columns(outputs, documents).T
-        return student, teacher, student.isfinite() & outputs.mask.any(dim=-1, keepdim=True)
+        # −inf alone says that a document must not count: of a student that gives NaN or ∞ the loss must not be 0
+        counted = (student != float("-inf")) & outputs.mask.any(dim=-1, keepdim=True)
+        return student, teacher, counted
 
 
 def _of_columns(outputs: base.Outputs, values: Tensor) -> Tensor:

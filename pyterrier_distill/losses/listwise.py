@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..frames import LABEL, TEACHER_SCORE
+from ..frames import LABEL, TEACHER_SCORE, arguments
 from . import base
 from .in_batch import BatchLoss
 from .order import OrderLoss
@@ -55,8 +55,8 @@ class KLDivergence(BatchLoss):
         in_batch: bool = False,
     ):
         super().__init__(label, in_batch)
-        self.temperature = base.positive(temperature)
-        self.student_temperature = None if student_temperature is None else base.positive(student_temperature)
+        self.temperature = arguments.positive(temperature, "temperature")
+        self.student_temperature = arguments.positive(student_temperature, "student_temperature", absent=True)
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
@@ -135,7 +135,7 @@ class ADRMSE(OrderLoss):
     """Squared difference of the student's smooth rank and the teacher's, discounted by the latter, mean over documents.
 
     Args:
-        alpha: steepness of the smooth rank 1 + Σ σ(α (s_j − s_i)).
+        alpha: steepness of the smooth rank 1 + Σ σ(α (s_j − s_i)): 1 for logits, about 20 for cosines.
         discount: ``"log2"``: 1 / log2(1 + rank); None = equal weights.
         label: the teacher's order; None = ``teacher_rank``, or ``teacher_score`` where there are no ranks.
 
@@ -155,12 +155,10 @@ class ADRMSE(OrderLoss):
     """
 
     def __init__(self, alpha: float = 1.0, discount: str | None = "log2", label: str | None = None):
-        if not alpha > 0:
-            raise ValueError(f"alpha must be positive, not {alpha!r}.")
         if discount not in ("log2", None):
             raise ValueError(f"discount must be 'log2' or None, not {discount!r}.")
         super().__init__(label)
-        self.alpha = alpha
+        self.alpha = arguments.positive(alpha, "alpha")
         self.discount = discount
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
@@ -173,7 +171,7 @@ class ApproxNDCG(base.Loss):
     """1 − nDCG at the student's smooth ranks, mean over queries whose labels differ.
 
     Args:
-        alpha: steepness of the smooth ranks 1 + Σ σ(α (s_j − s_i)).
+        alpha: steepness of the smooth ranks 1 + Σ σ(α (s_j − s_i)): 1 for logits, about 20 for cosines.
         label: the judgements, graded; negative ones count as 0.
 
     References:
@@ -191,10 +189,8 @@ class ApproxNDCG(base.Loss):
     """
 
     def __init__(self, alpha: float = 1.0, label: str = LABEL):
-        if not alpha > 0:
-            raise ValueError(f"alpha must be positive, not {alpha!r}.")
-        self.alpha = alpha
-        self.label = label
+        self.alpha = arguments.positive(alpha, "alpha")
+        self.label = arguments.column(label)
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ..frames import TEACHER_RANK, TEACHER_SCORE, ascending, kind_of
+from ..frames import TEACHER_RANK, TEACHER_SCORE, arguments, ascending, kind_of
 from ..frames.kinds import Kind
 from . import base
 
@@ -22,7 +22,7 @@ class OrderLoss(base.Loss):
     """
 
     def __init__(self, label: str | None = None):
-        self.label = label
+        self.label = arguments.column(label, absent=True)
 
     def reads(self) -> dict[str, Kind]:
         column = TEACHER_RANK if self.label is None else self.label

@@ -43,7 +43,7 @@ class MarginMSE(base.Loss):
         if pairs not in ("first", "all"):
             raise ValueError(f"pairs must be 'first' or 'all', not {pairs!r}.")
         self.pairs = pairs
-        self.label = label
+        self.label = arguments.column(label)
 
     @property
     def reads_order(self) -> bool:  # type: ignore[override]
@@ -81,7 +81,7 @@ class RankNet(OrderLoss):
 
     def __init__(self, label: str | None = None, temperature: float = 1.0):
         super().__init__(label)
-        self.temperature = base.positive(temperature)
+        self.temperature = arguments.positive(temperature, "temperature")
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
@@ -114,8 +114,8 @@ class PairwiseKL(base.Loss):
     """
 
     def __init__(self, label: str = TEACHER_PREFS, temperature: float = 1.0):
-        self.label = label
-        self.temperature = base.positive(temperature)
+        self.label = arguments.column(label)
+        self.temperature = arguments.positive(temperature, "temperature")
 
     def reads(self) -> dict[str, Kind]:
         return {self.label: PREFERENCES}
@@ -132,7 +132,7 @@ class LambdaLoss(base.Loss):
 
     Args:
         k: only pairs with a document among the student's first k; None = all.
-        sigma: steepness of the sigmoid.
+        sigma: steepness of the sigmoid: 1 for logits, about 20 for cosines.
         mu: weight of the discount by distance in rank beside the discount by rank.
         label: the judgements, graded; negative ones count as 0.
 
@@ -154,12 +154,10 @@ class LambdaLoss(base.Loss):
 
     def __init__(self, k: int | None = None, sigma: float = 1.0, mu: float = 10.0, label: str = LABEL):
         _check_k(k)
-        if not sigma > 0:
-            raise ValueError(f"sigma must be positive, not {sigma!r}.")
         self.k = k
-        self.sigma = sigma
-        self.mu = mu
-        self.label = label
+        self.sigma = arguments.positive(sigma, "sigma")
+        self.mu = arguments.positive(mu, "mu", zero=True)
+        self.label = arguments.column(label)
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..frames import LABEL, TEACHER_LOGITS, TEACHER_SCORE
+from ..frames import LABEL, TEACHER_LOGITS, TEACHER_SCORE, arguments
 from ..frames.kinds import LOGITS, Kind
 from . import base
 
@@ -40,7 +40,7 @@ class MSE(base.Loss):
     min_documents = 1
 
     def __init__(self, label: str = TEACHER_SCORE):
-        self.label = label
+        self.label = arguments.column(label)
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
@@ -76,7 +76,7 @@ class LogitMSE(base.Loss):
     def __init__(self, label: str = TEACHER_LOGITS, only: str | None = None):
         if only not in ("true", None):
             raise ValueError(f"only must be 'true' (the logit of true alone) or None (both), not {only!r}.")
-        self.label = label
+        self.label = arguments.column(label)
         self.only = only
 
     def reads(self) -> dict[str, Kind]:
@@ -114,8 +114,8 @@ class LogitKL(base.Loss):
     min_documents = 1
 
     def __init__(self, temperature: float = 1.0, label: str = TEACHER_LOGITS):
-        self.temperature = base.positive(temperature)
-        self.label = label
+        self.temperature = arguments.positive(temperature, "temperature")
+        self.label = arguments.column(label)
 
     def reads(self) -> dict[str, Kind]:
         return {self.label: LOGITS}
@@ -156,7 +156,7 @@ class LogitCrossEntropy(base.Loss):
     min_documents = 1
 
     def __init__(self, label: str = LABEL):
-        self.label = label
+        self.label = arguments.column(label)
 
     def __call__(self, outputs: base.Outputs, labels: Mapping[str, Tensor]) -> Tensor:
         from . import functional
@@ -197,7 +197,7 @@ class BinaryCrossEntropy(base.Loss):
     scales = frozenset({base.LOGIT, base.DOT})
 
     def __init__(self, label: str = LABEL):
-        self.label = label
+        self.label = arguments.column(label)
 
     def misfit(self, scale: str) -> str:
         return "applies σ to the score, " + {
@@ -266,7 +266,7 @@ class ScoreMatch(base.Loss):
                 f"towards={towards!r} names a mode of the student and label={label!r} a column: the scores of a column"
                 " do not move anyway. Give one of the two."
             )
-        self.label = label
+        self.label = arguments.column(label, absent=True)
         self.towards = towards
         self.needs = frozenset({base.MODES if label is None else base.SCORES})
 

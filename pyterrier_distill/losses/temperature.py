@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 #: What losses divide cosines by, give or take a factor of two.
 USUAL = 0.05
+#: What losses multiply scores by instead: 1 / temperature, by other names.
+STEEPNESS = ("sigma", "alpha")
 
 
 def warn_of_cosines(loss: base.Loss, student: Any, scale: str | None) -> bool:
@@ -46,6 +48,9 @@ def _way_out(term: base.Loss) -> str | None:
     if not term.needs & {base.SCORES, base.BATCH_SCORES}:
         return None
     takes = inspect.signature(type(term)).parameters
+    for name in STEEPNESS:
+        if name in takes:
+            return f"pass {name}={1 / USUAL:g} (temperature is 1 / {name})" if getattr(term, name) <= 1 else None
     name = "student_temperature" if "student_temperature" in takes else "temperature"
     divisor = getattr(term, name, None)
     divisor = getattr(term, "temperature", None) if divisor is None else divisor

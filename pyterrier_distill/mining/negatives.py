@@ -200,7 +200,7 @@ class NegativeMiner(pt.Transformer):
         if self.per == "pair":
             check_names(positives)
         out = self._mined(Batches(self, query_columns, relevant), topics[with_positive], positives)
-        self._log(before)
+        self._log(before, len(topics))
         return out
 
     def _mined(self, batches: Batches, topics: pd.DataFrame, positives: pd.DataFrame) -> pd.DataFrame:
@@ -213,11 +213,14 @@ class NegativeMiner(pt.Transformer):
             parts.append(batches.mine(some, positives[positives["qid"].isin(some["qid"].astype(str))]))
         return pd.concat(parts, ignore_index=True)
 
-    def _log(self, before: MiningCounts) -> None:
+    def _log(self, before: MiningCounts, queries: int) -> None:
         changes = {name: value - getattr(before, name) for name, value in vars(self.counts).items()}
-        troubles = [f"{name} {changes[name]}" for name in ("short", "unscored", "without_positive") if changes[name]]
+        told = [f"{name} {changes[name]}" for name in ("short", "unscored") if changes[name]]
+        troubles = [f"of {changes['queries']} lists: {', '.join(told)}"] if told else []
+        if changes["without_positive"]:
+            troubles.insert(0, f"of {queries} queries: without_positive {changes['without_positive']}")
         if troubles:
-            logger.warning("of %d queries: %s.", changes["queries"], ", ".join(troubles))
+            logger.warning("%s.", "; ".join(troubles))
 
     # -- positives ----------------------------------------------------------------------------------------------------
 

@@ -216,9 +216,9 @@ def named(prompt: str | Template, known: Mapping[str, Template], required: Seque
     """
     if isinstance(prompt, Template):
         template = prompt
-    elif prompt in known:
+    elif isinstance(prompt, str) and prompt in known:
         template = known[prompt]
-    elif "{" in prompt:
+    elif isinstance(prompt, str) and "{" in prompt:
         template = Template((("user", prompt),))
     else:
         raise ValueError(

@@ -79,8 +79,7 @@ def pair_disagreement(
     """
     if strategy not in HOW:
         raise ValueError(f"strategy must be 'preference' or 'inversion', not {strategy!r}.")
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, not {temperature!r}.")
+    arguments.positive(temperature, "temperature")
     if strategy == "preference" and any(frames.kind_of(column).lower_is_better for column in (student, teacher)):
         raise ValueError("ranks tell no preferences: use strategy='inversion', or a column of scores.")
     frames.require_columns(frame, ["qid", "docno", student, teacher], reader="pair_disagreement()")

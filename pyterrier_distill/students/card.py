@@ -169,6 +169,9 @@ def _body(student: Any, meta: Mapping[str, Any], name: str) -> Iterator[str]:
     loader = student.ADAPTER_LOADED_BY if adapter else student.LOADED_BY
     if loader:
         yield f"Without PyTerrier: `{loader.format(name=json.dumps(name, ensure_ascii=False))}`.\n"
+    if meta["type"] == "cross_encoder" and (cut := list(_cut(meta))):
+        elsewhere = "Other libraries cut the pair as a whole, and score longer texts otherwise"
+        yield f"It reads at most {' and '.join(cut)}. {elsewhere}: cut these first.\n"
     if documents := meta.get("doc_encoder"):
         yield f"It encodes queries; its documents are encoded by `{_line(documents['is'])}`.\n"
     yield "## How it came to be\n"
@@ -190,6 +193,13 @@ def _body(student: Any, meta: Mapping[str, Any], name: str) -> Iterator[str]:
         yield from _lineage(manifest, {})
     yield "\n## Versions\n"
     yield from _table("package", "version", meta["manifest"].get("versions") or meta["versions"])
+
+
+def _cut(meta: Mapping[str, Any]) -> Iterator[str]:
+    """The lengths to which a cross-encoder cuts each text by itself."""
+    for name in ("query", "document"):
+        if length := meta.get(f"{name}_length"):
+            yield f"{length} tokens of a {name}"
 
 
 def _lineage(manifest: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[str]:

@@ -29,8 +29,8 @@ class CausalReranker(AnsweringStudent):
             is cut when the prompt is too long.
         answers: the two words, (no, yes), each one token; None = the prompt's own.
         lora: train a low-rank adapter instead of all weights; as for :class:`~pyterrier_distill.CrossEncoder`.
-        base_dtype: how the weights below an adapter are kept: None = what an adapter was saved with, else
-            float32; or ``"bf16"``. The adapter is float32.
+        base_dtype: how the weights below an adapter are kept: ``"fp32"`` or ``"bf16"``; None = what an
+            adapter was saved with, else float32. The adapter is float32.
         attn_implementation: of transformers, such as ``"flash_attention_2"``; None = its own choice.
         max_length: tokens of a prompt and its answer; None = the checkpoint's own.
         precision: ``auto`` | ``fp32`` | ``bf16`` | ``fp16`` of ranking; ``auto`` = bf16 where the hardware multiplies

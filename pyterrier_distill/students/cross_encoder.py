@@ -11,6 +11,7 @@ from .. import prompts
 from ..engine import batching, checkpoints, cross_encoders
 from ..engine.adapters import keep_in_float32
 from ..engine.pairs import check_lengths, check_text_length, read_pairs
+from ..frames import arguments
 from ..prompts import library
 from ..teachers.questions import checked_template
 from . import lora as adapters
@@ -36,8 +37,8 @@ class CrossEncoder(JointStudent):
         lora: train a low-rank adapter and the head instead of all weights: ``dict(r=16, alpha=32)``, its rank and its
             scale (alpha / r); also ``dropout`` (0), ``target_modules`` (None = peft's own for the architecture, or
             ``"all-linear"``), and what else ``peft.LoraConfig`` takes. None = no adapter.
-        base_dtype: how the weights below an adapter are kept: None = what an adapter was saved with, else
-            float32; or ``"bf16"``. Adapter and head are float32.
+        base_dtype: how the weights below an adapter are kept: ``"fp32"`` or ``"bf16"``; None = what an
+            adapter was saved with, else float32. Adapter and head are float32.
         attn_implementation: of transformers, such as ``"flash_attention_2"``; None = its own choice.
         prompt: how a decoder reads a pair: a text with ``{query}`` and ``{document}``, which the model reads as it
             is, between the control tokens that its tokenizer puts round texts; the name of a teacher's prompt; or a
@@ -108,7 +109,7 @@ class CrossEncoder(JointStudent):
     ):
         self.prompt = prompt
         self._template()  # is one
-        self.append_eos = append_eos
+        self.append_eos = arguments.choice(append_eos, "append_eos", (False, True))
         self.query_length = check_text_length(query_length, "query_length")
         self.document_length = check_text_length(document_length, "document_length")
         if layers is not None and lora is not None:
@@ -138,6 +139,8 @@ class CrossEncoder(JointStudent):
         )
         if cross_encoders.has_head_apart(model):  # peft alone would not find its head
             self.ADAPTER_LOADED_BY = self.LOADED_BY
+        elif (pad := cross_encoders.pads_with(model)) is not None:  # peft alone would skip what pads its base
+            self.ADAPTER_LOADED_BY = f"{type(self).ADAPTER_LOADED_BY[:-1]}, pad_token_id={pad})"
         check_lengths(self.name_or_path, model, *self._lengths())
         if self.layers is not None:
             checkpoints.cut_layers(model[0].auto_model, self.layers)

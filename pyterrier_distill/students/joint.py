@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,9 +122,10 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
         return self.ADAPTER_TASK
 
     def _base_kept(self) -> str | None:
-        """``base_dtype``, or that of the student whose adapter this is."""
+        """``base_dtype``, or that of the student whose adapter this is; None = float32."""
         saved = self._metadata() if self.lora is None and self._adapted is not None else {}
-        return self.base_dtype or saved.get("base_dtype")
+        kept = self.base_dtype or saved.get("base_dtype")
+        return None if kept == "fp32" else kept
 
     def _model_settings(self) -> dict[str, Any]:
         """What transformers takes for the weights besides."""
@@ -175,9 +176,13 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
         pairs = list(zip(inp["query"], inp[self.text_field], strict=True))
         return rerank(inp, self.scores(pairs))
 
-    def scores(self, pairs: Sequence[Pair]) -> np.ndarray:
-        """Scores ``[n]`` of (query, document) pairs; equal pairs are scored once."""
-        if not pairs:
+    def scores(self, pairs: Iterable[Pair]) -> np.ndarray:
+        """Scores ``[n]`` of (query, document) pairs; equal pairs are scored once.
+
+        Raises:
+            TypeError: for anything else than pairs of texts.
+        """
+        if not (pairs := checked_pairs(pairs)):
             return np.empty(0, dtype=np.float32)
         return batching.run(
             pairs,
@@ -243,6 +248,24 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
         if losses.LOGITS in needs:
             outputs.logits = spread(logits, mask)
         return outputs
+
+
+def checked_pairs(pairs: Iterable[Pair]) -> list[Pair]:
+    """Pairs as a list, if each is the text of a query and of a document.
+
+    Raises:
+        TypeError: naming the first that is none.
+    """
+    if isinstance(pairs, (pd.DataFrame, str)) or not isinstance(pairs, Iterable):
+        raise TypeError(
+            f"pairs must be (query, document) pairs, such as zip(frame['query'], frame['text']), not {type(pairs)}."
+        )
+    found = list(pairs)
+    for pair in found:
+        two = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not two or not all(isinstance(text, str) for text in pair):
+            raise TypeError(f"pairs must be (query, document) pairs of texts, but one is {str(pair)[:80]!r}.")
+    return found
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.adapters import CONFIG, base_of, check_installed, load
 from ..engine.state import keep_what_trains
+from ..frames import arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 _OURS = {"r": 16, "alpha": None, "dropout": 0.0, "target_modules": None}
 #: What the student itself knows.
 _SETTLED = {"task_type", "peft_type", "inference_mode", "base_model_name_or_path", "lora_alpha", "lora_dropout"}
+#: Layers whose weights an architecture's GPU kernels take as they are, past any adapter. peft refuses the first two; an
+#: adapter of the others would count on a CPU and not on a GPU.
+_READ_RAW = {
+    **dict.fromkeys(("mamba2", "falcon_h1", "nemotron_h"), ("out_proj", "conv1d")),
+    **dict.fromkeys(("mamba", "falcon_mamba"), ("out_proj", "conv1d", "x_proj", "dt_proj")),
+}
 __all__ = [
     "CONFIG", "NO_ADAPTER", "TWO_ADAPTERS", "attach", "base_of", "check_installed", "checked", "head_modules",
     "heads", "load", "merged", "only_trained", "write",
@@ -56,8 +64,7 @@ def checked(lora: Mapping[str, Any] | None) -> dict[str, Any] | None:
     r, alpha, dropout = settings["r"], settings["alpha"], settings["dropout"]
     if isinstance(r, bool) or not isinstance(r, int) or r < 1:
         raise ValueError(f"lora: r must be a whole number of at least 1, not {r!r}.")
-    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not alpha > 0):
-        raise ValueError(f"lora: alpha must be a positive number, not {alpha!r}.")
+    arguments.positive(alpha, "lora: alpha", absent=True)
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ValueError(f"lora: dropout must be a probability below 1, not {dropout!r}.")
     others = set(lora) - set(_OURS)
@@ -109,8 +116,10 @@ def attach(model: nn.Module, lora: Mapping[str, Any], task: str = "SEQ_CLS") -> 
     head = heads(model) if task == "SEQ_CLS" else []
     besides = [*head, *(settings.pop("modules_to_save", None) or [])]
     excluded = settings.pop("exclude_modules", None)
-    if settings["target_modules"] == "all-linear" and excluded is None and head:
-        excluded = rf"(.*\.)?({'|'.join(head)})(\..*)?"  # what trains whole needs no adapter
+    everywhere = settings["target_modules"] == "all-linear"
+    aside = [*head, *_READ_RAW.get(getattr(model.config, "model_type", ""), ())]
+    if everywhere and excluded is None and aside:
+        excluded = rf"(.*\.)?({'|'.join(aside)})(\..*)?"  # what trains whole needs no adapter
     config = LoraConfig(
         task_type=task,
         r=r,
@@ -123,13 +132,27 @@ def attach(model: nn.Module, lora: Mapping[str, Any], task: str = "SEQ_CLS") -> 
     try:
         adapter = get_peft_model(model, config)
     except ValueError as error:
+        names = _linear(model, aside)
+        if not names:
+            raise ValueError(f"no adapter fits {type(model).__name__}, which has no linear layers: {error}") from error
+        all_of_them = "" if everywhere else ', or say target_modules="all-linear"'
         raise ValueError(
-            f"no adapter fits {type(model).__name__}: {str(error).rstrip('. ')}. Name its modules, as in"
-            ' lora=dict(target_modules=["q_proj", "v_proj"]), or say target_modules="all-linear".'
+            f"no adapter fits {type(model).__name__}: {str(error).rstrip('. ')}. Name some of its linear layers, which"
+            f" are called {', '.join(names)}, as in lora=dict(target_modules={json.dumps(names[:2])}){all_of_them}."
         ) from error
     if config.modules_to_save is not None:  # peft adds the usual names of heads
         config.modules_to_save = list(dict.fromkeys(config.modules_to_save))
     return adapter
+
+
+def _linear(model: nn.Module, aside: list[str]) -> list[str]:
+    """What the linear layers of a model are called, those ``aside`` left out."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (nn.Linear, Conv1D)
+    parts = {name.split(".")[-1]: name for name, module in model.named_modules() if isinstance(module, kinds)}
+    return [last for last, name in parts.items() if not set(name.split(".")) & set(aside)]
 
 
 def write(student: JointStudent, draft: Path) -> None:

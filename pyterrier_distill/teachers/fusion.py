@@ -35,8 +35,7 @@ class FusedTeacher(Teacher):
             raise ValueError(f"name at least two different label columns to fuse, not {list(columns)}.")
         if weights is not None and (len(weights) != len(columns) or not all(w > 0 for w in weights)):
             raise ValueError(f"weights must be {len(columns)} positive numbers, not {weights!r}.")
-        if not k > 0:
-            raise ValueError(f"k must be positive, not {k!r}.")
+        arguments.positive(k, "k")
         self.columns = list(columns)
         self.how = how
         self.weights = None if weights is None else list(weights)

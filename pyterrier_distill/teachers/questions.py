@@ -101,10 +101,10 @@ def checked_answers(answers: tuple[str, str] | None) -> tuple[str, str] | None:
     """
     if answers is None:
         return None
-    two = not isinstance(answers, str) and len(answers) == 2 and len(set(answers)) == 2
-    if not two or not all(isinstance(word, str) and word.strip() for word in answers):
+    words = tuple(answers) if isinstance(answers, (list, tuple)) else ()
+    if len(words) != 2 or words[0] == words[1] or not all(isinstance(word, str) and word.strip() for word in words):
         raise ValueError(f"answers must be two different words, (no, yes), not {answers!r}.")
-    return cast(tuple[str, str], tuple(answers))
+    return cast(tuple[str, str], words)
 
 
 def saved_question(

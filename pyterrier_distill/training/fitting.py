@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..engine import batching, checkpoints, processes
+from ..losses.base import check_batches
 from . import arguments, evaluation, resuming, trainer
 from . import lists as training_lists
 from .run import run
@@ -55,6 +56,8 @@ def train(
     started = time.monotonic()
     device = student.model.device
     processes.start(device)
+    alone = isinstance(lists, list) and all(len(one.docnos) < 2 for one in lists)
+    check_batches(loss, settings.queries_per_batch * processes.world(), alone)
     precision = batching.resolve_precision(settings.precision, device)
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("training in fp16 needs a GPU: take precision='bf16' or 'fp32' on this CPU.")

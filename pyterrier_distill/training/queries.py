@@ -33,7 +33,7 @@ def read_queries(queries: Any, student: Any, loss: Loss, context: Any) -> tuple[
     """What is read of a frame of queries, and its queries as lists of no document, with the labels that they have.
 
     Args:
-        queries: a Q frame; of several rows of a query the first counts.
+        queries: a Q frame, one row a query.
         student: what will be trained.
         loss: the whole loss.
         context: the transformer that reads, for messages.

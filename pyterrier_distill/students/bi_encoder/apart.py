@@ -155,22 +155,35 @@ def _saved_ustad(name: str, **runs: Any) -> Any:
 
 
 def vectors(student: BiEncoder) -> Vectors | None:
-    """What is known of documents that an encoder which was passed makes; None without one.
+    """What is known of documents that are encoded apart; None without them.
 
-    One that a saved student refers to was looked at when it was built.
+    An encoder to which a saved student refers was looked at when it was built; it is looked at again, and so must be
+    there, where the student shall have vectors that may not fit it.
 
     Raises:
-        ValueError: if it compares by distances.
+        FileNotFoundError: as :func:`encoder`.
+        ValueError: if it compares by distances; as :func:`encoder`.
     """
     given = student._doc_encoder
     if given is None or not is_given(student):
-        return None
+        if not student.apart or not _changes(student):
+            return None
+        given = encoder(student)
+        return Vectors(_dimension(student, given), similarity_of(given))
     told = _told(student)
     if told is not None and told.get("path") is None and told["identity"] != digest(identity(given)):
         logger.warning(
             "%r was trained with the documents of %s; %r encodes them now.", student.name_or_path, told["is"], given
         )
     return Vectors(_dimension(student, given), similarity_of(given))
+
+
+def _changes(student: BiEncoder) -> bool:
+    """Whether a student wants vectors that those of its documents may not fit, other than what it is made of has."""
+    if student.projection is not None or student.similarity != compared.COSINE:
+        return student.projection is not None
+    source = student.name_or_path
+    return not (compared.told_cosine(source) if isinstance(source, str) else source.scores_cosines)
 
 
 def similarity_of(given: pyterrier_dr.BiEncoder) -> str:

@@ -20,8 +20,8 @@ from ..artifact import Weights
 from ..base import Student
 from . import adapter, apart, model, training
 from .sentence_encoder import SentenceEncoder
+from .similarity import asked, known_scale
 from .similarity import check as check_similarity
-from .similarity import known_scale
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -152,7 +152,7 @@ class BiEncoder(Student, SentenceEncoder, pt.Artifact):
         runs = {"precision": precision, "device": device, "trust_remote_code": trust_remote_code}
         self._doc_encoder = apart.chosen(doc_encoder, BiEncoder, **runs)
         self._referred: Any = None
-        self._freeze_docs = freeze_docs
+        self._freeze_docs = arguments.choice(freeze_docs, "freeze_docs", (None, False, True))
         if freeze_docs is False and apart.is_given(self):
             raise ValueError(f"freeze_docs=False: training cannot change {self._doc_encoder!r}, only a BiEncoder.")
         told = self._metadata().get("similarity") if self._is_directory() and doc_encoder is None else None
@@ -247,7 +247,7 @@ class BiEncoder(Student, SentenceEncoder, pt.Artifact):
         return adapter.is_base(self, path) or apart.is_at(self, path)
 
     def _told(self) -> dict[str, Any]:
-        told = {"freeze_docs": self.freeze_docs, "similarity": self.similarity}
+        told: dict[str, Any] = {"freeze_docs": self.freeze_docs, "similarity": asked(self)}
         told |= {"doc_encoder": apart.reference(self)} if self.apart else {}
         return {name: value for name, value in told.items() if value is not None}
 

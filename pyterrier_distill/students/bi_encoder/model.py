@@ -77,6 +77,7 @@ def build_for(student: BiEncoder) -> SentenceTransformer:
         else:
             source = adapter.copied(student.name_or_path).float()
         teacher = None if student.apart else student._doc_encoder
+        refers = student.apart and not apart.is_given(student)
         if student.append_eos or (student.pooling == "lasttoken" and _is_plain(student.name_or_path)):
             _read_as_text(source)
         model = build(
@@ -86,7 +87,7 @@ def build_for(student: BiEncoder) -> SentenceTransformer:
             pooling=student.pooling,
             projection=student.projection,
             max_length=student.max_length,
-            similarity=student.similarity,
+            similarity=compared.asked(student) if refers else student.similarity,
             append_eos=student.append_eos,
             teacher=None if teacher is None else adapter.whole(teacher),
             share_teacher=student.freeze_docs,
@@ -260,7 +261,10 @@ def _changed(
 
         with randomness.seeded(0):  # the same student every time it is built
             dense = Dense(dimension(modules), projection, activation_function=torch.nn.Identity())
-        modules.insert((len(modules) - 1 if at is None else at) + 1, dense)
+        place = len(modules) if at is None else at + 1
+        while place < len(modules) and isinstance(modules[place], Dense):  # those that the checkpoint has come first
+            place += 1
+        modules.insert(place, dense)
     return modules
 
 

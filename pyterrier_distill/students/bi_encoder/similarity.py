@@ -9,6 +9,7 @@ from pyterrier_dr import SimFn
 
 from ...engine import checkpoints
 from ...losses import base as losses
+from ..artifact import StudentArtifact
 from .modules import dimension, side
 
 if TYPE_CHECKING:
@@ -136,6 +137,13 @@ def normalises(student: SentenceEncoder) -> bool:
     if student.apart:
         return student.model.similarity_fn_name == NAMES[COSINE]
     return any(normalised_behind(student.model, one) for one in (student.query_modules(), student.doc_modules()))
+
+
+def asked(student: BiEncoder) -> str | None:
+    """The similarity that a student was built with, or the one that it is made of; None = their checkpoint's own."""
+    source = student._doc_encoder or student.name_or_path
+    inherits = student.similarity is None and isinstance(source, StudentArtifact)
+    return asked(source) if inherits else student.similarity
 
 
 def known_scale(student: BiEncoder) -> str | None:

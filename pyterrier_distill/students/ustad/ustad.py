@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from ...engine import batching, checkpoints, lengths
 from ...engine.locks import loading
 from ...losses import base as losses
-from ..joint import JointStudent, Pair
+from ..joint import JointStudent, Pair, checked_pairs
 from . import modes as scoring_modes
 from . import ranking, training
 from .modes import CROSS, DUAL, LATE, check_mode, check_modes, check_scale
@@ -232,9 +232,9 @@ class USTAD(JointStudent):
         """Pairs to be read together."""
         return self.reader.pairs(pairs)
 
-    def scores(self, pairs: Sequence[Pair]) -> np.ndarray:
+    def scores(self, pairs: Iterable[Pair]) -> np.ndarray:
         """Scores ``[n]`` of (query, document) pairs in the mode that ranks; equal texts are encoded once."""
-        if self.mode == CROSS or not pairs:
+        if self.mode == CROSS or not (pairs := checked_pairs(pairs)):
             return super().scores(pairs)
         queries, documents = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
         if self.mode == DUAL:
@@ -244,7 +244,7 @@ class USTAD(JointStudent):
             return np.float32(self.scale_of(DUAL)) * products
         return np.float32(self.scale_of(LATE)) * ranking.late(self, pairs, queries, documents)
 
-    def pair_vectors(self, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.ndarray]:
+    def pair_vectors(self, pairs: Iterable[Pair]) -> tuple[np.ndarray, np.ndarray]:
         """Vectors of queries and documents that were read together: what the cross mode multiplies (Eq. 4, App. F.2).
 
         Args:
@@ -254,8 +254,11 @@ class USTAD(JointStudent):
             Of the query in the sight of the document, emb_{q←(q,d)}, and of the document in that of the query, float32
             ``[n, dimension]`` each; ``[0, 0]`` for no pairs, without loading the model. Their inner products times
             ``scale`` are the cross mode's scores.
+
+        Raises:
+            TypeError: for anything else than pairs of texts.
         """
-        if not len(pairs):
+        if not (pairs := checked_pairs(pairs)):
             return np.empty((0, 0), dtype=np.float32), np.empty((0, 0), dtype=np.float32)
         return ranking.pair_vectors(self, pairs)
 
