@@ -34,13 +34,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument("--seed", type=int, default=42)
     demo.add_argument("--teacher", help="a sentence-transformers checkpoint (default: all-MiniLM-L6-v2)")
     demo.add_argument("--max-length", type=int, help="tokens of a document that the teacher reads")
+    demo.set_defaults(run=_demo)
+    evaluate = commands.add_parser("evaluate", help="compare saved students with BM25 over collections")
+    evaluate.add_argument("--student", action="append", default=[], metavar="DIR", help="a saved student; repeatable")
+    evaluate.add_argument("--suite", default="local", help="local (default), beir, nanobeir, trecdl, lotte or tirex")
+    evaluate.add_argument("--data", nargs="+", default=[], help="irds:ID or folder:PATH; of a suite: names of it")
+    evaluate.add_argument("--teacher", help="a sentence-transformers checkpoint that is compared, too")
+    evaluate.add_argument("--baseline", default="BM25", help="what others are tested against (default: BM25)")
+    evaluate.add_argument("--measures", nargs="+", help="of ir_measures, such as nDCG@10 RR@10")
+    evaluate.add_argument("--depth", type=int, default=100, help="of what re-rankers re-rank")
+    evaluate.add_argument("--out", default="evaluation", help="directory of runs, tables and plots")
+    evaluate.set_defaults(run=_evaluate)
+    submit = commands.add_parser("submit", help="pack a student for TIREx, try it, and hand it to tira-cli")
+    submit.add_argument("--student", required=True, metavar="DIR", help="a saved student")
+    submit.add_argument("--dataset", required=True, help="TIRA's name of the dataset")
+    submit.add_argument("--team", required=True, help="TIRA's name of the team")
+    submit.add_argument("--data", metavar="DIR", help="a collection in TIRA's layout to try it on")
+    submit.add_argument("--name", help="of the system (default: the student's directory)")
+    submit.add_argument("--description", help="of the system")
+    submit.add_argument("--repository", help="where its source is")
+    submit.add_argument("--out", default="tirex-submission", help="directory of the folder and the run")
+    submit.add_argument("--overwrite", action="store_true", help="replace what was written there before")
+    submit.add_argument("--dry-run", action="store_true", help="print tira-cli's call instead of making it")
+    submit.set_defaults(run=_submit)
     options = vars(parser.parse_args(arguments))
     options.pop("command")
+    run = options.pop("run")
     try:
-        _check(options)
-        from .demo.distil import demo as run
-
-        run(options.pop("dataset"), **options)
+        run(options)
     except (ValueError, OSError, LookupError, ModuleNotFoundError, FloatingPointError) as error:
         message = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
         print(f"pyterrier-distill: error: {' '.join(message.split())}", file=sys.stderr)
@@ -49,6 +70,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("pyterrier-distill: stopped; the same command goes on from here.", file=sys.stderr)
         return 130
     return 0
+
+
+def _demo(options: dict[str, Any]) -> None:
+    _check(options)
+    from .demo.distil import demo
+
+    demo(options.pop("dataset"), **options)
+
+
+def _evaluate(options: dict[str, Any]) -> None:
+    if not options["student"] and options["teacher"] is None:
+        raise ValueError("name a student: --student DIR, as often as there are some.")
+    from .suites.evaluation import evaluate
+
+    found = evaluate(options.pop("student"), options.pop("out"), **options)
+    print(found)
+    print(found.cost_table().to_string(float_format="{:.1f}".format))
+
+
+def _submit(options: dict[str, Any]) -> None:
+    from .tirex.run import Submission
+    from .tirex.submission import submit
+
+    how = {name: options.pop(name) for name in ("out", "data", "dry_run", "overwrite")}
+    print("\n".join(submit(Submission(**options), **how)))
 
 
 def _layers(text: str) -> int | list[int]:

@@ -16,7 +16,7 @@ ROOT = Path(ptd.__file__).parent
 ROOMS = [
     "_version", "frames", "measures", "stores", "prompts", "losses", "engine", "identity", "sampling", "backends",
     "training", "multi_vector", "teachers", "students", "labels", "generation", "mining", "corpora", "distiller",
-    "iteration", "suites", "published", "demo", "cli",
+    "iteration", "suites", "published", "tirex", "demo", "cli",
 ]  # fmt: skip
 
 

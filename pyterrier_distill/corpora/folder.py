@@ -94,6 +94,10 @@ class FolderDataset(InMemoryDataset):
         """The names of the stored rankings in ``runs/``."""
         return _named(self.path / "runs", "txt")
 
+    def has_corpus(self) -> bool:
+        """Whether there are documents, beyond those of ``rerank.jsonl``."""
+        return any(self._find(name) for name in _CORPUS)
+
     def has_candidates(self) -> bool:
         """Whether there is a TIRA ``rerank.jsonl``, which ``get_results()`` reads."""
         return self._find("rerank.jsonl") is not None
@@ -124,6 +128,25 @@ class FolderDataset(InMemoryDataset):
                         f"{path}, line {number}: the {field} of document {document['docno']!r} is not a string."
                     )
             yield document
+
+    def documents(self) -> dict[str, dict[str, str]]:
+        """docno → document, read once; where there is no corpus, those of ``rerank.jsonl``.
+
+        Raises:
+            ValueError: naming the line of a document without text, or with another one than before.
+        """
+        if self._documents is None and not self.has_corpus() and self.has_candidates():
+            path = self._part("ranking", "rerank.jsonl")
+            found: dict[str, dict[str, str]] = {}
+            for number, row in json_lines(path):
+                docno = plain_identifier(_key(row, path, number, "docno"), path, number, "docno")
+                text = _key(row, path, number, *DOCUMENT_TEXTS)
+                if not isinstance(text, str):
+                    raise ValueError(f"{path}, line {number}: document {docno!r} has no text: {text!r} is no string.")
+                if found.setdefault(docno, {"docno": docno, "text": text})["text"] != text:
+                    raise ValueError(f"{path}, line {number}: document {docno!r} has another text than before.")
+            self._documents = found
+        return super().documents()
 
     # -- topics and judgements ----------------------------------------------------------------------------------------
 
@@ -166,9 +189,17 @@ class FolderDataset(InMemoryDataset):
 
     def _queries(self) -> pd.DataFrame:
         """The queries of all splits."""
-        path = self._part("queries", "queries.jsonl", "queries.tsv", "rerank.jsonl")
-        rows = _queries_of_tsv(path) if ".tsv" in path.name else _queries_of_jsonl(path)
+        path, rows = self._query_lines()
         return pd.DataFrame(list(once(rows, path, "query")), columns=["qid", "query"])
+
+    def _query_lines(self) -> tuple[Path, Iterator[tuple[int, str, str]]]:
+        path = self._part("queries", "queries.jsonl", "queries.tsv", "rerank.jsonl")
+        return path, _queries_of_tsv(path) if ".tsv" in path.name else _queries_of_jsonl(path)
+
+    def place_of_query(self, qid: str) -> str:
+        """File and line at which a query stands, for messages."""
+        path, rows = self._query_lines()
+        return next((f"{path}, line {number}" for number, other, _ in rows if other == qid), str(path))
 
     def get_qrels(self, variant: str | None = None) -> pd.DataFrame:
         """Judgements of a split: ``qid``, ``docno``, ``label`` (int).

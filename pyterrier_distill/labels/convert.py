@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,26 +14,26 @@ from ..frames import TEACHER_RANK, TEACHER_SCORE
 from ..frames.ranking import carried, incoming_order
 from ..frames.texts import text_source
 from ..stores.files import identifier, json_lines, lines, written
+from ..stores.runs import check_field, write_lines
 from . import tables
 
 if TYPE_CHECKING:
     from .stored_labels import StoredLabels
 
 
+_ADVICE = "Write to_jsonl(file) instead, or give other ids."
+
+
 def to_run(store: StoredLabels, file: str | os.PathLike, by: str | None, tag: str) -> None:
     """A TREC run; arguments and errors as of ``StoredLabels.to_run``."""
-    _check_field(tag, "the tag")
+    check_field(tag, "the tag", _ADVICE)
     with written(file) as out:
         for frame in store.lists(seed=None):
             frames.require_columns(frame, ["docno", *([by] if by else [])], reader="to_run")
-            for qid, rows in frame.groupby("qid", sort=True):
-                _check_field(qid, "a qid")
-                for docno in rows["docno"]:
-                    _check_field(docno, f"a docno of query {qid!r}")
+            for _, rows in frame.groupby("qid", sort=True):
                 scores, ranks = carried(rows["qid"].to_numpy(), _ordering(rows, by), incoming_order(rows))
                 ordered = rows.assign(score=scores, rank=ranks).sort_values("rank", kind="stable")
-                for rank, (docno, value) in enumerate(zip(ordered["docno"], ordered["score"], strict=True), 1):
-                    out.write(f"{qid} Q0 {docno} {rank} {_shown(value)} {tag}\n")
+                write_lines(out, ordered, tag, _ADVICE)
 
 
 def to_jsonl(store: StoredLabels, file: str | os.PathLike) -> None:
@@ -115,26 +114,6 @@ def _ordering(rows: pd.DataFrame, by: str | None) -> np.ndarray:
         f"query {rows['qid'].iloc[0]!r} has no number for each of its documents in {' or '.join(wanted)}: name the"
         " column that orders (label=...), or label it."
     )
-
-
-def _shown(score: float) -> str:
-    """A score in as few digits as give it back."""
-    short = f"{score:.9g}"
-    return short if float(short) == score else repr(float(score))
-
-
-def _check_field(value: object, what: str) -> None:
-    """Check that a TREC run, whose fields are apart by white space, can hold a field.
-
-    Raises:
-        ValueError: if it is empty or has white space.
-    """
-    text = str(value)
-    if text.split() != [text] or any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
-        raise ValueError(
-            f"a TREC run cannot hold {what} that is {text!r}: it must have characters, and no white space."
-            " Write to_jsonl(file) instead, or give other ids."
-        )
 
 
 def _plain(cell: Any) -> Any:

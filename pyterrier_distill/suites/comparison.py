@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from . import layout
+from . import layout, plots
 from .averages import Average, arithmetic
 from .significance import against
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from .suite import Suite
 
 
@@ -187,6 +189,79 @@ class Comparison:
     def to_csv(self, path: Any = None) -> str | None:
         """:attr:`frame` as CSV: to a file, or as text."""
         return self.frame.to_csv(path, index=False)
+
+    # -- costs and pictures -------------------------------------------------------------------------------------------
+
+    def cost_table(self) -> pd.DataFrame:
+        """What each system costs, the median over datasets; ``not measured`` where nothing could.
+
+        Raises:
+            ValueError: if nothing was timed.
+        """
+        costs = self._costs()
+        return costs.astype(object).where(costs.notna(), "not measured")
+
+    def _costs(self) -> pd.DataFrame:
+        if self.costs is None or not len(self.costs):
+            raise ValueError("nothing was timed: compare(..., cost=True) measures what systems cost.")
+        numbers = self.costs.drop(columns=["dataset"]).groupby("name", sort=False).median()
+        return numbers.loc[[name for name in self.systems if name in numbers.index]]
+
+    def plot_cost(self, against: str = "ms a query", measure: str | None = None) -> Figure:
+        """Quality, the mean over the datasets, against what systems cost.
+
+        Args:
+            against: a column of :meth:`cost_table`, such as ``"ms a query"`` or ``"parameters"``.
+            measure: its name; None = the first one that each dataset has.
+
+        Raises:
+            ValueError: if it was not measured.
+            ModuleNotFoundError: without matplotlib.
+        """
+        costs = self._costs()
+        if against not in costs.columns:
+            raise ValueError(f"{against!r} was not measured, only: {', '.join(costs.columns)}.")
+        table = self._datasets(measure)
+        title = f"{self.suite.name}, mean of {len(table)} datasets"
+        return plots.points(table.mean(), costs[against], self._measure(measure), against, title)
+
+    def plot_differences(self, measure: str | None = None) -> Figure:
+        """Differences from the baseline, by dataset.
+
+        Raises:
+            ValueError: without a baseline.
+            ModuleNotFoundError: without matplotlib.
+        """
+        if self.baseline is None:
+            raise ValueError("there is no baseline: compare(..., baseline=NAME) names one.")
+        table = self._datasets(measure)
+        differences = table.sub(table[self.baseline], axis=0).drop(columns=self.baseline)
+        return plots.bars(differences, self._measure(measure), self.baseline)
+
+    def plot_over(self, places: Mapping[str, float], setting: str, measure: str | None = None) -> Figure:
+        """Quality over a setting in which systems differ, such as the number of training queries, or their depth.
+
+        Args:
+            places: system → value of the setting; other systems are left out.
+            setting: its name.
+            measure: its name; None = the first one that each dataset has.
+
+        Raises:
+            ValueError: for a system that was not compared.
+            ModuleNotFoundError: without matplotlib.
+        """
+        if strange := [name for name in places if name not in self.systems]:
+            raise ValueError(f"{strange[0]!r} is none of the systems: {', '.join(self.systems)}.")
+        return plots.lines(self._datasets(measure), places, self._measure(measure), setting)
+
+    def _datasets(self, measure: str | None) -> pd.DataFrame:
+        """The table without averages and datasets that have no value."""
+        names = set(self.frame[self.frame["kind"] == "dataset"]["dataset"])
+        table = self.table(measure)
+        return table[table.index.isin(names)].dropna()
+
+    def _measure(self, measure: str | None) -> str:
+        return str(measure) if measure is not None else self.measures[0]
 
     def _repr_html_(self) -> str:
         return self.to_html()

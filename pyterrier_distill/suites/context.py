@@ -39,14 +39,19 @@ class Context:
         for docno, text, _title in joined_texts(self.dataset):
             yield {"docno": docno, "text": text}
 
+    @property
+    def has_candidates(self) -> bool:
+        """Whether the collection comes with what is to be re-ranked: ``rerank.jsonl`` of TIRA's layout."""
+        return isinstance(self.dataset, FolderDataset) and self.dataset.has_candidates()
+
     @cached_property
     def first_stage(self) -> pt.Transformer:
         """Q → R: what a re-ranker re-ranks.
 
         Candidates in TIRA's layout, else the run ``bm25`` of a folder that has it, else BM25 over the documents.
         """
-        folder = isinstance(self.dataset, FolderDataset)
-        if folder and ("bm25" in self.dataset.runs() or self.dataset.has_candidates()):
+        stored = isinstance(self.dataset, FolderDataset) and "bm25" in self.dataset.runs()
+        if stored or self.has_candidates:
             found = self.dataset.get_results("bm25" if "bm25" in self.dataset.runs() else None)
             return pt.Transformer.from_df(found[["qid", "docno", "score", "rank"]])
         index = Path(self.path) / "bm25"

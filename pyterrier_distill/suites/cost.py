@@ -1,10 +1,12 @@
-"""What a ranking costs: milliseconds a query, weights, memory."""
+"""What a ranking costs: milliseconds a query, weights, memory, energy."""
 
 from __future__ import annotations
 
 import os
 import resource
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,27 +50,36 @@ class Costs:
             return
         some = topics.head(self.queries)
         pipeline(some.head(1))  # models are loaded, indexes opened
-        milliseconds, documents = [], 0
-        for n in range(len(some)):
-            began = time.perf_counter()
-            documents += len(pipeline(some.iloc[n : n + 1].reset_index(drop=True)))
-            milliseconds.append(1000 * (time.perf_counter() - began))
+        milliseconds: list[float] = []
+        found: list[int] = []
+
+        def timed() -> None:
+            for n in range(len(some)):
+                began = time.perf_counter()
+                found.append(len(pipeline(some.iloc[n : n + 1].reset_index(drop=True))))
+                milliseconds.append(1000 * (time.perf_counter() - began))
+
+        joules = energy(timed)
         row = {
             "dataset": dataset,
             "name": system,
             "ms a query": float(np.median(milliseconds)),
             "ms a query (95%)": float(np.percentile(milliseconds, 95)),
-            "documents a second": 1000 * documents / sum(milliseconds),
+            "documents a second": 1000 * sum(found) / sum(milliseconds),
             "parameters": parameters(pipeline),
             "peak memory (MiB)": _peak(),
+            "peak CUDA memory (MiB)": _peak_of_card(),
+            "J a query": None if joules is None else joules / len(some),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, row)
         self.rows.append(row)
 
     def frame(self) -> pd.DataFrame:
-        """A row a system and dataset."""
-        return pd.DataFrame(self.rows)
+        """A row a system and dataset; NaN is what could not be measured here (no card, no meter of energy)."""
+        frame = pd.DataFrame(self.rows)
+        unknown = [name for name in ("peak CUDA memory (MiB)", "J a query") if name in frame.columns]
+        return frame.astype(dict.fromkeys(unknown, float))
 
 
 def parameters(pipeline: pt.Transformer) -> int:
@@ -90,3 +101,29 @@ def parameters(pipeline: pt.Transformer) -> int:
 def _peak() -> float:
     """The most memory that the process has had so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _peak_of_card() -> float | None:
+    """The most memory of a CUDA card that was allocated so far, in MiB; None where none is in use."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return torch.cuda.max_memory_allocated() / (1 << 20)
+
+
+def energy(run: Callable[[], object]) -> float | None:
+    """Run something, and say how many joules processor, memory and card took meanwhile.
+
+    Returns:
+        None where tirex-tracker is not installed or finds nothing that measures.
+    """
+    try:
+        from tirex_tracker import Measure, tracking
+    except ModuleNotFoundError:
+        run()
+        return None
+    with tracking(measures=[measure for measure in Measure if measure.name.endswith("_ENERGY_SYSTEM_JOULES")]) as held:
+        run()
+    told = (entry.value for entry in held.results.values())
+    numbers = [float(value) for value in told if value not in (b"null", "null", None)]
+    return sum(numbers) if numbers else None

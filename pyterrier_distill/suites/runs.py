@@ -21,6 +21,7 @@ from ..frames.ranking import agreed
 from ..identity.identity import check_told, digest, hash_frame, identity
 from ..stores.files import json_lines, written
 from ..stores.formats import whole_run
+from ..stores.runs import write_lines
 
 logger = logging.getLogger(__name__)
 
@@ -122,13 +123,16 @@ class Runs:
         return pd.DataFrame(ranked, columns=COLUMNS)
 
 
-def _answers(
-    found: pd.DataFrame, topics: pd.DataFrame, system: str, depth: int, drop_self: bool
-) -> list[dict[str, Any]]:
-    """One row a topic: its documents, best first, and their scores.
+def check_answers(found: pd.DataFrame, topics: pd.DataFrame, system: str) -> pd.DataFrame:
+    """What a pipeline found, checked: ``qid``, ``docno``, ``score``, ``rank``, ids as strings.
+
+    Args:
+        found: R.
+        topics: Q that it was asked.
+        system: its name, for messages.
 
     Raises:
-        ValueError: if these are no answers to the topics.
+        ValueError: for results of another query, a document twice, an id that is missing, or no score.
     """
     validate.columns(found, includes=COLUMNS)
     found = found[COLUMNS]
@@ -143,6 +147,18 @@ def _answers(
     if found["score"].isna().any():
         row = found[found["score"].isna()].iloc[0]
         raise ValueError(f"{system!r} gave document {row['docno']!r} of query {row['qid']!r} no score (NaN).")
+    return found
+
+
+def _answers(
+    found: pd.DataFrame, topics: pd.DataFrame, system: str, depth: int, drop_self: bool
+) -> list[dict[str, Any]]:
+    """One row a topic: its documents, best first, and their scores.
+
+    Raises:
+        ValueError: if these are no answers to the topics.
+    """
+    found = check_answers(found, topics, system)
     if drop_self:
         found = found[found["qid"] != found["docno"]]
     found = agreed(found).sort_values(["qid", "rank"], kind="stable")
@@ -158,8 +174,7 @@ def _answers(
 def _write(found: pd.DataFrame, path: Path, system: str) -> None:
     tag = re.sub(r"\s+", "_", system) or "run"
     with written(path) as file:
-        for row in found.itertuples(index=False):
-            file.write(f"{row.qid} Q0 {row.docno} {row.rank + 1} {float(row.score)!r} {tag}\n")
+        write_lines(file, found, tag)
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from .context import Context
 from .cost import Costs
 from .member import Member
 from .runs import Runs, file_name, key_of
+from .serving import pipeline_for, retrieves
 
 logger = logging.getLogger(__name__)
 
@@ -156,20 +157,13 @@ class Suite:
 
     def _pipeline(self, name: str, system: Any, context: Context, depth: int) -> pt.Transformer:
         """The pipeline of a system for a collection."""
-        if not isinstance(system, pt.Transformer):
-            made = system(context)
-            if not isinstance(made, pt.Transformer):
-                raise TypeError(f"{name!r} must return a pipeline Q → R, and returned {made!r}.")
-            return made
-        retrieved = pt.inspect.transformer_outputs(system, ["qid", "query"], strict=False) or []
-        if "docno" not in retrieved:
-            return context.first_stage % depth >> context.text_loader() >> system
-        if len({str(member.dataset) for member in self.members}) > 1:
-            raise TypeError(
-                f"{name!r} retrieves from one collection, and {self.name} has several: give a function that makes a"
-                " pipeline for each, such as lambda context: ptd.bm25(context.path, context.get_corpus_iter())."
-            )
-        return system
+        if isinstance(system, pt.Transformer) and retrieves(system):
+            if len({str(member.dataset) for member in self.members}) > 1:
+                raise TypeError(
+                    f"{name!r} retrieves from one collection, and {self.name} has several: give a function that makes a"
+                    " pipeline for each, such as lambda context: ptd.bm25(context.path, context.get_corpus_iter())."
+                )
+        return pipeline_for(name, system, context, depth)
 
 
 def _measure(given: Any) -> ir_measures.Measure:

@@ -1,0 +1,93 @@
+"""Pipelines for a collection: what a saved student, or a function of one's own, ranks it with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyterrier as pt
+
+from ..engine.checkpoints import written_whole
+from ..multi_vector.index import MultiVectorIndex
+from ..students.base import Student
+from ..students.bi_encoder.bi_encoder import BiEncoder
+from ..students.late_interaction.late_interaction import LateInteraction
+from .context import Context
+
+
+def load_student(path: str | os.PathLike) -> Student:
+    """The student that was saved in a directory.
+
+    Raises:
+        FileNotFoundError: if there is no such directory.
+        ValueError: if no student is in it.
+    """
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"{path}: no such directory; give one that a student was saved in.")
+    try:
+        found = pt.Artifact.load(str(path))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} holds no saved student ({' '.join(str(error).split())}): give the directory of student.save(...)."
+        ) from error
+    if not isinstance(found, Student):
+        raise ValueError(f"{path} holds a {type(found).__name__}, no student: give the directory of student.save(...).")
+    return found
+
+
+def pipeline_for(name: str, system: Any, context: Context, depth: int) -> pt.Transformer:
+    """The pipeline Q → R of a system for a collection.
+
+    Args:
+        name: of the system, for messages.
+        system: a function of a :class:`Context` that makes one of the following; a pipeline Q → R; or a re-ranker
+            R → R.
+        context: the collection.
+        depth: how many documents of the context's first stage a re-ranker re-ranks.
+
+    Raises:
+        TypeError: if a function returns no transformer.
+    """
+    if not isinstance(system, pt.Transformer):
+        system = system(context)
+        if not isinstance(system, pt.Transformer):
+            raise TypeError(f"{name!r} must return a pipeline Q → R or a re-ranker R → R, and returned {system!r}.")
+    return system if retrieves(system) else context.first_stage % depth >> context.text_loader() >> system
+
+
+def retrieves(system: pt.Transformer) -> bool:
+    """Whether a transformer finds documents for queries: Q → R."""
+    return "docno" in (pt.inspect.transformer_outputs(system, ["qid", "query"], strict=False) or [])
+
+
+def served(student: Student, context: Context, num_results: int = 1000) -> pt.Transformer:
+    """A student as it is served: with an index of the collection of its own, or as the re-ranker that it is.
+
+    Args:
+        student: with one vector a text (``BiEncoder``: a FlexIndex) or one a token (``LateInteraction``: a
+            MultiVectorIndex); any other one, and where the collection comes with candidates every one, re-ranks.
+        context: the collection. The index is built once, in its directory.
+        num_results: documents of a query.
+
+    Returns:
+        Q → R, or the re-ranker R → R.
+    """
+    dense, tokens = isinstance(student, BiEncoder), isinstance(student, LateInteraction)
+    if context.has_candidates or not (dense or tokens):
+        return student
+    place = Path(context.path) / f"{type(student).__name__}-{student.fingerprint()[:12]}"
+    index = _flex_index if dense else MultiVectorIndex
+    if not place.exists():
+        with written_whole(place, "index") as draft:
+            (student >> index(str(draft / "index"))).index(context.get_corpus_iter())
+    opened = index(str(place / "index"))
+    retriever = opened.np_retriever if dense else opened.retriever
+    encoder = student.query_encoder()  # type: ignore[attr-defined]
+    return encoder >> retriever(num_results=num_results)
+
+
+def _flex_index(path: str) -> Any:
+    from pyterrier_dr import FlexIndex
+
+    return FlexIndex(path, verbose=False)

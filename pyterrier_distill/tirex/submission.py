@@ -1,0 +1,66 @@
+"""A student packed, tried and checked: the command ``submit``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from ..corpora.loading import read_topics
+from . import check, collection, package
+from .run import Submission
+
+#: The parts of what :func:`submit` writes.
+FOLDER, RUN = "submission", "run"
+
+
+def submit(
+    submission: Submission,
+    out: str | os.PathLike,
+    *,
+    data: str | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+) -> list[str]:
+    """Pack a student, rank a collection with it as TIRA will, check the run, and hand it to tira-cli.
+
+    Args:
+        submission: of a student, with TIRA's name of a dataset.
+        out: a directory for ``submission/`` (see :func:`.package.pack`) and ``run/``.
+        data: a collection in TIRA's layout to try it on; None = nothing is tried.
+        dry_run: whether tira-cli is named only, not called.
+        overwrite: whether what was written here before is replaced.
+
+    Returns:
+        What was done, line by line; the last one is the call of tira-cli.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError: for bad input, or a run that is not as it must be.
+        ModuleNotFoundError: without tira, unless ``dry_run``.
+    """
+    out = Path(out)
+    folder = package.pack(submission, out / FOLDER, overwrite=overwrite)
+    told = [f"{folder}: Dockerfile, install.sh, requirements.txt, package, student."]
+    if data is not None:
+        if (out / RUN).exists() and overwrite:
+            shutil.rmtree(out / RUN)
+        dataset = collection.collection(data)
+        packed = replace(submission, student=str(folder / "student"), name=submission.called)
+        told.append(packed.run(data, str(out / RUN), environment={}))
+        check.check_output(out / RUN, set(read_topics(dataset)["qid"].astype(str)))
+        by_tira = check.check_by_tira(out / RUN)
+        told.append(f"{out / RUN}: checked{', by tira, too' if by_tira else '; tira is not installed here'}.")
+    call = package.tira_command(submission, folder, dry_run=dry_run)
+    if not dry_run:
+        if shutil.which(call[0]) is None:
+            advice = 'pip install "pyterrier-distill[tirex]"'
+            raise ModuleNotFoundError(f"tira-cli is not installed ({advice}); it is called so: {shlex.join(call)}")
+        with tempfile.TemporaryDirectory() as place:
+            done = subprocess.run(call, cwd=place)
+        if done.returncode != 0:
+            raise ValueError(f"tira-cli ended with {done.returncode}: {shlex.join(call)}")
+    return [*told, shlex.join(call)]
