@@ -234,9 +234,7 @@ class Comparison:
         """
         if self.baseline is None:
             raise ValueError("there is no baseline: compare(..., baseline=NAME) names one.")
-        table = self._datasets(measure)
-        differences = table.sub(table[self.baseline], axis=0).drop(columns=self.baseline)
-        return plots.bars(differences, self._measure(measure), self.baseline)
+        return plots.bars(self._datasets(measure), self._measure(measure), self.baseline)
 
     def plot_over(self, places: Mapping[str, float], setting: str, measure: str | None = None) -> Figure:
         """Quality over a setting in which systems differ, such as the number of training queries, or their depth.

@@ -29,6 +29,16 @@ def _figure(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Any]:
     return figure, axes
 
 
+def _logarithmic(axes: Any) -> None:
+    """Tens on the horizontal axis, told as plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e6 else f"{value:.0e}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def points(quality: pd.Series, cost: pd.Series, measure: str, unit: str, title: str) -> Figure:
     """One point a system: quality against what it costs, on a logarithmic scale where costs differ tenfold.
 
@@ -43,36 +53,46 @@ def points(quality: pd.Series, cost: pd.Series, measure: str, unit: str, title: 
     there = [name for name in quality.index if np.isfinite(cost.get(name, np.nan)) and np.isfinite(quality[name])]
     low, high = (min(cost[there]), max(cost[there])) if there else (1.0, 1.0)
     if 0 < low and high > 10 * low:
-        axes.set_xscale("log")
-    for n, name in enumerate(there):
-        axes.scatter(cost[name], quality[name], s=50, color=f"C{n % 10}", label=name)
+        _logarithmic(axes)
+    elif high >= 10_000:
+        from matplotlib.ticker import EngFormatter
+
+        axes.xaxis.set_major_formatter(EngFormatter())  # 20 M
+    for name in there:
+        axes.scatter(cost[name], quality[name], s=50, color=_colour(name, quality.index), label=name)
     axes.margins(x=0.1, y=0.15)
     axes.set_xlabel(unit)
     axes.set_ylabel(measure)
     axes.set_title(title)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
 
-def bars(differences: pd.DataFrame, measure: str, baseline: str) -> Figure:
+def _colour(name: str, systems: pd.Index) -> str:
+    """A system's colour, the same in all pictures of a comparison."""
+    return f"C{systems.get_loc(name) % 10}"
+
+
+def bars(table: pd.DataFrame, measure: str, baseline: str) -> Figure:
     """Differences from the baseline, a group of bars a dataset.
 
     Args:
-        differences: datasets as rows, systems as columns.
+        table: datasets as rows, systems as columns.
         measure: what differs.
         baseline: the system that they are differences from.
     """
+    differences = table.sub(table[baseline], axis=0).drop(columns=baseline)
     rows, columns = differences.shape
     figure, axes = _figure(6.4, max(2.4, 0.8 + 0.22 * rows * (columns + 1)))
     thick = 0.8 / max(1, columns)
     for n, name in enumerate(differences.columns):
         places = np.arange(rows) + (n - (columns - 1) / 2) * thick
-        axes.barh(places, differences[name], height=thick, color=f"C{n % 10}", label=name)
+        axes.barh(places, differences[name], height=thick, color=_colour(name, table.columns), label=name)
     axes.set_yticks(np.arange(rows), differences.index)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel(f"{measure}, difference from {baseline}")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
 
@@ -90,9 +110,9 @@ def lines(table: pd.DataFrame, places: Mapping[str, float], measure: str, settin
     values = [places[name] for name in names]
     for dataset, row in table.iterrows():
         axes.plot(values, row[names], marker="o", label=dataset)
-    if min(values) > 0 and max(values) > 20 * min(values):
-        axes.set_xscale("log")
+    if min(values) > 0 and max(values) > 10 * min(values):
+        _logarithmic(axes)
     axes.set_xlabel(setting)
     axes.set_ylabel(measure)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
