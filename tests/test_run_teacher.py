@@ -224,8 +224,9 @@ def test_fusion_refuses_nonsense():
             ptd.fuse_teachers(*arguments)
     with pytest.raises(ValueError, match="strategy must be"):
         ptd.fuse_teachers("a", "b", strategy="max")
-    with pytest.raises(ValueError, match="weights must be"):
-        ptd.fuse_teachers("a", "b", weights=[1])
+    for weights in ([1], [1, -1], ("a", "b"), [1, np.inf], [True, True]):
+        with pytest.raises(ValueError, match="weights must be 2 positive numbers"):
+            ptd.fuse_teachers("a", "b", weights=weights)
     with pytest.raises(ValueError, match="finite numbers"):
         ptd.fuse_teachers("teacher_score", "teacher_rank")(
             frame_of(teacher_score=[1, np.nan, 2], teacher_rank=[0, 1, 2])

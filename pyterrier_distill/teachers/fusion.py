@@ -16,6 +16,11 @@ from .base import Teacher, check_label
 HOW = ("zscore", "minmax", "reciprocal_rank")
 
 
+def _weighs(weight: Any) -> bool:
+    number = isinstance(weight, (int, float, np.number)) and not isinstance(weight, bool)
+    return number and bool(np.isfinite(weight)) and weight > 0
+
+
 class FusedTeacher(Teacher):
     """R → R: averages label columns into one, query by query, and re-ranks by it. See :func:`fuse_teachers`."""
 
@@ -33,7 +38,7 @@ class FusedTeacher(Teacher):
             raise ValueError(f"strategy must be one of {', '.join(HOW)}, not {how!r}.")
         if len(columns) < 2 or len(set(columns)) < len(columns):
             raise ValueError(f"name at least two different label columns to fuse, not {list(columns)}.")
-        if weights is not None and (len(weights) != len(columns) or not all(w > 0 for w in weights)):
+        if weights is not None and (len(weights) != len(columns) or not all(map(_weighs, weights))):
             raise ValueError(f"weights must be {len(columns)} positive numbers, not {weights!r}.")
         arguments.positive(k, "k")
         self.columns = list(columns)
