@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluate.add_argument("--suite", default="local", help="local (default), beir, nanobeir, trecdl, lotte or tirex")
     evaluate.add_argument("--data", nargs="+", default=[], help="irds:ID or folder:PATH; of a suite: names of it")
     evaluate.add_argument("--teacher", help="a sentence-transformers checkpoint that is compared, too")
-    evaluate.add_argument("--baseline", default="BM25", help="what others are tested against (default: BM25)")
+    evaluate.add_argument("--baseline", default="BM25", help="what others are tested against ('' = none)")
     evaluate.add_argument("--measures", nargs="+", help="of ir_measures, such as nDCG@10 RR@10")
     evaluate.add_argument("--depth", type=int, default=100, help="of what re-rankers re-rank")
     evaluate.add_argument("--out", default="evaluation", help="directory of runs, tables and plots")
@@ -84,6 +84,7 @@ def _evaluate(options: dict[str, Any]) -> None:
         raise ValueError("name a student: --student DIR, as often as there are some.")
     from .suites.evaluation import evaluate
 
+    options["baseline"] = options["baseline"] or None
     found = evaluate(options.pop("student"), options.pop("out"), **options)
     print(found)
     print(found.cost_table().to_string(float_format="{:.1f}".format))

@@ -69,13 +69,42 @@ def test_evaluate_that_was_interrupted_asks_nothing_twice(students, folders, tmp
         (["--student", "DENSE"], "--suite local needs --data"),
         (["--data", "folder:x"], "name a student: --student DIR"),
         (["--student", "nowhere", "--data", "FOLDER"], "nowhere: no such directory"),
-        (["--student", "DENSE", "--student", "DENSE", "--data", "FOLDER", "--baseline", "none"], "baseline='none'"),
+        (["--student", "DENSE", "--student", "DENSE", "--data", "FOLDER"], "a student is named twice"),
+        (["--student", "DENSE", "--data", "FOLDER", "--baseline", "none"], "baseline='none'"),
     ],
 )
 def test_evaluate_refuses(options, says, students, folders, tmp_path, capsys):
     names = {"DENSE": str(students[0]), "FOLDER": folders[0]}
     assert cli.main(["evaluate", *(names.get(o, o) for o in options), "--out", str(tmp_path / "out")]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_collection_that_changed_is_compared_anew(students, folders, tmp_path):
+    """No index, candidates or run of the documents as they were."""
+    told = [part for path in students for part in ("--student", str(path))]
+    call = ["evaluate", *told, "--data", folders[0], "--depth", "10", "--out"]
+    assert cli.main([*call, str(tmp_path / "out")]) == 0
+    corpus = tmp_path / "one" / "corpus.jsonl"
+    rows = [json.loads(line) for line in corpus.read_text().splitlines()]
+    texts = [row["text"] for row in rows]
+    turned = [{**row, "text": text} for row, text in zip(rows, texts[1:] + texts[:1])]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in turned))
+    for out in ("out", "fresh"):
+        assert cli.main([*call, str(tmp_path / out)]) == 0
+    again, fresh = (pd.read_csv(tmp_path / out / "per_query.csv") for out in ("out", "fresh"))
+    pd.testing.assert_frame_equal(again, fresh)
+
+
+def test_names_with_any_character(students, folders, tiny_cross, tmp_path):
+    for name in ("a$b_{$c", "_hidden"):
+        ptd.CrossEncoder(tiny_cross, **RUNS).save(tmp_path / name)
+    call = ["evaluate", "--student", str(tmp_path / "a$b_{$c"), "--student", str(tmp_path / "_hidden")]
+    out = tmp_path / "out"
+    measures = ["--measures", "nDCG@10", "nDCG@10", "--baseline", ""]  # one measure, no baseline
+    assert cli.main([*call, "--data", folders[0], "--out", str(out), "--depth", "3", *measures]) == 0
+    assert set(pd.read_csv(out / "results.csv")["name"]) == {"BM25", "a$b_{$c", "_hidden"}
+    assert (out / "quality_ms.png").exists() and not (out / "differences.png").exists()
+    assert cli.main(["evaluate", *call[1:3], *call[1:3], "--data", folders[0], "--out", str(out)]) == 2
 
 
 def test_pictures_of_a_comparison(folders, tmp_path):
@@ -139,7 +168,12 @@ def test_submit_packs_tries_and_names_the_call(students, rerank, tmp_path, capsy
     assert done.returncode == 0
     assert (tmp_path / "again" / "run.txt.gz").exists()
     assert submit(*options) == 2 and "exists already" in capsys.readouterr().err
-    assert submit(*options, "--overwrite") == 0
+    (out / "run" / "notes.txt").write_text("mine")
+    assert submit(*options, "--overwrite") == 0 and (out / "run" / "notes.txt").exists()
+    assert submit("--student", students[0], "--out", students[0] / "out", "--dry-run") == 2
+    assert "lies in the student's directory" in capsys.readouterr().err and not (students[0] / "out").exists()
+    assert submit("--student", students[0], "--data", tmp_path / "no", "--out", tmp_path / "o", "--dry-run") == 2
+    assert not (tmp_path / "o").exists()
 
 
 def test_submit_merges_an_adapter(tiny_cross, rerank, tmp_path):

@@ -273,6 +273,30 @@ def test_the_checker_is_stricter_than_tiras(line, says, tmp_path):
         check.check_output(tmp_path)
 
 
+def test_the_recorded_repository_stays(rerank, cross, tira, tmp_path, monkeypatch):
+    """The commit that tirex-tracker records is one of that repository."""
+    monkeypatch.chdir(tmp_path)
+    out = tira(rerank)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for call in (["init", "-q"], ["remote", "add", "origin", "https://example.org/ours.git"], ["add", "rerank"],
+                 [*identity, "commit", "-qm", "first"]):  # fmt: skip
+        subprocess.run(["git", *call], check=True, cwd=tmp_path)
+    (out / ".draft-old").mkdir(parents=True)  # what a killed process left
+    assert main(["--student", str(cross)]) == 0
+    source = metadata.read(out / "ir-metadata.yml")["implementation"]["source"]
+    assert source["repository"] == "https://example.org/ours.git" and not (out / ".draft-old").exists()
+    assert main(["--student", str(cross), "--repository", "https://example.org/theirs"]) == 0
+    source = metadata.read(out / "ir-metadata.yml")["implementation"]["source"]
+    assert source["repository"] == "https://example.org/theirs"
+
+
+def test_an_adapter_of_a_retriever_is_a_student(full, tiny, tira, tmp_path):
+    student = ptd.BiEncoder(tiny, lora={"r": 2, "alpha": 4, "target_modules": ["query"]}, **RUNS)
+    student.save(tmp_path / "adapter")
+    out = tira(full)
+    assert main(["--student", str(tmp_path / "adapter")]) == 0 and len(of(out)) == 48
+
+
 def test_metadata_keep_what_was_recorded(tmp_path):
     recorded = {"implementation": {"source": {"repository": None, "commit": "abc"}}, "schema version": 0.2}
     mine = {"implementation": {"source": {"repository": "ours"}}, "method": {"name": None}}

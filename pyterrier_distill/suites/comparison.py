@@ -248,6 +248,8 @@ class Comparison:
             ValueError: for a system that was not compared.
             ModuleNotFoundError: without matplotlib.
         """
+        if not places:
+            raise ValueError("name a value of the setting for each system.")
         if strange := [name for name in places if name not in self.systems]:
             raise ValueError(f"{strange[0]!r} is none of the systems: {', '.join(self.systems)}.")
         return plots.lines(self._datasets(measure), places, self._measure(measure), setting)

@@ -63,6 +63,8 @@ def evaluate(
     systems: dict[str, Any] = {FIRST_STAGE: lambda context: context.first_stage}
     if teacher is not None:
         systems["teacher"] = _serving(BiEncoder(teacher), num_results)
+    if len({Path(path).resolve() for path in students}) < len(students):
+        raise ValueError("a student is named twice.")
     for path in students:
         name = _name(Path(path), systems)
         systems[name] = _serving(load_student(path), num_results)
@@ -111,7 +113,4 @@ def _name(path: Path, taken: Mapping[str, Any]) -> str:
     """A system's name: its directory's, with as many of those above it as tell it from others."""
     parts = path.resolve().parts
     names = ("/".join(parts[-n:]) for n in range(1, len(parts)))
-    name = next((name for name in names if name not in taken), None)
-    if name is None:
-        raise ValueError(f"{path} is named twice.")
-    return name
+    return next(name for name in names if name not in taken)

@@ -29,6 +29,12 @@ def _figure(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Any]:
     return figure, axes
 
 
+def _plain(text: object) -> str:
+    """A name as it stands: a dollar sign begins no formula, an underscore hides nothing from the legend."""
+    told = str(text).replace("$", r"\$")
+    return f" {told}" if told.startswith("_") else told
+
+
 def _logarithmic(axes: Any) -> None:
     """Tens on the horizontal axis, told as plain numbers at 1, 2 and 5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -59,11 +65,11 @@ def points(quality: pd.Series, cost: pd.Series, measure: str, unit: str, title: 
 
         axes.xaxis.set_major_formatter(EngFormatter())  # 20 M
     for name in there:
-        axes.scatter(cost[name], quality[name], s=50, color=_colour(name, quality.index), label=name)
+        axes.scatter(cost[name], quality[name], s=50, color=_colour(name, quality.index), label=_plain(name))
     axes.margins(x=0.1, y=0.15)
     axes.set_xlabel(unit)
     axes.set_ylabel(measure)
-    axes.set_title(title)
+    axes.set_title(_plain(title))
     figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
@@ -87,11 +93,11 @@ def bars(table: pd.DataFrame, measure: str, baseline: str) -> Figure:
     thick = 0.8 / max(1, columns)
     for n, name in enumerate(differences.columns):
         places = np.arange(rows) + (n - (columns - 1) / 2) * thick
-        axes.barh(places, differences[name], height=thick, color=_colour(name, table.columns), label=name)
-    axes.set_yticks(np.arange(rows), differences.index)
+        axes.barh(places, differences[name], height=thick, color=_colour(name, table.columns), label=_plain(name))
+    axes.set_yticks(np.arange(rows), [_plain(name) for name in differences.index])
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlabel(f"{measure}, difference from {baseline}")
+    axes.set_xlabel(f"{measure}, difference from {_plain(baseline)}")
     figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
@@ -109,10 +115,10 @@ def lines(table: pd.DataFrame, places: Mapping[str, float], measure: str, settin
     names = sorted(places, key=lambda name: places[name])
     values = [places[name] for name in names]
     for dataset, row in table.iterrows():
-        axes.plot(values, row[names], marker="o", label=dataset)
+        axes.plot(values, row[names], marker="o", label=_plain(dataset))
     if min(values) > 0 and max(values) > 10 * min(values):
         _logarithmic(axes)
-    axes.set_xlabel(setting)
+    axes.set_xlabel(_plain(setting))
     axes.set_ylabel(measure)
     figure.legend(loc="outside right upper", fontsize="small")
     return figure

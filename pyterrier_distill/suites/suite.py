@@ -14,6 +14,7 @@ import pandas as pd
 import pyterrier as pt
 
 from ..frames import arguments
+from ..identity.identity import digest, identity
 from .averages import Average
 from .comparison import Comparison
 from .context import Context
@@ -119,7 +120,7 @@ class Suite:
                 raise TypeError(f"{name!r} must be a transformer, or a function of a Context, not {system!r}.")
         arguments.whole(depth, "depth")
         arguments.whole(num_results, "num_results")
-        chosen = None if measures is None else [_measure(one) for one in measures]
+        chosen = None if measures is None else list(dict.fromkeys(map(_measure, measures)))
         runs, costs = Runs(Path(directory) / "runs"), Costs(Path(directory) / "cost")
         missing: dict[str, str] = {}
         parts = []
@@ -130,7 +131,8 @@ class Suite:
                 logger.warning("%s is left out: %s", member.name, read)
                 continue
             dataset, topics, qrels = read
-            context = Context(dataset, Path(directory) / "collections" / file_name(member.name), member.name)
+            place = f"{file_name(member.name)}-{digest(identity(dataset))[:12]}"  # other documents, other indexes
+            context = Context(dataset, Path(directory) / "collections" / place, member.name)
             rankings = {}
             for name, system in systems.items():
                 pipeline = self._pipeline(name, system, context, depth)

@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
         print(f"pyterrier_distill.tirex: error: {' '.join(message.split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("pyterrier_distill.tirex: stopped; nothing was written.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -20,12 +20,13 @@ REQUIRED = (
 
 
 @contextmanager
-def tracked(directory: Path, told: Mapping[str, Any]) -> Iterator[None]:
+def tracked(directory: Path, told: Mapping[str, Any], without: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Record what happens within by tirex-tracker, where it is installed, and write the metadata into a directory.
 
     Args:
         directory: where ``ir-metadata.yml`` is written once the block has ended, with what the tracker keeps besides.
         told: our own metadata; they win over what the tracker found out.
+        without: what stands where neither says anything.
 
     Raises:
         ValueError: if something that TIRA requires is in neither.
@@ -34,7 +35,7 @@ def tracked(directory: Path, told: Mapping[str, Any]) -> Iterator[None]:
         from tirex_tracker import ExportFormat, tracking
     except ModuleNotFoundError:
         yield
-        write(directory / NAME, merged({"schema version": "0.2"}, told))
+        write(directory / NAME, merged(merged({"schema version": "0.2"}, without or {}), told))
         return
     with tempfile.TemporaryDirectory(dir=directory) as draft:
         path = Path(draft) / NAME  # the tracker refuses a file that is there
@@ -44,7 +45,7 @@ def tracked(directory: Path, told: Mapping[str, Any]) -> Iterator[None]:
         path.unlink()
         for part in sorted(Path(draft).iterdir()):
             part.rename(directory / part.name)
-    write(directory / NAME, merged(recorded, told))
+    write(directory / NAME, merged(merged(without or {}, recorded), told))
 
 
 def _moved(content: Any, draft: str) -> Any:

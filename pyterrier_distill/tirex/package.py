@@ -56,6 +56,8 @@ def pack(submission: Submission, out: str | os.PathLike, *, overwrite: bool = Fa
         FileExistsError: if something stands there.
     """
     student = load_student(str(submission.student))
+    if Path(str(submission.student)).resolve() in Path(out).resolve().parents:
+        raise ValueError(f"{out} lies in the student's directory, which is copied there: choose another --out.")
     with written_whole(out, "Dockerfile", overwrite=overwrite) as draft:
         if (Path(str(submission.student)) / "adapter_config.json").exists():
             student.save(draft / "student", merge=True)  # with its base

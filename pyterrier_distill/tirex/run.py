@@ -99,9 +99,10 @@ class Submission:
                 "research goal": {"description": "Effectiveness of a distilled ranker"},
                 "data": {"test collection": {"name": collection.dataset_id(path, self.dataset, environment)}},
                 "method": {"name": self.called, "description": self.description or about},
-                "implementation": {"source": {"repository": self.repository or _repository()}},
+                "implementation": {"source": {"repository": self.repository}},
             }
-            with metadata.tracked(draft, told):
+            without = {"implementation": {"source": {"repository": _repository()}}}
+            with metadata.tracked(draft, told, without):
                 run = ranking.ranked(system, dataset, indexes, self.called, self.depth)
             with written(draft / RUN) as file:
                 write_lines(file, run, tag)
@@ -123,6 +124,8 @@ def _draft(out: Path) -> Iterator[Path]:
         raise FileExistsError(f"{out} holds run.txt, and TIRA takes one run: empty the directory.")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for stale in out.glob(".draft-*"):  # a process was killed while it wrote here
+            shutil.rmtree(stale, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=out))
     except OSError as error:
         raise OSError(error.errno, f"nothing can be written there ({error.strerror})", str(out)) from error

@@ -43,15 +43,13 @@ def submit(
         ModuleNotFoundError: without tira, unless ``dry_run``.
     """
     out = Path(out)
+    qids = None if data is None else set(read_topics(collection.collection(data))["qid"].astype(str))
     folder = package.pack(submission, out / FOLDER, overwrite=overwrite)
     told = [f"{folder}: Dockerfile, install.sh, requirements.txt, package, student."]
     if data is not None:
-        if (out / RUN).exists() and overwrite:
-            shutil.rmtree(out / RUN)
-        dataset = collection.collection(data)
         packed = replace(submission, student=str(folder / "student"), name=submission.called)
         told.append(packed.run(data, str(out / RUN), environment={}))
-        check.check_output(out / RUN, set(read_topics(dataset)["qid"].astype(str)))
+        check.check_output(out / RUN, qids)
         by_tira = check.check_by_tira(out / RUN)
         told.append(f"{out / RUN}: checked{', by tira, too' if by_tira else '; tira is not installed here'}.")
     call = package.tira_command(submission, folder, dry_run=dry_run)
