@@ -9,7 +9,7 @@ from typing import Any
 
 from ..stores.files import written
 from ..students.bi_encoder.bi_encoder import BiEncoder
-from . import catalogue
+from . import catalogue, plots
 from .comparison import Comparison
 from .serving import load_student, served
 from .suite import Suite
@@ -55,7 +55,9 @@ def evaluate(
 
     Raises:
         FileNotFoundError, ValueError: for students or datasets that are none.
+        ModuleNotFoundError: without matplotlib.
     """
+    plots.check_installed()
     if suite != "local" and suite not in SUITES:
         raise ValueError(f"no suite {suite!r}: give local, {', '.join(SUITES)}.")
     if suite == "local" and not data:

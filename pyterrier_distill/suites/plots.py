@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +13,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def check_installed() -> None:
+    """Check that there is something to draw with, before what is to be drawn is measured.
+
+    Raises:
+        ModuleNotFoundError: without matplotlib.
+    """
+    if find_spec("matplotlib") is None:
+        raise ModuleNotFoundError('plots need matplotlib: pip install "pyterrier-distill[demo]".')
+
+
 def _figure(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Any]:
     """A figure and its axes, of no screen and of nobody's state.
 
     Raises:
         ModuleNotFoundError: without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('plots need matplotlib: pip install "pyterrier-distill[demo]".') from error
+    check_installed()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.grid(alpha=0.3)

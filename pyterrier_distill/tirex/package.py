@@ -20,7 +20,7 @@ from .run import Submission
 
 DISTRIBUTION = "pyterrier-distill"
 #: What a submission needs besides what every installation has.
-EXTRAS = frozenset({"pisa", "bm25s", "tirex", "labels"})
+EXTRAS = frozenset({"pisa", "tirex"})
 COMMAND = "python -m pyterrier_distill.tirex --student /submission/student"
 
 _DOCKERFILE = """\

@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,8 +56,7 @@ def submit(
         if shutil.which(call[0]) is None:
             advice = 'pip install "pyterrier-distill[tirex]"'
             raise ModuleNotFoundError(f"tira-cli is not installed ({advice}); it is called so: {shlex.join(call)}")
-        with tempfile.TemporaryDirectory() as place:
-            done = subprocess.run(call, cwd=place)
+        done = subprocess.run(call)
         if done.returncode != 0:
             raise ValueError(f"tira-cli ended with {done.returncode}: {shlex.join(call)}")
     return [*told, shlex.join(call)]
