@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._version import __version__
+from .commands import MISTAKES, ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,16 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     options.pop("command")
     run = options.pop("run")
-    try:
-        run(options)
-    except (ValueError, OSError, LookupError, ModuleNotFoundError, FloatingPointError) as error:
-        message = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
-        print(f"pyterrier-distill: error: {' '.join(message.split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("pyterrier-distill: stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
+    again = "stopped; the same command goes on from here."
+    return ended("pyterrier-distill", lambda: run(options), mistakes=MISTAKES, stopped=again)
 
 
 def _demo(options: dict[str, Any]) -> None:

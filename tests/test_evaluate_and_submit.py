@@ -117,6 +117,8 @@ def test_pictures_of_a_comparison(folders, tmp_path):
     assert len(found.plot_over({"BM25": 1000, "cut": 3}, "depth").axes[0].lines) == 2
     with pytest.raises(ValueError, match="nothing was timed"):
         found.plot_cost()
+    with pytest.raises(ValueError, match="the depth of 'cut' must be at least 0 and finite, not 'deep'"):
+        found.plot_over({"BM25": 1000, "cut": "deep"}, "depth")
     with pytest.raises(ValueError, match="'other' is none of the systems"):
         found.plot_over({"other": 1}, "depth")
     found.baseline = None
@@ -179,8 +181,9 @@ def test_submit_packs_tries_and_names_the_call(students, rerank, tmp_path, capsy
 def test_submit_merges_an_adapter(tiny_cross, rerank, tmp_path):
     student = ptd.CrossEncoder(tiny_cross, lora={"r": 2, "alpha": 4, "target_modules": ["query"]}, **RUNS)
     student.save(tmp_path / "adapter")
-    folder = package.pack(Submission(student=str(tmp_path / "adapter"), dataset="x"), tmp_path / "out")
-    assert not (folder / "student" / "adapter_config.json").exists()
+    with package.packed(Submission(student=str(tmp_path / "adapter"), dataset="x"), tmp_path / "out") as draft:
+        assert not (draft / "student" / "adapter_config.json").exists() and not (tmp_path / "out").exists()
+    assert (tmp_path / "out" / "student" / "model.safetensors").exists()
 
 
 def test_submit_refuses(students, rerank, tmp_path, capsys, monkeypatch):
@@ -190,7 +193,9 @@ def test_submit_refuses(students, rerank, tmp_path, capsys, monkeypatch):
     row = {"qid": "1", "query": "q", "docno": "d", "text": "t", "rank": 1, "score": 1.0}
     (tmp_path / "few" / "rerank.jsonl").write_text(json.dumps(row) + "\n")
     assert submit("--student", students[1], "--data", tmp_path / "few", "--out", tmp_path / "o", "--dry-run") == 2
-    assert "at least 5 lines" in capsys.readouterr().err
+    assert "has only 1 queries; TIRA takes" in capsys.readouterr().err
+    assert not (tmp_path / "o" / "submission").exists()  # a trial that failed leaves nothing
+    assert not list((tmp_path / "o" / "run").iterdir())
     monkeypatch.setenv("PATH", str(tmp_path))
     assert submit("--student", students[1], "--out", tmp_path / "o2") == 2
     assert "tira-cli is not installed" in capsys.readouterr().err

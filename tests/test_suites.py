@@ -173,6 +173,19 @@ def test_re_rankers_re_rank_the_first_stage(suite, tmp_path, tiny_cross, tiny):
         compared(suite, {"one": Random(1)}, tmp_path)
 
 
+def test_a_pipeline_whose_end_fails_without_rows_retrieves(suite, tmp_path):
+    """Its first stage says so: it is no re-ranker of another first stage."""
+
+    def doubled(results):
+        return results if results["qid"].iloc[0] else results
+
+    systems = {"mine": lambda context: context.first_stage % 3 >> pt.apply.generic(doubled)}
+    found = suite.compare(systems, directory=tmp_path, cost=False, verbose=False, measures=["NumRet"])
+    assert found.per_query["value"].max() <= 3
+    with pytest.raises(TypeError, match=r"'mine' ranks neither queries \(asked about none: IndexError"):
+        suite.compare({"mine": pt.apply.generic(doubled)}, directory=tmp_path, cost=False, verbose=False)
+
+
 def test_titles_are_joined(suite, tmp_path):
     seen = {}
 

@@ -110,6 +110,7 @@ def test_a_student_ranks_what_tira_hands_over(kind, layout, tira, results, docum
     assert about["data"]["test collection"]["name"] == expected
     assert about["resources"]["runtime"]["wallclock"] and about["implementation"]["executable"]["cmd"]
     assert about["method"]["name"] == student.name and about["tag"] == student.name
+    assert re.fullmatch(r"a (bi|cross)-encoder: [^/]*; [\d,]+ parameters", about["method"]["description"])
     # the same ranking by hand, and the same measures
     ranker = pt.Artifact.load(str(student))
     topics = results[["qid", "query"]].drop_duplicates()
@@ -196,11 +197,15 @@ def broken(rows, **changed):
         (lambda rows: [*rows[:1], "{broken", *rows[1:]], "line 2 of .*rerank.jsonl"),
         (lambda rows: [{**rows[0], "text": 5}, *rows[1:]], "line 1: document .* has no text: 5"),
         (lambda rows: [without(rows[0], "text"), *rows[1:]], "line 1 of .* has none of .*text"),
-        (lambda rows: [*rows[:2], without(rows[2], "docno")], "line 3 of .* has none of the fields docno"),
+        (lambda rows: [*rows[:2], without(rows[2], "docno"), *rows[3:]], "line 3 of .* has none of the fields docno"),
         (lambda rows: broken(rows, text=None), "line 2: document .* has no text"),
         (lambda rows: broken(rows, docno=1.5), "line 2.*docno"),
         (lambda rows: broken(rows, score="high"), "line 2: the score must be a number"),
-        (lambda rows: broken(rows, docno=rows[0]["docno"]), "more than once"),
+        (lambda rows: broken(rows, docno=rows[0]["docno"]), "line 2: document .* has another text than before"),
+        (lambda rows: [rows[0], *rows], "line 2: ranks .* more than once"),
+        (lambda rows: broken(rows, docno="a b"), "jsonl.gz, line 2: a run cannot hold the docno 'a b'"),
+        (lambda rows: broken(rows, qid="a b"), "jsonl.gz, line 2: a run cannot hold the qid 'a b'"),
+        (lambda rows: rows[:1], "has only 1 queries; TIRA takes runs of at least 3"),
     ],
 )
 def test_candidates_that_are_none(change, says, rerank, cross, tira, capsys):
@@ -211,6 +216,71 @@ def test_candidates_that_are_none(change, says, rerank, cross, tira, capsys):
     assert main(["--student", str(cross)]) == 2
     assert re.search(says, told(capsys))
     assert not out.exists() or not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda rows: [*rows, rows[0]], r"line \d+: document .* is there already, see .*jsonl.gz, line 1\."),
+        (lambda rows: broken(rows, docno="a b"), "jsonl.gz, line 2: a run cannot hold the docno 'a b'"),
+        (lambda rows: [{**row, "text": " "} for row in rows], r"none of the \d+ documents of .*full has a word"),
+    ],
+)
+def test_documents_that_are_none(change, says, full, dense, tira, capsys):
+    with gzip.open(full / "documents.jsonl.gz", "rt") as file:
+        rows = [json.loads(line) for line in file]
+    lines(full / "documents.jsonl.gz", change(rows))
+    out = tira(full)
+    assert main(["--student", str(dense)]) == 2
+    assert re.search(says, told(capsys))
+    assert not out.exists() or not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("def ranker(:", r"'mine' cannot be imported: SyntaxError: .*mine.py, line 1\)"),
+        ("\n1 / 0", r"ZeroDivisionError: division by zero \(.*mine.py, line 2\)"),
+        ("import none_such", r"No module named 'none_such' \(.*mine.py, line 1\)"),
+        ("ranker = 5", "mine has no 'ranker'"),
+        (
+            "import pyterrier as pt\nranker = pt.apply.generic(lambda df: df.iloc[0])",
+            r"ranks neither queries \(asked about none: IndexError.*columns for a frame without rows",
+        ),
+    ],
+)
+def test_pipelines_that_are_none(source, says, full, tira, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    out = tira(full)
+    assert main(["--pipeline", "mine:ranker"]) == 2
+    assert re.search(says, told(capsys))
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_a_damaged_adapter_is_named(full, tiny_cross, tira, tmp_path, capsys):
+    place = tmp_path / "adapter"
+    ptd.CrossEncoder(tiny_cross, lora={"r": 2, "target_modules": ["query"]}, **RUNS).save(place)
+    weights = place / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    tira(full)
+    assert main(["--student", str(place)]) == 2
+    assert f"{weights} is not what was saved" in told(capsys)
+    (place / "pt_meta.json").write_text(
+        json.dumps({k: v for k, v in json.loads((place / "pt_meta.json").read_text()).items() if k != "digests"})
+    )
+    assert main(["--student", str(place)]) == 2
+    assert "is damaged, or does not fit its base" in told(capsys)
+
+
+def test_a_sandbox_that_stops_leaves_nothing(full, tmp_path):
+    slow = "import os, signal\ndef ranker(context):\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+    (tmp_path / "slow.py").write_text(slow)
+    call = [sys.executable, "-m", "pyterrier_distill.tirex", "--pipeline", "slow:ranker", "--input", str(full)]
+    done = subprocess.run([*call, "--output", "out"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 130 and "stopped; nothing was written" in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_directories_that_are_none(full, cross, tira, tmp_path, capsys, monkeypatch):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,13 @@ class FolderDataset(InMemoryDataset):
         path, rows = self._query_lines()
         return next((f"{path}, line {number}" for number, other, _ in rows if other == qid), str(path))
 
+    def place_of_document(self, docno: str, nth: int = 0) -> str:
+        """File and line at which a document, or its ``nth`` copy, stands, for messages."""
+        path = self._part("documents", *_CORPUS, "rerank.jsonl")
+        ids = ((number, _key(row, path, number, "_id", "docno", "docid")) for number, row in json_lines(path))
+        found = (f"{path}, line {number}" for number, other in ids if str(other) == docno)
+        return next(itertools.islice(found, nth, None), str(path))
+
     def get_qrels(self, variant: str | None = None) -> pd.DataFrame:
         """Judgements of a split: ``qid``, ``docno``, ``label`` (int).
 
@@ -232,8 +240,9 @@ class FolderDataset(InMemoryDataset):
         """
         if variant is None:
             path = self._part("ranking", "rerank.jsonl")
-            results = pd.DataFrame([_ranked(row, path, number) for number, row in json_lines(path)])
-            _check_once(results, path)
+            ranked = {number: _ranked(row, path, number) for number, row in json_lines(path)}
+            results = pd.DataFrame(ranked.values())
+            _check_once(results, path, list(ranked))
             return self._in_order(agreed(results))
         if variant not in self.runs():
             raise ValueError(f"{self!r} has no run {variant!r}, only: {', '.join(self.runs()) or 'none'}.")
@@ -268,14 +277,15 @@ def _named(directory: Path, ending: str) -> list[str]:
     return sorted({match[1] for match in found if match})
 
 
-def _check_once(results: pd.DataFrame, path: Path) -> None:
-    """Check that no document stands twice in a query's list."""
+def _check_once(results: pd.DataFrame, path: Path, numbers: Sequence[int] | None = None) -> None:
+    """Check that no document stands twice in a query's list; ``numbers`` are the lines, where they are known."""
     if not len(results):
         raise ValueError(f"{path} holds no ranking.")
     twice = results.duplicated(["qid", "docno"]).to_numpy()
     if twice.any():
         pair = tuple(results.loc[twice, ["qid", "docno"]].iloc[0])
-        raise ValueError(f"{path} ranks (qid, docno) {pair} more than once ({int(twice.sum())} such).")
+        where = f"{path}" if numbers is None else f"{path}, line {numbers[int(twice.argmax())]}:"
+        raise ValueError(f"{where} ranks (qid, docno) {pair} more than once ({int(twice.sum())} such).")
 
 
 def _key(row: dict[str, Any], path: Path, number: int, *names: str) -> Any:

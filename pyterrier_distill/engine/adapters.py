@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..stores import seals
+from . import batching
 from .checkpoints import told
 
 if TYPE_CHECKING:
@@ -70,10 +72,15 @@ def load(model: nn.Module, name: str, *, trains: bool = True) -> Any:
     check_installed()
     from peft import PeftModel
 
+    if os.path.isdir(name):
+        seals.check(name)
     try:
         return PeftModel.from_pretrained(model, name, is_trainable=trains)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"the adapter {name!r} does not fit its base: {str(error).strip().splitlines()[0]}") from error
+    except Exception as error:
+        if batching.out_of_memory(error) or isinstance(error, ImportError):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"the adapter {name!r} is damaged, or does not fit its base: {reason}") from error
 
 
 def check_base_dtype(base_dtype: str | None) -> str | None:

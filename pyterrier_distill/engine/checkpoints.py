@@ -211,7 +211,9 @@ def check_free(path: str | os.PathLike, mark: str, *, overwrite: bool) -> None:
     if not (path / mark).is_file():
         raise FileExistsError(f"{path} exists and was not made by this program: choose another path.")
     if not overwrite:
-        raise FileExistsError(f"{path} exists already: choose another path, or pass overwrite=True to replace it.")
+        raise FileExistsError(
+            f"{path} exists already: choose another path, or replace it (overwrite=True; of a command: --overwrite)."
+        )
 
 
 @contextmanager

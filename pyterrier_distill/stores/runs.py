@@ -7,9 +7,18 @@ from typing import IO
 
 import pandas as pd
 
+#: Why a run, whose fields are apart by white space, cannot hold some ids.
+NO_FIELD = "it must have characters, and no white space"
+
+
+def holds(value: object) -> bool:
+    """Whether a run can hold a field."""
+    text = str(value)
+    return text.split() == [text] and not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text)
+
 
 def check_field(value: object, what: str, advice: str = "give other ids.") -> None:
-    """Check that a run, whose fields are apart by white space, can hold a field.
+    """Check that a run can hold a field.
 
     Args:
         value: a qid, a docno or a tag.
@@ -19,11 +28,8 @@ def check_field(value: object, what: str, advice: str = "give other ids.") -> No
     Raises:
         ValueError: if it is empty or has white space.
     """
-    text = str(value)
-    if text.split() != [text] or any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
-        raise ValueError(
-            f"a TREC run cannot hold {what} that is {text!r}: it must have characters, and no white space. {advice}"
-        )
+    if not holds(value):
+        raise ValueError(f"a TREC run cannot hold {what} that is {str(value)!r}: {NO_FIELD}. {advice}")
 
 
 def write_lines(file: IO[str], ranked: pd.DataFrame, tag: str, advice: str = "give other ids.") -> None:

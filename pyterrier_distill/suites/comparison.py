@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..frames import arguments
 from . import layout, plots
 from .averages import Average, arithmetic
 from .significance import against
@@ -250,6 +251,8 @@ class Comparison:
         """
         if not places:
             raise ValueError("name a value of the setting for each system.")
+        for name, value in places.items():
+            arguments.positive(value, f"the {setting} of {name!r}", zero=True)
         if strange := [name for name in places if name not in self.systems]:
             raise ValueError(f"{strange[0]!r} is none of the systems: {', '.join(self.systems)}.")
         return plots.lines(self._datasets(measure), places, self._measure(measure), setting)

@@ -20,7 +20,7 @@ def check_installed() -> None:
         ModuleNotFoundError: without matplotlib.
     """
     if find_spec("matplotlib") is None:
-        raise ModuleNotFoundError('plots need matplotlib: pip install "pyterrier-distill[demo]".')
+        raise ModuleNotFoundError('plots need matplotlib: pip install "pyterrier-distill[eval]".')
 
 
 def _figure(width: float = 6.4, height: float = 4.2) -> tuple[Figure, Any]:

@@ -15,6 +15,9 @@ from ..students.bi_encoder.bi_encoder import BiEncoder
 from ..students.late_interaction.late_interaction import LateInteraction
 from .context import Context
 
+_QUERIES = ["qid", "query"]
+_DOCUMENTS = ["qid", "query", "docno", "score", "rank", "text"]
+
 
 def load_student(path: str | os.PathLike) -> Student:
     """The student that was saved in a directory.
@@ -47,18 +50,40 @@ def pipeline_for(name: str, system: Any, context: Context, depth: int) -> pt.Tra
         depth: how many documents of the context's first stage a re-ranker re-ranks.
 
     Raises:
-        TypeError: if a function returns no transformer.
+        TypeError: if a function returns no transformer, or one that is neither.
     """
     if not isinstance(system, pt.Transformer):
         system = system(context)
         if not isinstance(system, pt.Transformer):
             raise TypeError(f"{name!r} must return a pipeline Q → R or a re-ranker R → R, and returned {system!r}.")
-    return system if retrieves(system) else context.first_stage % depth >> context.text_loader() >> system
+    return system if retrieves(system, name) else context.first_stage % depth >> context.text_loader() >> system
 
 
-def retrieves(system: pt.Transformer) -> bool:
-    """Whether a transformer finds documents for queries: Q → R."""
-    return "docno" in (pt.inspect.transformer_outputs(system, ["qid", "query"], strict=False) or [])
+def retrieves(system: pt.Transformer, name: str = "the system") -> bool:
+    """Whether a transformer finds documents for queries, Q → R, and not documents' scores, R → R.
+
+    Args:
+        system: a transformer. Of a pipeline that fails when it is asked about no queries, its first stage tells.
+        name: of the system, for messages.
+
+    Raises:
+        TypeError: if it takes neither queries nor documents, or fails on empty frames, saying how.
+    """
+    wrong = []
+    asked = [(system, _QUERIES), (system, _DOCUMENTS)]
+    asked += [(system[0], _QUERIES)] if isinstance(system, pt.Compose) else []
+    for one, given in asked:
+        try:
+            if "docno" in pt.inspect.transformer_outputs(one, given):
+                return given is _QUERIES
+            wrong.append("no column docno")
+        except (pt.inspect.InspectError, pt.validate.InputValidationError) as error:
+            cause = error.__cause__ or error
+            wrong.append(f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}")
+    raise TypeError(
+        f"{name!r} ranks neither queries (asked about none: {wrong[0]}) nor documents (likewise: {wrong[1]}). Let it"
+        " give its columns for a frame without rows, too."
+    )
 
 
 def served(student: Student, context: Context, num_results: int = 1000) -> pt.Transformer:

@@ -159,7 +159,7 @@ class Suite:
 
     def _pipeline(self, name: str, system: Any, context: Context, depth: int) -> pt.Transformer:
         """The pipeline of a system for a collection."""
-        if isinstance(system, pt.Transformer) and retrieves(system):
+        if isinstance(system, pt.Transformer) and retrieves(system, name):
             if len({str(member.dataset) for member in self.members}) > 1:
                 raise TypeError(
                     f"{name!r} retrieves from one collection, and {self.name} has several: give a function that makes a"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
+
+from ..commands import MISTAKES, ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,19 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # TIRA's sandbox has no network, and does not say so
     given = vars(options)
     place = given.pop("input"), given.pop("output")
-    try:
+
+    def work() -> None:
         from .run import Submission
 
         print(Submission(**given).run(*place))
-    except (ValueError, OSError, LookupError, TypeError, ImportError) as error:
-        message = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
-        print(f"pyterrier_distill.tirex: error: {' '.join(message.split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("pyterrier_distill.tirex: stopped; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
+
+    wrong = (*MISTAKES, TypeError)  # of a pipeline that is none
+    return ended("pyterrier_distill.tirex", work, mistakes=wrong, stopped="stopped; nothing was written.")
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a sandbox that stops leaves nothing half-written, too
     sys.exit(main())

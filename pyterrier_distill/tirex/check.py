@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +77,27 @@ def check_run(path: str | os.PathLike, qids: Collection[str] | None = None) -> N
         last[qid] = rank, score
         seen.add((qid, docno))
         count += 1
-    if count < FEWEST_LINES or len(last) < FEWEST_QUERIES:
-        raise ValueError(
-            f"{path} has {count} lines of {len(last)} queries; TIRA takes runs of at least {FEWEST_LINES} lines and"
-            f" {FEWEST_QUERIES} queries."
-        )
+    check_size((qid for qid, _ in seen), path)
     if (size := path.stat().st_size) > MOST_BYTES:
         raise ValueError(f"{path} has {size / (1 << 20):.0f} MiB; TIRA takes runs of {MOST_BYTES >> 20} MiB.")
+
+
+def check_size(qids: Iterable[str], what: object) -> None:
+    """Check that a run is as long as TIRA wants it.
+
+    Args:
+        qids: the query of each line.
+        what: the run, for the message.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    lines = Counter(qids)
+    if lines.total() < FEWEST_LINES or len(lines) < FEWEST_QUERIES:
+        raise ValueError(
+            f"{what} has {lines.total()} lines of {len(lines)} queries; TIRA takes runs of at least {FEWEST_LINES}"
+            f" lines and {FEWEST_QUERIES} queries."
+        )
 
 
 def _number(text: str, kind: type, where: str, what: str) -> float:

@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ..corpora.folder import FolderDataset
 from ..stores.files import read_object
+from ..stores.runs import NO_FIELD, holds
 from ..suites.membership import TIREX
+from . import check
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,39 @@ def collection(path: str | os.PathLike) -> FolderDataset:
             f" corpus.jsonl and queries.jsonl (full-rank), gzipped or not; found {there}."
         )
     return dataset
+
+
+def check_input(dataset: FolderDataset, topics: pd.DataFrame) -> None:
+    """Check what ranking would find out late, or not at all, of a collection.
+
+    Args:
+        dataset: of :func:`collection`.
+        topics: its queries, Q.
+
+    Raises:
+        ValueError: naming file and line of a document that is there twice, or of an id that a run cannot hold; for
+            fewer queries than TIRA takes, or documents without a single word.
+    """
+    for qid in topics["qid"]:
+        if not holds(qid):
+            raise ValueError(f"{dataset.place_of_query(qid)}: a run cannot hold the qid {qid!r}: {NO_FIELD}.")
+    candidates = dataset.has_candidates()
+    docnos, words = set(), candidates
+    for document in dataset.documents().values() if candidates else dataset.get_corpus_iter(verbose=False):
+        docno = document["docno"]
+        if docno in docnos:
+            first, again = (dataset.place_of_document(docno, nth) for nth in (0, 1))
+            raise ValueError(f"{again}: document {docno!r} is there already, see {first}.")
+        if not holds(docno):
+            where = dataset.place_of_document(docno)
+            raise ValueError(f"{where}: a run cannot hold the docno {docno!r}: {NO_FIELD}.")
+        docnos.add(docno)
+        words = words or any(document.get(field, "").strip() for field in ("title", "text"))
+    if not words:
+        raise ValueError(f"none of the {len(docnos)} documents of {dataset.path} has a word.")
+    if len(topics) < check.FEWEST_QUERIES:
+        few = f"only {len(topics)}" if len(topics) else "no"
+        raise ValueError(f"{dataset.path} has {few} queries; TIRA takes runs of at least {check.FEWEST_QUERIES}.")
 
 
 def dataset_id(path: str | os.PathLike, given: str | None, environment: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata as installed
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,17 @@ python -m pip install --no-cache-dir --no-deps ./package
 """
 
 
-def pack(submission: Submission, out: str | os.PathLike, *, overwrite: bool = False) -> Path:
-    """Write the folder: Dockerfile, install.sh, requirements.txt, package, student, README.md.
+@contextmanager
+def packed(submission: Submission, out: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Path]:
+    """The folder: Dockerfile, install.sh, requirements.txt, package, student, README.md; it may be tried in the block.
 
     Args:
         submission: of a student.
-        out: where; it appears whole or not at all.
+        out: where it goes when the block ends without an error; it appears whole or not at all.
         overwrite: whether a folder that was written here before is replaced.
+
+    Yields:
+        Where it is meanwhile.
 
     Raises:
         FileNotFoundError, ValueError: if there is no such student, or it needs files that it does not hold.
@@ -74,7 +79,7 @@ def pack(submission: Submission, out: str | os.PathLike, *, overwrite: bool = Fa
         (draft / "Dockerfile").write_text(_DOCKERFILE.format(python=".".join(map(str, sys.version_info[:2]))))
         (draft / "install.sh").write_text(_INSTALL)
         (draft / "README.md").write_text(_readme(submission))
-    return Path(out)
+        yield draft
 
 
 def command(submission: Submission) -> str:
@@ -91,7 +96,7 @@ def tira_command(submission: Submission, folder: str | os.PathLike, *, dry_run: 
 
     Args:
         submission: with the dataset.
-        folder: of :func:`pack`.
+        folder: of :func:`packed`.
         dry_run: whether tira-cli shall only try it.
     """
     call = ["tira-cli", "code-submission", "--path", str(folder), "--task", "ir-benchmarks"]

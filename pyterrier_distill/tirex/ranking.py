@@ -17,6 +17,7 @@ from ..frames.ranking import carried
 from ..suites.context import Context
 from ..suites.runs import check_answers
 from ..suites.serving import pipeline_for
+from . import check, collection
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +46,8 @@ def ranked(
     """
     topics = read_topics(dataset)
     check_ids(topics, ["qid"], f"the queries of {dataset!r}")
-    if not len(topics):
-        raise ValueError(f"{dataset.path} has no queries.")
     topics = topics.assign(qid=topics["qid"].astype(str))
+    collection.check_input(dataset, topics)
     pipeline = pipeline_for(name, system, Context(dataset, Path(indexes), name), depth)
     found = check_answers(pipeline(topics), topics, name)
     unanswered = [qid for qid in topics["qid"] if qid not in set(found["qid"])]
@@ -56,7 +56,9 @@ def ranked(
     if unanswered:
         where = dataset.place_of_query(unanswered[0])
         logger.warning("%d queries find no document, such as %r (%s).", len(unanswered), unanswered[0], where)
-    return ordered(found, topics["qid"], depth)
+    run = ordered(found, topics["qid"], depth)
+    check.check_size(run["qid"], f"the run of {name}")
+    return run
 
 
 def ordered(found: pd.DataFrame, qids: pd.Series, depth: int = DEPTH) -> pd.DataFrame:

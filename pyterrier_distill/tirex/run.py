@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,11 +61,14 @@ class Submission:
         """
         if self.student:
             student = load_student(self.student)
-            return lambda context: served(student, context, self.depth), f"{student.DESCRIBED}: {student!r}"
+            about = f"{student.DESCRIBED}; {student.num_parameters():,} parameters"
+            return lambda context: served(student, context, self.depth), about
         module, _, name = str(self.pipeline).partition(":")
         sys.path.insert(0, os.getcwd())  # where python -m looks, too
         try:
             found = getattr(importlib.import_module(module), name or "", None)
+        except Exception as error:  # of whatever the module does
+            raise ImportError(f"--pipeline {self.pipeline}: {_told_where(error, module)}") from error
         finally:
             sys.path.remove(os.getcwd())
         if not callable(found):
@@ -142,6 +146,17 @@ def _move(draft: Path, out: Path) -> None:
         if part.is_dir():
             shutil.rmtree(place, ignore_errors=True)
         os.replace(part, place)
+
+
+def _told_where(error: Exception, module: str) -> str:
+    """What went wrong while a module was imported, and where in it."""
+    if isinstance(error, SyntaxError):
+        where = f" ({error.filename}, line {error.lineno})"
+    else:
+        steps = traceback.extract_tb(error.__traceback__)
+        own = [step for step in steps if "importlib" not in step.filename and step.filename != __file__]
+        where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{module!r} cannot be imported: {type(error).__name__}: {getattr(error, 'msg', None) or error}{where}"
 
 
 def _repository() -> str:

@@ -29,7 +29,8 @@ def submit(
 
     Args:
         submission: of a student, with TIRA's name of a dataset.
-        out: a directory for ``submission/`` (see :func:`.package.pack`) and ``run/``.
+        out: a directory for ``submission/`` (see :func:`.package.packed`), which is there once it was tried, and
+            ``run/``.
         data: a collection in TIRA's layout to try it on; None = nothing is tried.
         dry_run: whether tira-cli is named only, not called.
         overwrite: whether what was written here before is replaced.
@@ -43,14 +44,15 @@ def submit(
     """
     out = Path(out)
     qids = None if data is None else set(read_topics(collection.collection(data))["qid"].astype(str))
-    folder = package.pack(submission, out / FOLDER, overwrite=overwrite)
+    folder = out / FOLDER
     told = [f"{folder}: Dockerfile, install.sh, requirements.txt, package, student."]
-    if data is not None:
-        packed = replace(submission, student=str(folder / "student"), name=submission.called)
-        told.append(packed.run(data, str(out / RUN), environment={}))
-        check.check_output(out / RUN, qids)
-        by_tira = check.check_by_tira(out / RUN)
-        told.append(f"{out / RUN}: checked{', by tira, too' if by_tira else '; tira is not installed here'}.")
+    with package.packed(submission, folder, overwrite=overwrite) as draft:
+        if data is not None:
+            as_packed = replace(submission, student=str(draft / "student"), name=submission.called)
+            told.append(as_packed.run(data, str(out / RUN), environment={}))
+            check.check_output(out / RUN, qids)
+            by_tira = check.check_by_tira(out / RUN)
+            told.append(f"{out / RUN}: checked{', by tira, too' if by_tira else '; tira is not installed here'}.")
     call = package.tira_command(submission, folder, dry_run=dry_run)
     if not dry_run:
         if shutil.which(call[0]) is None:
