@@ -12,7 +12,7 @@ from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 
 import pyterrier_distill as ptd
-from pyterrier_distill.suites import significance
+from pyterrier_distill.suites import Context, serving, significance
 from pyterrier_distill.suites.averages import Average
 from pyterrier_distill.suites.cost import parameters
 from pyterrier_distill.suites.member import Member
@@ -184,6 +184,34 @@ def test_a_pipeline_whose_end_fails_without_rows_retrieves(suite, tmp_path):
     assert found.per_query["value"].max() <= 3
     with pytest.raises(TypeError, match=r"'mine' ranks neither queries \(asked about none: IndexError"):
         suite.compare({"mine": pt.apply.generic(doubled)}, directory=tmp_path, cost=False, verbose=False)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files that pyterrier-dr had open
+@pytest.mark.parametrize("kind", [ptd.BiEncoder, ptd.LateInteraction])
+def test_an_index_that_was_interrupted_goes_on(kind, tiny, tmp_path, monkeypatch):
+    """No document is encoded twice, and the index is that of an undisturbed build."""
+    dataset = pt.get_dataset(collection(tmp_path / "docs", 1))
+    student = kind(tiny, device="cpu", precision="fp32")
+    monkeypatch.setattr(serving.encoded, "__defaults__", (8,))
+    undisturbed = serving.served(student, Context(dataset, tmp_path / "calm", "docs"), 30)
+    seen, encode = [], kind.transform
+
+    def counted(self, inp):
+        if len(seen) == 16 and "stopped" not in state:
+            state.add("stopped")
+            raise KeyboardInterrupt
+        seen.extend(inp["docno"])
+        return encode(self, inp)
+
+    state = set()
+    monkeypatch.setattr(kind, "transform", counted)
+    with pytest.raises(KeyboardInterrupt):
+        serving.served(student, Context(dataset, tmp_path / "rough", "docs"), 30)
+    resumed = serving.served(student, Context(dataset, tmp_path / "rough", "docs"), 30)
+    assert len(seen) == len(set(seen)) == 30
+    topics = dataset.get_topics()
+    pd.testing.assert_frame_equal(resumed(topics), undisturbed(topics))
+    assert not list((tmp_path / "rough").glob("*-parts"))
 
 
 def test_titles_are_joined(suite, tmp_path):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyterrier as pt
 
 from ..engine.checkpoints import written_whole
+from ..frames.columns import DOC_EMBS
 from ..multi_vector.index import MultiVectorIndex
 from ..students.base import Student
 from ..students.bi_encoder.bi_encoder import BiEncoder
 from ..students.late_interaction.late_interaction import LateInteraction
 from .context import Context
+from .encoded import encoded
 
 _QUERIES = ["qid", "query"]
 _DOCUMENTS = ["qid", "query", "docno", "score", "rank", "text"]
@@ -92,7 +95,7 @@ def served(student: Student, context: Context, num_results: int = 1000) -> pt.Tr
     Args:
         student: with one vector a text (``BiEncoder``: a FlexIndex) or one a token (``LateInteraction``: a
             MultiVectorIndex); any other one, and where the collection comes with candidates every one, re-ranks.
-        context: the collection. The index is built once, in its directory.
+        context: the collection. The index is built once, in its directory; interrupted, it goes on.
         num_results: documents of a query.
 
     Returns:
@@ -104,8 +107,11 @@ def served(student: Student, context: Context, num_results: int = 1000) -> pt.Tr
     place = Path(context.path) / f"{type(student).__name__}-{student.fingerprint()[:12]}"
     index = _flex_index if dense else MultiVectorIndex
     if not place.exists():
+        parts = place.with_name(f"{place.name}-parts")
+        documents = encoded(student, context.get_corpus_iter(), "doc_vec" if dense else DOC_EMBS, parts)
         with written_whole(place, "index") as draft:
-            (student >> index(str(draft / "index"))).index(context.get_corpus_iter())
+            index(str(draft / "index")).index(documents)
+        shutil.rmtree(parts)
     opened = index(str(place / "index"))
     retriever = opened.np_retriever if dense else opened.retriever
     encoder = student.query_encoder()  # type: ignore[attr-defined]
