@@ -195,7 +195,10 @@ def test_submit_refuses(students, rerank, tmp_path, capsys, monkeypatch):
     assert submit("--student", students[1], "--data", tmp_path / "few", "--out", tmp_path / "o", "--dry-run") == 2
     assert "has only 1 queries; TIRA takes" in capsys.readouterr().err
     assert not (tmp_path / "o" / "submission").exists()  # a trial that failed leaves nothing
-    assert not list((tmp_path / "o" / "run").iterdir())
+    assert not (tmp_path / "o" / "run").exists()
+    for option in ("--team", "--dataset"):
+        call = ["--student", students[1], "--data", rerank, "--out", tmp_path / "o", "--dry-run", option, " "]
+        assert submit(*call) == 2 and f"{option} must be TIRA's name" in capsys.readouterr().err
     monkeypatch.setenv("PATH", str(tmp_path))
     assert submit("--student", students[1], "--out", tmp_path / "o2") == 2
     assert "tira-cli is not installed" in capsys.readouterr().err

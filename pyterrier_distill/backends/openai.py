@@ -55,6 +55,9 @@ class OpenAI(Backend):
         ModuleNotFoundError: on first use, without the package openai.
     """
 
+    #: Its model is somewhere else: nobody here knows how many weights it has.
+    remote = True
+
     def __init__(
         self,
         model: str,

@@ -32,7 +32,7 @@ from .text_loader import InMemoryDataset
 
 logger = logging.getLogger(__name__)
 
-_CORPUS = ("corpus.jsonl.gz", "corpus.jsonl", "documents.jsonl.gz", "documents.jsonl")
+_CORPUS = ("corpus.jsonl", "documents.jsonl")
 _SPLITS = ("test", "dev", "train")
 
 
@@ -76,10 +76,10 @@ class FolderDataset(InMemoryDataset):
         return {"path": self.path} if found is None else {"corpus": found}
 
     def _find(self, name: str) -> Path | None:
-        for candidate in (self.path / name, self.path / f"{name}.gz"):
-            if candidate.is_file():
-                return candidate
-        return None
+        found = [path for path in (self.path / name, self.path / f"{name}.gz") if path.is_file()]
+        if len(found) > 1:
+            raise ValueError(f"{self.path} holds both {name} and {name}.gz: remove one of them.")
+        return found[0] if found else None
 
     def _part(self, what: str, *names: str) -> Path:
         found = next((path for name in names if (path := self._find(name))), None)

@@ -42,7 +42,7 @@ _FILES = re.compile(r"path|dir|file|model|name|check_?point|weights|index|folder
 #: Settings whose files are written by who has them, and decide nothing.
 _WRITTEN = re.compile(r"(^|_)(caches?|tmp|temp|logs?|logging|out|output|saved?|work|working|download)(_|$|dir)")
 #: Fields of a dataclass that count.
-_COUNTERS = re.compile(r"(n_|num_)?(calls?|count(er)?s?|usage|requests?|asked|spent|cost|seconds|history|log)")
+COUNTERS = re.compile(r"(n_|num_)?(calls?|count(er)?s?|usage|requests?|asked|spent|cost|seconds|history|log)")
 
 
 def identity(transformer: Any) -> Any:
@@ -293,7 +293,7 @@ def _object(value: Any, depth: int) -> Any:
 def _made_with(value: Any) -> dict[str, Any]:
     """What an object keeps of its constructor's arguments, under their names, with or without an underscore."""
     if dataclasses.is_dataclass(value):
-        fields = [f.name for f in dataclasses.fields(value) if f.init and f.repr and not _COUNTERS.fullmatch(f.name)]
+        fields = [f.name for f in dataclasses.fields(value) if f.init and f.repr and not COUNTERS.fullmatch(f.name)]
         return {name: getattr(value, name) for name in fields}
     kept = {}
     for name in _parameters(type(value)):

@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ir_measures
 from ir_measures import AP, RR, R, Success, nDCG
 
 from ..measures.capped import CappedRecall
 from .averages import Average
 from .member import Member
-from .membership import AVERAGES, DATASETS, TIREX, TIREX_CORPORA
+from .membership import AVERAGES, DATASETS, TIREX, TIREX_CORPORA, canonical
 from .suite import Suite
 
 #: Collections whose queries are documents, too: a query's own document is no answer to it.
 QUERIES_ARE_DOCUMENTS = ("ArguAna", "Quora")
 _ROOT_MEAN_SQUARE = "TIREx RMS"
+_BEIR = (nDCG @ 10, R @ 100)
 
 
 def BEIR(folders: Mapping[str, str | os.PathLike] | None = None, *, msmarco: bool = False) -> Suite:
@@ -32,7 +32,7 @@ def BEIR(folders: Mapping[str, str | os.PathLike] | None = None, *, msmarco: boo
     Args:
         folders: name → directory in BEIR layout, for datasets that ir_datasets does not have (``Robust04``,
             ``Signal-1M``, ``TREC-NEWS``, ``BioASQ``), or that you have elsewhere.
-        msmarco: whether MS MARCO's dev queries are among them (MRR@10, of which no average is).
+        msmarco: whether MS MARCO's dev queries are among them, with MRR@10 and recall at 1000 besides.
 
     Raises:
         ValueError: for a folder of a dataset that is not BEIR's.
@@ -50,10 +50,12 @@ def BEIR(folders: Mapping[str, str | os.PathLike] | None = None, *, msmarco: boo
             whole = len(places) <= 1
             called = name if whole else f"{name} {Path(place or '').name}"
             itself = name in QUERIES_ARE_DOCUMENTS
-            measures = (nDCG @ 10, CappedRecall @ 100 if name == "TREC-COVID" else R @ 100)
-            members.append(Member(called, place, measures, part_of=None if whole else name, drop_self=itself))
+            instead = {"R@100": CappedRecall @ 100} if name == "TREC-COVID" else {}
+            part = None if whole else name
+            members.append(Member(called, place, _BEIR, instead=instead, part_of=part, drop_self=itself))
     if msmarco:
-        members.append(Member("MS MARCO dev", "irds:msmarco-passage/dev/small", (RR @ 10, R @ 1000)))
+        names.append("MS MARCO dev")
+        members.append(Member("MS MARCO dev", "irds:msmarco-passage/dev/small", (*_BEIR, RR @ 10, R @ 1000)))
     return Suite("BEIR", tuple(members), _averages(names))
 
 
@@ -83,10 +85,11 @@ def TRECDL(*years: int) -> Suite:
     known = {2019: "msmarco-passage", 2020: "msmarco-passage"} | dict.fromkeys((2021, 2022, 2023), "msmarco-passage-v2")
     if strange := [year for year in years if year not in known]:
         raise ValueError(f"TREC DL has no passage task of {strange[0]!r}, only of: {', '.join(map(str, known))}.")
-    measures = (nDCG @ 10, RR(rel=2) @ 10, AP(rel=2), R(rel=2) @ 1000)
+    measures = (nDCG @ 10, RR @ 10, AP, R @ 1000)
     chosen = sorted(set(years)) or list(known)
     members = tuple(
-        Member(f"DL{year % 100}", f"irds:{known[year]}/trec-dl-{year}/judged", measures) for year in chosen
+        Member(f"DL{year % 100}", f"irds:{known[year]}/trec-dl-{year}/judged", measures, binary_from=2)
+        for year in chosen
     )
     return Suite("TREC DL", members, (Average("TREC DL", tuple(member.name for member in members)),))
 
@@ -135,8 +138,9 @@ def Local(
     """Any collections: directories (``folder:PATH``) and datasets of ir_datasets (``irds:ID``), and their mean.
 
     Args:
-        *datasets: their names, which tables shorten to the last part where that tells them apart.
-        measures: what is measured on all of them; the first is averaged.
+        *datasets: their names. Tables call those that papers report on as they do (``NFCorpus``), and others by the
+            last part of their name, where that tells them apart.
+        measures: what is measured on all of them.
         binary_from: dataset → the grade from which a document is relevant to measures that know no grades, such as
             ``{"dl19": 2}``; a measure that names its own ``rel`` keeps it.
         **named: name → dataset.
@@ -146,32 +150,35 @@ def Local(
     """
     from ..training.evaluation import parse_measure
 
-    short = [Path(name.partition(":")[2] or name).name for name in datasets]
-    split = ("test", "dev", "train", "judged")
-    short = [
-        "/".join(Path(full.partition(":")[2] or full).parts[-2:]) if last in split or short.count(last) > 1 else last
-        for full, last in zip(datasets, short, strict=True)
-    ]
+    short = _shortened(datasets)
     called = dict(zip(short if len(set(short)) == len(short) else datasets, datasets, strict=True)) | named
     if len(called) != len(datasets) + len(named):
         raise ValueError("name every dataset once.")
     grades = dict(binary_from or {})
     if strange := [name for name in grades if name not in called]:
         raise ValueError(f"binary_from names {strange[0]!r}, which is none of: {', '.join(called)}.")
-    parsed = [parse_measure(measure) for measure in measures]
-    members = tuple(
-        Member(name, dataset, tuple(_from(measure, grades.get(name)) for measure in parsed))
-        for name, dataset in called.items()
-    )
+    parsed = tuple(parse_measure(measure) for measure in measures)
+    members = tuple(Member(name, dataset, parsed, binary_from=grades.get(name)) for name, dataset in called.items())
     averages = (Average("mean", tuple(called)),) if len(called) > 1 else ()
     return Suite("Local", members, averages)
 
 
-def _from(measure: ir_measures.Measure, grade: int | None) -> ir_measures.Measure:
-    """The measure with that relevance level, if it has one and names none."""
-    if grade is None or "rel" not in measure.SUPPORTED_PARAMS or "rel" in measure.params:
-        return measure
-    return measure(rel=grade)
+def _shortened(datasets: Sequence[str]) -> list[str]:
+    """Names for tables, which mean to the papers' tables what the datasets are."""
+    paths = [Path(name.partition(":")[2] or name) for name in datasets]
+    paths = [path.resolve() if full.startswith("folder:") else path for full, path in zip(datasets, paths, strict=True)]
+    last = [path.name for path in paths]
+    split = ("test", "dev", "train", "judged")
+    short = ["/".join(p.parts[-2:]) if p.name in split or last.count(p.name) > 1 else p.name for p in paths]
+    out = []
+    for full, name in zip(datasets, short, strict=True):
+        known = canonical(full) if full.startswith("irds:") else None
+        if known in DATASETS:
+            name = known
+        elif full.startswith("irds:") and canonical(name) != known:  # another collection has that name
+            name = full.partition(":")[2]
+        out.append(name)
+    return out
 
 
 def _averages(names: Sequence[str]) -> tuple[Average, ...]:

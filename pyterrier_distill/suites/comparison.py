@@ -24,7 +24,8 @@ class Comparison:
 
     Args:
         suite: what was compared on.
-        per_query: ``dataset``, ``name``, ``qid``, ``measure``, ``value``.
+        per_query: ``dataset``, ``name``, ``qid``, ``measure`` (as reported), ``measured`` (as measured there, such as
+            ``RR(rel=2)@10`` for ``RR@10``; without it, the same), ``value``.
         baseline: the system that others are tested against, or None.
         missing: dataset → why it could not be had.
         costs: a row a system and dataset, or None where nothing was timed.
@@ -44,7 +45,8 @@ class Comparison:
         costs: pd.DataFrame | None = None,
     ):
         self.suite = suite
-        self.per_query = per_query
+        known = "measured" in per_query.columns
+        self.per_query = per_query if known else per_query.assign(measured=per_query["measure"])
         self.baseline = baseline
         self.missing = dict(missing or {})
         self.costs = costs
@@ -59,11 +61,18 @@ class Comparison:
         """The measures, those of the first dataset first."""
         return list(dict.fromkeys(self.per_query["measure"]))
 
+    @property
+    def measure(self) -> str:
+        """What tables and pictures show where nobody asks for another: the first one that most datasets have."""
+        having = self.per_query.groupby("measure", sort=False)["dataset"].nunique()
+        return str(having.idxmax())
+
     @cached_property
     def frame(self) -> pd.DataFrame:
         """A row a dataset or average, system and measure.
 
-        ``dataset``, ``kind`` (``dataset``, ``part`` of one, ``average``), ``name``, ``measure``, ``value``, ``queries``
+        ``dataset``, ``kind`` (``dataset``, ``part`` of one, ``average``), ``name``, ``measure``, ``measured`` (what
+        stood for it there; of averages, ``measure``), ``value``, ``queries``
         (that it is a mean of), ``p`` (paired t-test against the baseline over queries, Holm-corrected over the systems
         of the row; averages pool the queries of their datasets), ``of`` (how many datasets of an average are there,
         and how many it is over). An average over datasets that are not all there has no value.
@@ -78,10 +87,7 @@ class Comparison:
                 kind = "part" if single[name].part_of else "dataset"
                 rows += self._rows(name, kind, measure, [by_member[name]], "1 of 1")
                 joined.setdefault(single[name].part_of or name, []).append(name)
-            expected = {
-                whole: sum(member.part_of == whole for member in self.suite.members)
-                for whole in {member.part_of for member in self.suite.members if member.part_of}
-            }
+            expected = self.suite.wholes or {}
             for whole, names in joined.items():
                 if whole in expected:
                     told = f"{len(names)} of {expected[whole]}"
@@ -117,7 +123,7 @@ class Comparison:
         whole = average.complete(next(iter(values.values())))
         rows = self._rows(average.name, "average", measure, parts, f"{len(there)} of {len(average.over)}", there=whole)
         for row in rows:
-            row["value"] = average.of(values[row["name"]])
+            row["value"], row["measured"] = average.of(values[row["name"]]), measure
         return rows
 
     def _rows(
@@ -142,6 +148,7 @@ class Comparison:
                 "kind": kind,
                 "name": system,
                 "measure": measure,
+                "measured": " or ".join(dict.fromkeys(one for part in parts for one in part["measured"].unique())),
                 "value": arithmetic([pivot[system].mean() for pivot in counted]) if there else float("nan"),
                 "queries": len(queries),
                 "p": p.get(system, float("nan")),
@@ -156,36 +163,37 @@ class Comparison:
         """Datasets and averages as rows, systems as columns.
 
         Args:
-            measure: its name; None = the first one that each dataset has.
+            measure: its name; None = :attr:`measure`. Datasets that do not have it are left out, and notes say so.
+
+        Raises:
+            ValueError: if it was not measured.
         """
-        frame = self.frame[self.frame["kind"] != "part"]
-        if measure is not None:
-            if str(measure) not in self.measures:
-                raise ValueError(f"{measure} was not measured, only: {', '.join(self.measures)}.")
-            frame = frame[frame["measure"] == str(measure)]
-        first = frame.groupby("dataset", sort=False)["measure"].transform("first")
-        frame = frame[frame["measure"] == first]
+        frame = self.frame[(self.frame["kind"] != "part") & (self.frame["measure"] == self._measure(measure))]
         order = list(dict.fromkeys(frame.sort_values("kind", key=lambda k: k == "average", kind="stable")["dataset"]))
         return frame.pivot(index="dataset", columns="name", values="value").loc[order, self.systems]
 
     def _marks(self, measure: str | None) -> pd.DataFrame:
         table = self.table(measure)
-        frame = self.frame[self.frame["kind"] != "part"]
-        frame = frame if measure is None else frame[frame["measure"] == str(measure)]
+        frame = self.frame[(self.frame["kind"] != "part") & (self.frame["measure"] == self._measure(measure))]
         p = frame.drop_duplicates(["dataset", "name"]).pivot(index="dataset", columns="name", values="p")
         return p.loc[table.index, table.columns] < 0.05
 
     def to_markdown(self, measure: str | None = None) -> str:
         """The table with the best of each row bold, the second underlined, † where p < 0.05 against the baseline."""
-        return layout.markdown(self.table(measure), self._marks(measure), self._notes())
+        return layout.markdown(*self._laid_out(measure))
 
     def to_latex(self, measure: str | None = None) -> str:
         """The same for LaTeX, with booktabs."""
-        return layout.latex(self.table(measure), self._marks(measure), self._notes())
+        return layout.latex(*self._laid_out(measure))
 
     def to_html(self, measure: str | None = None) -> str:
         """The same as HTML."""
-        return layout.html(self.table(measure), self._marks(measure), self._notes())
+        return layout.html(*self._laid_out(measure))
+
+    def _laid_out(self, measure: str | None) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+        """Table, marks and notes; the table's corner names the measure."""
+        table = self.table(measure).rename_axis(index=self._measure(measure))
+        return table, self._marks(measure), self._notes(measure)
 
     def to_csv(self, path: Any = None) -> str | None:
         """:attr:`frame` as CSV: to a file, or as text."""
@@ -213,7 +221,7 @@ class Comparison:
 
         Args:
             against: a column of :meth:`cost_table`, such as ``"ms a query"`` or ``"parameters"``.
-            measure: its name; None = the first one that each dataset has.
+            measure: its name; None = :attr:`measure`.
 
         Raises:
             ValueError: if it was not measured.
@@ -243,7 +251,7 @@ class Comparison:
         Args:
             places: system → value of the setting; other systems are left out.
             setting: its name.
-            measure: its name; None = the first one that each dataset has.
+            measure: its name; None = :attr:`measure`.
 
         Raises:
             ValueError: for a system that was not compared.
@@ -264,18 +272,31 @@ class Comparison:
         return table[table.index.isin(names)].dropna()
 
     def _measure(self, measure: str | None) -> str:
-        return str(measure) if measure is not None else self.measures[0]
+        if measure is not None and str(measure) not in self.measures:
+            raise ValueError(f"{measure} was not measured, only: {', '.join(self.measures)}.")
+        return self.measure if measure is None else str(measure)
 
     def _repr_html_(self) -> str:
         return self.to_html()
 
     def __repr__(self) -> str:
-        return f"{self.suite.name}\n{self.table().to_string(float_format='{:.4f}'.format)}\n" + "\n".join(self._notes())
+        told = self.table().to_string(float_format="{:.4f}".format)
+        return "\n".join([f"{self.suite.name}, {self.measure}", told, *self._notes(None)])
 
-    def _notes(self) -> list[str]:
+    def _notes(self, measure: str | None) -> list[str]:
         """What a reader of the table must know."""
         notes = [f"{name} is left out: {why}" for name, why in self.missing.items()]
-        short = self.frame[(self.frame["kind"] != "part") & self.frame["value"].isna()]
+        shown = self._measure(measure)
+        frame = self.frame[self.frame["measure"] == shown]
+        others = self.frame[(self.frame["kind"] != "part") & ~self.frame["dataset"].isin(frame["dataset"])]
+        for name, rows in others.groupby("dataset", sort=False):
+            notes.append(f"{name} was not measured by {shown}, but by {', '.join(rows['measure'].unique())}.")
+        there = frame[frame["kind"] != "average"]
+        for measured, rows in there[there["measured"] != shown].groupby("measured", sort=False):
+            names = ", ".join(rows.loc[rows["kind"] == "dataset", "dataset"].unique())
+            if names:
+                notes.append(f"{shown} of {names} is {measured}.")
+        short = frame[(frame["kind"] != "part") & frame["value"].isna()]
         for name, of in dict(zip(short["dataset"], short["of"], strict=True)).items():
             notes.append(f"{name} has no value: {of} of its datasets are there.")
         if self.baseline is not None:

@@ -15,7 +15,7 @@ from ..corpora.loading import JoinedText, joined_texts
 
 
 class Context:
-    """A collection of a suite. It has what suiteeval's ``DatasetContext`` has, so that its functions serve here, too.
+    """A collection of a suite.
 
     Args:
         dataset: a PyTerrier dataset.

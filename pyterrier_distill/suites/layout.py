@@ -11,7 +11,9 @@ import pandas as pd
 _LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "*": "{*}"}
 )
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
 
 def places(row: pd.Series, digits: int = 4) -> list[int]:
@@ -34,21 +36,22 @@ def _cells(table: pd.DataFrame, marks: pd.DataFrame, bold: str, second: str, mar
 
 
 def markdown(table: pd.DataFrame, marks: pd.DataFrame, notes: Sequence[str]) -> str:
-    """Markdown, names with a bar in them included."""
-    head = ["dataset", *(str(name) for name in table.columns)]
+    """Markdown, its corner the name of the table's index."""
+    head = [str(name).translate(_MARKDOWN) for name in (table.index.name or "", *table.columns)]
     cells = _cells(table, marks, "**{}**", "<u>{}</u>", "†")
-    rows = [[str(name), *row] for name, row in zip(table.index, cells, strict=True)]
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (head, *rows)]
+    lines = [head, *([str(name).translate(_MARKDOWN), *row] for name, row in zip(table.index, cells, strict=True))]
     lines.insert(1, ["---"] + ["---:"] * len(table.columns))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "".join(f"\n\n{note}" for note in notes) + "\n"
+    told = "".join(f"\n\n{note.translate(_MARKDOWN)}" for note in notes)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + told + "\n"
 
 
 def latex(table: pd.DataFrame, marks: pd.DataFrame, notes: Sequence[str]) -> str:
     """A tabular for booktabs; notes as comments."""
     rows = _cells(table, marks, r"\textbf{{{}}}", r"\underline{{{}}}", r"$^\dagger$")
-    lines = [f"% {note}" for note in notes]
+    head = [table.index.name or "", *table.columns]
+    lines = [f"% {' '.join(note.split())}" for note in notes]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
-    lines += [" & ".join(["", *(str(name).translate(_LATEX) for name in table.columns)]) + r" \\", r"\midrule"]
+    lines += [" & ".join(str(name).translate(_LATEX) for name in head) + r" \\", r"\midrule"]
     lines += [
         " & ".join([str(name).translate(_LATEX), *(cell.replace("–", "--") for cell in cells)]) + r" \\"
         for name, cells in zip(table.index, rows, strict=True)
@@ -59,7 +62,7 @@ def latex(table: pd.DataFrame, marks: pd.DataFrame, notes: Sequence[str]) -> str
 def html(table: pd.DataFrame, marks: pd.DataFrame, notes: Sequence[str]) -> str:
     """A table and its notes."""
     rows = _cells(table, marks, "<b>{}</b>", "<u>{}</u>", "<sup>†</sup>")
-    head = "".join(f"<th>{escaping.escape(str(name))}</th>" for name in ("", *table.columns))
+    head = "".join(f"<th>{escaping.escape(str(name))}</th>" for name in (table.index.name or "", *table.columns))
     body = "".join(
         f"<tr><th>{escaping.escape(str(name))}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
         for name, cells in zip(table.index, rows, strict=True)

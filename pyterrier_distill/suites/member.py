@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import ir_measures
 import pandas as pd
 import pyterrier as pt
 
+from ..corpora.folder import FolderDataset
 from ..corpora.loading import joined_texts, read_topics
 from ..frames.ids import check_ids
 
@@ -22,8 +23,9 @@ class Member:
         name: as tables show it, such as ``"NFCorpus"``.
         dataset: a name that ``pt.get_dataset`` knows (``irds:beir/nfcorpus/test``, ``folder:PATH``), or a dataset;
             None = it has to be had elsewhere.
-        measures: what is measured on it; the first is the one that averages are of. The relevance level is part of a
-            measure: ``AP(rel=2)``.
+        measures: what is reported of it; the first is the one that tables show where nobody asks for another.
+        binary_from: the grade from which a document is relevant to measures that know no grades and name no ``rel``.
+        instead: measure → what is measured in its place, such as capped recall.
         part_of: members with the same one count as one dataset: CQADupStack's twelve, the tasks of a TIREx corpus.
         drop_self: whether a document that has the query's id is left out of the ranking: the query itself, in ArguAna
             and Quora.
@@ -33,9 +35,33 @@ class Member:
     name: str
     dataset: Any
     measures: Sequence[ir_measures.Measure] = field(default=(ir_measures.nDCG @ 10,))
+    binary_from: int | None = None
+    instead: Mapping[str, ir_measures.Measure] = field(default_factory=dict)
     part_of: str | None = None
     drop_self: bool = False
     topics: str | None = None
+
+    def measured(self, measure: ir_measures.Measure) -> ir_measures.Measure:
+        """What is measured here where ``measure`` is reported."""
+        if str(measure) in self.instead:
+            return self.instead[str(measure)]
+        rel = measure.SUPPORTED_PARAMS.get("rel")
+        graded = rel is None or not isinstance(rel.default, int) or "rel" in measure.params
+        return measure if graded or self.binary_from is None else measure(rel=self.binary_from)
+
+    @property
+    def collection(self) -> str:
+        """Where its documents are: two datasets of one collection have the same.
+
+        Raises:
+            FileNotFoundError: for a directory that is none.
+        """
+        import ir_datasets
+
+        kind, _, name = str(self.dataset).partition(":")
+        if kind == "irds":
+            return f"irds:{ir_datasets.docs_parent_id(name)}"
+        return f"folder:{FolderDataset(name).path.resolve()}" if kind == "folder" else str(self.dataset)
 
     def load(self) -> Any:
         """The PyTerrier dataset.

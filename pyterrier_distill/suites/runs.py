@@ -18,7 +18,7 @@ import pyterrier as pt
 from ..frames import validate
 from ..frames.ids import check_ids
 from ..frames.ranking import agreed
-from ..identity.identity import check_told, digest, hash_frame, identity
+from ..identity.identity import digest, hash_frame
 from ..stores.files import json_lines, written
 from ..stores.formats import whole_run
 from ..stores.runs import write_lines
@@ -63,7 +63,7 @@ class Runs:
             pipeline: Q → R.
             dataset: a name.
             topics: Q.
-            key: of the pipeline, by :func:`key_of`.
+            key: of the pipeline, by :func:`~.keys.key_of`.
             depth: documents of a query that are kept.
             drop_self: whether a document that has the query's id is left out.
             verbose: whether to show progress.
@@ -180,16 +180,6 @@ def _write(found: pd.DataFrame, path: Path, system: str) -> None:
 def _read(path: Path) -> pd.DataFrame:
     found = whole_run(path).rename(columns={"run_rank": "rank", "run_score": "score"})
     return found.assign(rank=found["rank"].astype(int) - 1)[COLUMNS]
-
-
-def key_of(pipeline: pt.Transformer) -> str:
-    """What decides a pipeline's answers, in sixteen digits: two of one key give the same.
-
-    Raises:
-        ValueError: if it does not say what decides its answers.
-    """
-    check_told(pipeline)
-    return digest(identity(pipeline))
 
 
 def file_name(name: str) -> str:

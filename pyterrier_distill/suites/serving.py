@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyterrier as pt
 
 from ..engine.checkpoints import written_whole
 from ..frames.columns import DOC_EMBS
+from ..frames.ranking import agreed
 from ..multi_vector.index import MultiVectorIndex
 from ..students.base import Student
 from ..students.bi_encoder.bi_encoder import BiEncoder
@@ -42,7 +44,9 @@ def load_student(path: str | os.PathLike) -> Student:
     return found
 
 
-def pipeline_for(name: str, system: Any, context: Context, depth: int) -> pt.Transformer:
+def pipeline_for(
+    name: str, system: Any, context: Context, depth: int, *, drop_self: bool = False
+) -> pt.Transformer:
     """The pipeline Q → R of a system for a collection.
 
     Args:
@@ -51,6 +55,7 @@ def pipeline_for(name: str, system: Any, context: Context, depth: int) -> pt.Tra
             R → R.
         context: the collection.
         depth: how many documents of the context's first stage a re-ranker re-ranks.
+        drop_self: whether the document that has the query's id is none of them.
 
     Raises:
         TypeError: if a function returns no transformer, or one that is neither.
@@ -59,7 +64,15 @@ def pipeline_for(name: str, system: Any, context: Context, depth: int) -> pt.Tra
         system = system(context)
         if not isinstance(system, pt.Transformer):
             raise TypeError(f"{name!r} must return a pipeline Q → R or a re-ranker R → R, and returned {system!r}.")
-    return system if retrieves(system, name) else context.first_stage % depth >> context.text_loader() >> system
+    if retrieves(system, name):
+        return system
+    first = context.first_stage % (depth + 1) >> pt.apply.generic(_without_itself) if drop_self else context.first_stage
+    return first % depth >> context.text_loader() >> system
+
+
+def _without_itself(results: pd.DataFrame) -> pd.DataFrame:
+    """Rankings without the document that is the query."""
+    return agreed(results[results["qid"] != results["docno"]].reset_index(drop=True))
 
 
 def retrieves(system: pt.Transformer, name: str = "the system") -> bool:

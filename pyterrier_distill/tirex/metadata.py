@@ -100,9 +100,18 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     """
     import yaml
 
+    check(content)
+    path.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def check(content: Mapping[str, Any]) -> None:
+    """Check that all is there that TIRA requires.
+
+    Raises:
+        ValueError: naming what is not.
+    """
     if lacking := missing(content):
         raise ValueError(f"{NAME} would lack {', '.join(lacking)}, which TIRA requires.")
-    path.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def missing(content: Mapping[str, Any]) -> list[str]:

@@ -106,6 +106,7 @@ class Submission:
                 "implementation": {"source": {"repository": self.repository}},
             }
             without = {"implementation": {"source": {"repository": _repository()}}}
+            metadata.check(metadata.merged(without, told))  # before the work
             with metadata.tracked(draft, told, without):
                 run = ranking.ranked(system, dataset, indexes, self.called, self.depth)
             with written(draft / RUN) as file:
@@ -126,6 +127,7 @@ def _draft(out: Path) -> Iterator[Path]:
     """
     if (out / "run.txt").exists():
         raise FileExistsError(f"{out} holds run.txt, and TIRA takes one run: empty the directory.")
+    made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         for stale in out.glob(".draft-*"):  # a process was killed while it wrote here
@@ -137,6 +139,8 @@ def _draft(out: Path) -> Iterator[Path]:
         yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        if made and not any(out.iterdir()):
+            out.rmdir()
 
 
 def _move(draft: Path, out: Path) -> None:

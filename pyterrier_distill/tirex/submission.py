@@ -42,6 +42,9 @@ def submit(
         FileNotFoundError, FileExistsError, ValueError: for bad input, or a run that is not as it must be.
         ModuleNotFoundError: without tira, unless ``dry_run``.
     """
+    for name in ("dataset", "team"):
+        if not str(getattr(submission, name) or "").strip():
+            raise ValueError(f"--{name} must be TIRA's name of the {name}.")
     out = Path(out)
     qids = None if data is None else set(read_topics(collection.collection(data))["qid"].astype(str))
     folder = out / FOLDER
