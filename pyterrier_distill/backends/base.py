@@ -33,6 +33,23 @@ class Usage:
     output_tokens: int = 0
     seconds: float = 0.0
     _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
+    _under_way: int = field(default=0, init=False, repr=False, compare=False)
+    _since: float = field(default=0.0, init=False, repr=False, compare=False)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """The time within counts as :attr:`seconds`; what several threads do side by side counts once."""
+        with self._lock:
+            if self._under_way == 0:
+                self._since = time.monotonic()
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                if self._under_way == 0:
+                    self.seconds += time.monotonic() - self._since
 
     def add(self, calls: int = 0, prompt_tokens: int = 0, output_tokens: int = 0, seconds: float = 0.0) -> None:
         """Count more; safe from several threads."""
@@ -118,6 +135,8 @@ class Backend:
     #: Whether :meth:`likelihoods` is there.
     gives_likelihoods = False
     at_once = 64
+    #: Whether it answers from several threads side by side, each waiting for its own answer, as a server's client does.
+    side_by_side = False
     #: Whether identities name its class beside its repr.
     told_with_class = True
 

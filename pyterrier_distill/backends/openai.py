@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyterrier as pt
 
-from ..engine.locks import once
+from ..engine.locks import once, others_go_on
 from ..frames import arguments
 from ..identity import idle
 from ..prompts import Prompt
@@ -55,6 +54,7 @@ class OpenAI(Backend):
         ModuleNotFoundError: on first use, without the package openai.
     """
 
+    side_by_side = True
     #: Its model is somewhere else: nobody here knows how many weights it has.
     remote = True
 
@@ -174,7 +174,6 @@ class OpenAI(Backend):
         answers: list[Any] = [None] * len(prompts)
         failures: list[tuple[int, Exception]] = []
         stop = threading.Event()
-        started = time.monotonic()
 
         def one(position: int) -> None:
             if stop.is_set():
@@ -189,16 +188,19 @@ class OpenAI(Backend):
             bar.update(1)
 
         pool = ThreadPoolExecutor(self.concurrency)
-        try:
-            with pt.tqdm(total=len(prompts), desc="Asking", unit="prompt", disable=not self.verbose) as bar:
-                list(pool.map(one, range(len(prompts))))
-            pool.shutdown()
-        except BaseException:  # nothing further is sent, and nobody waits for what is under way
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        finally:
-            self.usage.add(seconds=time.monotonic() - started)
+        several = len(prompts) > 1
+        with (
+            self.usage.timed(),
+            others_go_on(),
+            pt.tqdm(total=len(prompts), desc="Asking", unit="prompt", disable=not (self.verbose and several)) as bar,
+        ):
+            try:
+                list((pool.map if several else map)(one, range(len(prompts))))
+                pool.shutdown()
+            except BaseException:  # nothing further is sent, and nobody waits for what is under way
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         if failures:
             position, error = min(failures, key=lambda failure: failure[0])
             reason = str(error).strip().splitlines()[0] if str(error).strip() else ""

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -114,6 +115,34 @@ def using(used: Any) -> threading.RLock:
             return _of_objects.setdefault(used, threading.RLock())
         except TypeError:  # nothing that can be remembered by reference
             return _others
+
+
+_turn: ContextVar[threading.Lock | None] = ContextVar("_turn", default=None)
+
+
+@contextmanager
+def in_turn(lock: threading.Lock) -> Iterator[None]:
+    """Within, this thread alone works of those that share ``lock``, but where it waits: see :func:`others_go_on`."""
+    with lock:
+        token = _turn.set(lock)
+        try:
+            yield
+        finally:
+            _turn.reset(token)
+
+
+@contextmanager
+def others_go_on() -> Iterator[None]:
+    """Around waiting for an answer: the threads that share this one's :func:`in_turn` work meanwhile."""
+    lock = _turn.get()
+    if lock is None:
+        yield
+        return
+    lock.release()
+    try:
+        yield
+    finally:
+        lock.acquire()
 
 
 _with_states: dict[int, list[Any]] = {}

@@ -32,6 +32,8 @@ class ListTeacher(Teacher):
     label = TEACHER_RANK
     writes = TEACHER_RANK
     max_words: int | None = None
+    #: How often each list is shown, in another order each time.
+    n_permutations = 1
     model: Any = None
     backend: Any = "hf"
 
@@ -78,7 +80,10 @@ class ListTeacher(Teacher):
         programs = {qid: self._program(query, texts) for qid, (query, _, texts) in lists.items()}
         with pt.tqdm(total=len(lists), desc=type(self).__name__, unit="q", disable=not self.verbose) as bar:
             try:
-                orders = run_together(programs, self._asked, self.llm.at_once, lambda: bar.update(1))
+                orders = run_together(
+                    programs, self._asked, max(1, self.llm.at_once // self.n_permutations), lambda: bar.update(1),
+                    apart=self.llm.side_by_side,
+                )  # fmt: skip
             except Stopped as stopped:
                 done, cause = stopped.results, stopped.__cause__
                 assert isinstance(cause, Exception)

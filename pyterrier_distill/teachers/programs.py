@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from ..backends.base import BackendError
+from ..engine.locks import in_turn
 
 #: Yields questions, is sent their answers, and returns a query's result.
 Program = Generator[Any, Any, Any]
@@ -30,6 +32,8 @@ def run_together(
     ask: Callable[[Sequence[Any]], Sequence[Any]],
     at_once: int,
     on_done: Callable[[], None] = lambda: None,
+    *,
+    apart: bool = False,
 ) -> dict[Any, Any]:
     """Run programs side by side, a question each at a time; a new one starts when one finishes.
 
@@ -38,6 +42,8 @@ def run_together(
         ask: questions → answers; a BackendError may carry the answers that came.
         at_once: programs that run side by side.
         on_done: called when one finishes.
+        apart: whether each is asked about by itself, in a thread of its own, and goes on when its answer is there:
+            for models that answer several side by side. Threads take turns but where they wait for an answer.
 
     Returns:
         key → what the program returned.
@@ -45,6 +51,8 @@ def run_together(
     Raises:
         Stopped: if the model failed, or anything else did once a program had finished.
     """
+    if apart:
+        return _run_apart(programs, ask, at_once, on_done)
     waiting = list(programs.items())[::-1]
     questions: dict[Any, Any] = {}
     results: dict[Any, Any] = {}
@@ -77,4 +85,45 @@ def run_together(
             raise Stopped(results, asked[0]) from error
         for key, answer in zip(asked, answers, strict=True):
             advance(key, answer)
+    return results
+
+
+def _run_apart(
+    programs: Mapping[Any, Program], ask: Callable[[Sequence[Any]], Sequence[Any]], at_once: int, on_done: Any
+) -> dict[Any, Any]:
+    """As :func:`run_together`: no program waits for the answers of others."""
+    lock = threading.Lock()
+    left = iter(list(programs.items()))
+    results: dict[Any, Any] = {}
+    failures: list[tuple[Any, BaseException]] = []
+
+    def work() -> None:
+        with in_turn(lock):
+            while not failures and (item := next(left, None)) is not None:
+                key, program = item
+                try:
+                    question = next(program)
+                    while not failures:
+                        (answer,) = ask([question])
+                        question = program.send(answer)
+                except StopIteration as stop:
+                    results[key] = stop.value
+                    on_done()
+                except BaseException as error:  # told by the thread that waits
+                    failures.append((key, error))
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_once, len(programs)))]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException as error:  # nothing further is asked, and nobody waits for what is under way
+        failures.append((None, error))
+        raise
+    if failures:
+        key, cause = failures[0]
+        if not isinstance(cause, Exception) or (not results and not isinstance(cause, BackendError)):
+            raise cause
+        raise Stopped(results, key) from cause
     return results
