@@ -99,6 +99,7 @@ def read_lists(
     ends = np.cumsum(np.bincount(codes, minlength=len(qids)))
     rows_of = np.split(rows_in_order, ends[:-1]) if len(qids) else []
     first = np.array([rows[0] for rows in rows_of], dtype=int)
+    named = [str(qid) for qid in qids.tolist()]  # an index of strings is slow to ask one by one
     queries = frame["query"].to_numpy(dtype=object)[first]
     kinds = loss.reads()
     cells = {c: kind.read(frame[c].iloc[first] if kind.per_query else frame[c]) for c, kind in kinds.items()}
@@ -123,7 +124,7 @@ def read_lists(
                 labels,
                 ranking=None if places is None else np.argsort(places[rows], kind="stable"),
                 relevant=None if relevant is None else relevant[rows],
-                qid=str(qids[n]),
+                qid=named[n],
             )
         )
     return lists
