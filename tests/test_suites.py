@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pyterrier as pt
+import pyterrier_dr
 import pytest
 from ir_measures import RR, nDCG
 from scipy.stats import ttest_rel
@@ -194,6 +195,11 @@ def test_an_index_that_was_interrupted_goes_on(kind, tiny, tmp_path, monkeypatch
     student = kind(tiny, device="cpu", precision="fp32")
     monkeypatch.setattr(serving.encoded, "__defaults__", (8,))
     undisturbed = serving.served(student, Context(dataset, tmp_path / "calm", "docs"), 30)
+    if kind is ptd.BiEncoder:  # what anybody would build by hand
+        index = pyterrier_dr.FlexIndex(str(tmp_path / "own"), verbose=False)
+        (student >> index).index(Context(dataset, tmp_path, "docs").get_corpus_iter())
+        own = (student.query_encoder() >> index.np_retriever(num_results=30))(dataset.get_topics())
+        pd.testing.assert_frame_equal(undisturbed(dataset.get_topics()), own)
     seen, encode = [], kind.transform
 
     def counted(self, inp):

@@ -13,8 +13,9 @@ import pandas as pd
 
 from ..stores.files import naming
 
-#: Documents of a block: what is encoded again after a kill.
-BLOCK = 256
+#: Documents of a block, what is encoded again after a kill; and of a call of the encoder: as many as a pipeline
+#: ``encoder >> index`` gives it, so that vectors are the same to the last bit, in half precision, too.
+BLOCK, CALL = 500, 100
 
 
 def encoded(
@@ -45,7 +46,9 @@ def encoded(
         docnos = [document["docno"] for document in part]
         vectors = _read(path, docnos)
         if vectors is None:
-            vectors = [np.asarray(value) for value in encoder(pd.DataFrame(part))[column]]
+            size = max(CALL, getattr(encoder, "batch_size", None) or 0)
+            calls = (pd.DataFrame(part[n : n + size]) for n in range(0, len(part), size))
+            vectors = [np.asarray(value) for call in calls for value in encoder(call)[column]]
             _write(path, docnos, vectors)
         yield from ({"docno": docno, column: value} for docno, value in zip(docnos, vectors, strict=True))
 
