@@ -78,6 +78,7 @@ class SequenceScorer:
                 verbose=self.verbose,
                 desc=desc,
                 unit=unit,
+                model=self.model,
             )
         except Exception as error:
             if (answers := batching.before(error)) is None:
