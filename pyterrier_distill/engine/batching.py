@@ -178,15 +178,11 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
-def _forward(
-    features: Features, forward: Callable[[Features], torch.Tensor], half: Half | None = None
-) -> np.ndarray:
+def _forward(features: Features, forward: Callable[[Features], torch.Tensor]) -> np.ndarray:
     """Run one batch; halve it as often as memory demands."""
     import torch
 
     try:
-        if half is not None:
-            half.reads(features)
         return forward(features).float().cpu().numpy()
     except Exception as error:
         size = len(features["attention_mask"]) if "attention_mask" in features else 1
@@ -196,7 +192,7 @@ def _forward(
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     parts = (torch.arange(size // 2), torch.arange(size // 2, size))
-    return np.concatenate([_forward(take(features, rows), forward, half) for rows in parts])
+    return np.concatenate([_forward(take(features, rows), forward) for rows in parts])
 
 
 def run(
@@ -268,10 +264,11 @@ def run(
     holds: dict = {}
 
     def compute(task: tuple[np.ndarray, dict[str, Any], Callable[[Features], torch.Tensor]]) -> np.ndarray:
+        _, batch, read = task
         if lanes == 1:
-            return _forward(task[1], task[2], here)
+            return _forward(batch, read if here is None else here.reading(read))
         with torch.inference_mode(), computing(precision, place_of, holds) as half:
-            return _forward(task[1], task[2], half)
+            return _forward(batch, read if half is None else half.reading(read))
 
     out: np.ndarray | None = None
     parts: list[Any] = [None] * len(distinct)

@@ -9,7 +9,6 @@ in float32; and on CPUs batches are computed side by side, each by threads of it
 from __future__ import annotations
 
 import contextvars
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,10 +20,11 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-Task, Result = TypeVar("Task"), TypeVar("Result")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
-#: Outputs of a layer that are scores or classes; and from how many on they are a vocabulary's.
-_FEW, _VOCABULARY = 8, 30_000
+#: Outputs of a layer that writes scores, of one class or two; and from how many on they are a vocabulary's.
+_FEW, _VOCABULARY = 2, 30_000
 #: Numbers of a weight that are looked at to see whether it has changed.
 _SAMPLE = 64
 #: Characters of a token, to guess from texts how many batches they make.
@@ -53,7 +53,6 @@ class Held(NamedTuple):
 
 
 _held: dict[tuple[int, torch.dtype], Held] = {}
-_holding = threading.Lock()
 
 
 def hold(weight: torch.nn.Parameter, dtype: torch.dtype) -> Held:
@@ -89,7 +88,8 @@ def packs() -> bool:
         return False
     with torch.autocast("cpu", enabled=False):
         known = F.linear(rows.float(), weight.float(), bias)
-    return made.dtype == torch.bfloat16 and made.shape == known.shape and torch.allclose(made.float(), known, 0.01, 0.01)
+    alike = made.dtype == torch.bfloat16 and made.shape == known.shape
+    return alike and torch.allclose(made.float(), known, rtol=0.01, atol=0.01)
 
 
 def _product(rows: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -119,11 +119,19 @@ class Half(TorchFunctionMode):
         self._holds = {} if holds is None else holds
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def reads(self, features: Mapping[str, Any]) -> None:
-        """Told what the next batch is: ``attention_mask`` ``[n, L]`` says how many inputs and tokens it has."""
-        mask = features.get("attention_mask")
-        self._inputs, self._tokens = (0, 0) if mask is None else (len(mask), mask.numel())
-        self._last = None
+    def reading(self, forward: Callable[[Mapping[str, Any]], Result]) -> Callable[[Mapping[str, Any]], Result]:
+        """``forward``, which takes a batch's features; their ``attention_mask`` ``[n, L]`` says how much it reads."""
+
+        def read(features: Mapping[str, Any]) -> Result:
+            mask = features.get("attention_mask")
+            self._inputs, self._tokens = (0, 0) if mask is None else (len(mask), mask.numel())
+            self._last = None
+            try:
+                return forward(features)
+            finally:
+                self._last = None
+
+        return read
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Linear layers by :meth:`linear`, everything else as it is."""
@@ -144,17 +152,20 @@ class Half(TorchFunctionMode):
             return F.linear(input, weight, bias)
         held = self._holds.get(id(weight))
         if held is None:
-            with _holding:
-                held = self._holds[id(weight)] = hold(weight, self.dtype)
+            held = self._holds[id(weight)] = hold(weight, self.dtype)
         rows = self.half(input)
         if held.packed:
             return _product(rows, held.half, bias)
         return F.linear(rows, held.half, None if bias is None else bias.to(self.dtype))
 
     def exact(self, input: torch.Tensor, weight: torch.Tensor) -> bool:
-        """Whether a product is a score, or what is computed of one vector an input: little work, and no rounding."""
+        """Whether a product is a score, or of one vector an input: little work, which rounds nothing then.
+
+        In a model that is kept in half precision only the last layer, whose output meets no other weights.
+        """
         rows, outputs = input.numel() // max(1, input.shape[-1]), weight.shape[0]
-        return rows <= self._inputs or outputs <= _FEW or (outputs >= _VOCABULARY and rows < self._tokens)
+        last = outputs <= _FEW or (outputs >= _VOCABULARY and rows < self._tokens)
+        return last or (rows <= self._inputs and weight.dtype == torch.float32)
 
     def half(self, input: torch.Tensor) -> torch.Tensor:
         """An activation in half precision; cast once for all products that read it one after another."""
@@ -181,7 +192,7 @@ def lanes(model: Any, device: torch.device, characters: int, budget: int) -> int
 
 def _apart(model: Any) -> bool:
     """Whether threads may run a model at once: all of it is known code, transformers' of :data:`APART`."""
-    configs = [getattr(module, "config", None) for module in model.modules()]
+    configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
     kinds = {config.model_type for config in configs if hasattr(config, "model_type")}
     known = ("transformers.", "sentence_transformers.", "peft.", "torch.")
     return bool(kinds) and kinds <= APART and all(type(m).__module__.startswith(known) for m in model.modules())
