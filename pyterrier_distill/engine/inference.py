@@ -118,6 +118,7 @@ class Half(TorchFunctionMode):
         self._inputs = self._tokens = 0
         self._holds = {} if holds is None else holds
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._masks: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def reading(self, forward: Callable[[Mapping[str, Any]], Result]) -> Callable[[Mapping[str, Any]], Result]:
         """``forward``, which takes a batch's features; their ``attention_mask`` ``[n, L]`` says how much it reads."""
@@ -130,13 +131,16 @@ class Half(TorchFunctionMode):
                 return forward(features)
             finally:
                 self._last = None
+                self._masks.clear()
 
         return read
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Linear layers by :meth:`linear`, everything else as it is."""
+        """Linear layers by :meth:`linear`, attention with its mask made once, everything else as it is."""
         if func is F.linear:
             return self.linear(*args, **(kwargs or {}))
+        if func is F.scaled_dot_product_attention and kwargs and kwargs.get("attn_mask") is not None:
+            kwargs = {**kwargs, "attn_mask": self.added(kwargs["attn_mask"])}
         if func not in self._HARMLESS and getattr(func, "__name__", "") != "__get__":
             self._last = None
         return func(*args, **(kwargs or {}))
@@ -167,6 +171,15 @@ class Half(TorchFunctionMode):
         last = outputs <= _FEW or (outputs >= _VOCABULARY and rows < self._tokens)
         return last or (rows <= self._inputs and weight.dtype == torch.float32)
 
+    def added(self, mask: torch.Tensor) -> torch.Tensor:
+        """A mask of attention as numbers that are added, made once for all layers of a batch."""
+        if mask.dtype != torch.bool or not self._tokens:
+            return mask
+        if id(mask) not in self._masks:
+            numbers = torch.zeros(mask.shape, dtype=self.dtype, device=mask.device)
+            self._masks[id(mask)] = (mask, numbers.masked_fill_(~mask, float("-inf")))
+        return self._masks[id(mask)][1]
+
     def half(self, input: torch.Tensor) -> torch.Tensor:
         """An activation in half precision; cast once for all products that read it one after another."""
         if input.dtype == self.dtype:
@@ -183,7 +196,7 @@ def lanes(model: Any, device: torch.device, characters: int, budget: int) -> int
         model: what computes them; None = nothing that threads may run at once.
         device: where.
         characters: of all texts.
-        budget: tokens of a batch.
+        budget: tokens that are worth a lane.
     """
     if model is None or device.type != "cpu" or not _apart(model) or "OpenMP" not in torch.__config__.parallel_info():
         return 1
@@ -218,7 +231,7 @@ def side_by_side(work: Callable[[Task], Result], tasks: Iterable[Task], lanes: i
     try:
         for task in tasks:
             waiting.append((task, pool.submit(contextvars.copy_context().run, work, task)))
-            while len(waiting) > 2 * lanes or (waiting and waiting[0][1].done()):
+            while len(waiting) > 8 * lanes or (waiting and waiting[0][1].done()):
                 first, result = waiting.popleft()
                 yield first, result.result()
         while waiting:
