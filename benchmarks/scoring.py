@@ -19,6 +19,7 @@ parser.add_argument("--model", default=None, help="a cross-encoder; one that was
 parser.add_argument("--encoder", default=None, help="a bi-encoder; default: all-MiniLM-L6-v2")
 parser.add_argument("--collections", type=Path, required=True, help="of BEIR folders; others come from ir_datasets")
 parser.add_argument("--rounds", type=int, default=20)
+parser.add_argument("--tries", type=int, default=3)
 parser.add_argument("--block", type=float, default=0.5)
 parser.add_argument("--texts", type=int, default=128, help="of a call")
 parser.add_argument("--threads", type=int, default=0, help="of all systems; default: torch's own number")
@@ -153,7 +154,7 @@ def compared(what):
         return told
     told |= measure(
         {name: turning(work, inputs) for name, work in systems.items()}, "ours", rounds=options.rounds,
-        block=options.block, flop=dict.fromkeys(systems, each), tries=2,
+        block=options.block, flop=dict.fromkeys(systems, each), tries=options.tries,
     )  # fmt: skip
     return told
 

@@ -32,7 +32,7 @@ TRAINING_BUDGET = {"cpu": 768, "cuda": 65536}
 #: Inputs tokenised at once. Sorted by characters before and by tokens within, so padding stays small at any size.
 BUFFER = 2048
 #: The same, and tokens of a batch, where a CPU computes batches side by side: each core keeps its own in its cache.
-AHEAD, LANE_BUDGET = 256, 512
+AHEAD, LANE_BUDGET = 256, 1024
 
 Features = Mapping[str, Any]
 
@@ -250,7 +250,7 @@ def run(
     budget = token_budget or TOKEN_BUDGET.get(place_of.type, TOKEN_BUDGET["cpu"])
     lanes = 1
     if model is not None and resolve_precision(precision, place_of) != "fp32":  # which stays what it is, bit by bit
-        lanes = inference.lanes(model, place_of, sum(map(characters, distinct)), 2 * LANE_BUDGET)
+        lanes = inference.lanes(model, place_of, sum(map(characters, distinct)), LANE_BUDGET)
         if place_of.type == "cpu" and (lanes > 1 or torch.get_num_threads() == 1):
             budget = token_budget or LANE_BUDGET
 
