@@ -20,6 +20,8 @@ import pyterrier as pt
 if TYPE_CHECKING:
     import torch
 
+    from .inference import Half
+
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -29,6 +31,8 @@ TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
 TRAINING_BUDGET = {"cpu": 768, "cuda": 65536}
 #: Inputs tokenised at once. Sorted by characters before and by tokens within, so padding stays small at any size.
 BUFFER = 2048
+#: The same, and tokens of a batch, where a CPU computes batches side by side: each core keeps its own in its cache.
+AHEAD, LANE_BUDGET = 256, 1024
 
 Features = Mapping[str, Any]
 
@@ -91,6 +95,30 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(precision, device))
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+@contextmanager
+def computing(precision: str, device: torch.device, holds: dict | None = None) -> Iterator[Half | None]:
+    """:func:`autocast` for scoring: weights are held in half precision, and scores are not rounded to it.
+
+    Args:
+        precision: as for :func:`resolve_precision`.
+        device: where models compute.
+        holds: as for :class:`.inference.Half`.
+
+    Yields:
+        What wants to be told of each batch; None in float32.
+    """
+    import torch
+
+    from .inference import Half
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(precision, device))
+    if dtype is None:
+        yield None
+        return
+    with torch.autocast(device.type, dtype), Half(dtype, holds) as half:
+        yield half
 
 
 def take(features: Features, rows: torch.Tensor) -> dict[str, Any]:
@@ -163,8 +191,7 @@ def _forward(features: Features, forward: Callable[[Features], torch.Tensor]) ->
         logger.warning("a batch of %d inputs did not fit in memory; trying it in halves.", size)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    half = size // 2
-    parts = (torch.arange(half), torch.arange(half, size))
+    parts = (torch.arange(size // 2), torch.arange(size // 2, size))
     return np.concatenate([_forward(take(features, rows), forward) for rows in parts])
 
 
@@ -182,6 +209,7 @@ def run(
     unit: str = "d",
     each: Callable[[np.ndarray], Any] | None = None,
     split: Callable[[Features], Iterable[tuple[torch.Tensor, Features, Callable]]] | None = None,
+    model: Any = None,
 ) -> Any:
     """Apply a model to ``inputs``.
 
@@ -200,6 +228,8 @@ def run(
             each input, padding cut; the result is then a list of the n things that it returns.
         split: tokenised features → parts that are batched apart: which rows ``[k]``, their features, and the
             ``forward`` of that part; every row stands in one. None = one part.
+        model: the module that ``forward`` runs, if that may run it in several threads at once; see
+            :func:`.inference.lanes`. None = one batch after the other.
 
     Raises:
         Exception: what the model raised; :func:`before` returns what was scored by then.
@@ -211,11 +241,36 @@ def run(
         return [] if each is not None else np.empty((0,), dtype=np.float32)
     import torch
 
+    from . import inference
+
     place: dict[Hashable, int] = {}
     inverse = np.fromiter((place.setdefault(item, len(place)) for item in inputs), dtype=np.int64, count=len(inputs))
     distinct = sorted(place, key=characters, reverse=True)
     place_of = infer_device(device)
     budget = token_budget or TOKEN_BUDGET.get(place_of.type, TOKEN_BUDGET["cpu"])
+    lanes = 1
+    if model is not None and resolve_precision(precision, place_of) != "fp32":  # which stays what it is, bit by bit
+        lanes = inference.lanes(model, place_of, sum(map(characters, distinct)), LANE_BUDGET)
+        if place_of.type == "cpu" and (lanes > 1 or torch.get_num_threads() == 1):
+            budget = token_budget or LANE_BUDGET
+
+    def batches() -> Iterator[tuple[np.ndarray, dict[str, Any], Callable[[Features], torch.Tensor]]]:
+        size = BUFFER if lanes == 1 else min(BUFFER, AHEAD)
+        for start in range(0, len(distinct), size):
+            chunk = distinct[start : start + size]
+            slots = np.fromiter((place[item] for item in chunk), dtype=np.int64, count=len(chunk))
+            for positions, batch, read in _batches(prepare(chunk), budget, batch_size, forward, split):
+                moved = {k: v.to(place_of) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+                yield slots[positions.numpy()], moved, read
+
+    holds: dict = {}
+
+    def compute(task: tuple[np.ndarray, dict[str, Any], Callable[[Features], torch.Tensor]]) -> np.ndarray:
+        _, batch, read = task
+        if lanes == 1:
+            return _forward(batch, read if here is None else here.reading(read))
+        with torch.inference_mode(), computing(precision, place_of, holds) as half:
+            return _forward(batch, read if half is None else half.reading(read))
 
     out: np.ndarray | None = None
     parts: list[Any] = [None] * len(distinct)
@@ -223,26 +278,20 @@ def run(
     with (
         _telling(lambda: [None if out is None or not done[slot] else out[slot] for slot in inverse]),
         torch.inference_mode(),
-        autocast(precision, place_of),
+        computing(precision, place_of, holds) as here,
         pt.tqdm(total=len(distinct), desc=desc, unit=unit, disable=not verbose) as bar,
     ):
-        for start in range(0, len(distinct), BUFFER):
-            chunk = distinct[start : start + BUFFER]
-            slots = np.fromiter((place[item] for item in chunk), dtype=np.int64, count=len(chunk))
-            for positions, batch, read in _batches(prepare(chunk), budget, batch_size, forward, split):
-                batch = {k: v.to(place_of) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-                rows = _forward(batch, read)
-                if each is not None:
-                    real = batch["attention_mask"].bool().cpu().numpy()
-                    for slot, row, mask in zip(slots[positions.numpy()], rows, real, strict=True):
-                        parts[slot] = each(row[mask])
-                    bar.update(len(rows))
-                    continue
+        for (slots, batch, _), rows in inference.side_by_side(compute, batches(), lanes):
+            if each is not None:
+                real = batch["attention_mask"].bool().cpu().numpy()
+                for slot, row, mask in zip(slots, rows, real, strict=True):
+                    parts[slot] = each(row[mask])
+            else:
                 if out is None:
                     out = np.empty((len(distinct), *rows.shape[1:]), dtype=np.float32)
-                out[slots[positions.numpy()]] = rows
-                done[slots[positions.numpy()]] = True
-                bar.update(len(rows))
+                out[slots] = rows
+                done[slots] = True
+            bar.update(len(rows))
     if each is not None:
         return [parts[slot] for slot in inverse]
     assert out is not None

@@ -17,9 +17,8 @@ class CausalReranker(AnsweringStudent):
 
     The probability is that of one answer against the other, from the logits of their two tokens behind the prompt, as
     Qwen3-Reranker ranks. Losses may read the two raw logits (:class:`~pyterrier_distill.LogitMSE`: InRanker's method
-    with a decoder) or the score. A model that was trained to answer starts from what it knows: nothing in it is new. In
-    half precision logits come in steps (an eighth between 16 and 32), and so do scores: rank in float32, with a
-    ``base_dtype`` of float32, where ties matter.
+    with a decoder) or the score. A model that was trained to answer starts from what it knows: nothing in it is new.
+    In half precision the logits themselves are computed in float32: no scores tie because they were rounded.
 
     Args:
         name_or_path: a directory or hub name of a causal LM, or of a LoRA adapter of one.

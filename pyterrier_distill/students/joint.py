@@ -194,6 +194,7 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
             verbose=self.verbose,
             desc="Scoring",
             unit="d",
+            model=self.model,
         )
 
     # -- what a Distiller calls ---------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ..engine.model_state import Loaded
 class SequenceScorer:
     """A model that reads a query and its documents as one sequence and gives logits.
 
-    Subclasses define :meth:`features`.
+    Subclasses define :attr:`model` and :meth:`features`.
 
     Args:
         name: a directory or hub name; other arguments as for :class:`~pyterrier_distill.PointwiseTeacher`.
@@ -48,6 +48,11 @@ class SequenceScorer:
         """How the loaded model is not its checkpoint's: ``trained`` (other weights), ``reset`` (other settings)."""
         return self.held.changes()
 
+    @property
+    def model(self) -> Any:
+        """The module that gives logits."""
+        raise TypeError(f"{type(self).__name__} does not say its model.")
+
     def features(self, items: Sequence[tuple[str, ...]]) -> dict[str, Any]:
         """Token ids ``[n, L]`` and what else the model reads."""
         raise TypeError(f"{type(self).__name__} does not say how it reads.")
@@ -78,6 +83,7 @@ class SequenceScorer:
                 verbose=self.verbose,
                 desc=desc,
                 unit=unit,
+                model=self.model,
             )
         except Exception as error:
             if (answers := batching.before(error)) is None:

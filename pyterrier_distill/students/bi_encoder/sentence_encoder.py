@@ -102,6 +102,7 @@ class SentenceEncoder(Encoder):
             verbose=self.verbose,
             desc="Encoding queries" if side == "query" else "Encoding documents",
             unit="q" if side == "query" else "d",
+            model=self.model,
         )
 
     def encode_queries_torch(self, texts: list[str], batch_size: int | None = None) -> torch.Tensor:

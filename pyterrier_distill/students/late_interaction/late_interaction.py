@@ -191,6 +191,7 @@ class LateInteraction(Student, TokenEncoder, pt.Artifact):
             desc="Encoding queries" if task == "query" else "Encoding documents",
             unit="q" if task == "query" else "d",
             each=lambda rows: np.ascontiguousarray(rows[rows[:, -1] > 0, :-1]),
+            model=self.model,
         )
 
     def tokenise(self, texts: list[str], task: str) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def encoded(
         desc="Encoding queries" if side == "query" else "Encoding documents",
         unit="q" if side == "query" else "d",
         each=None if pool else lambda rows: rows,
+        model=student.model,
     )
 
 
@@ -106,5 +107,6 @@ def pair_vectors(student: USTAD, pairs: Sequence[Pair]) -> tuple[np.ndarray, np.
         verbose=student.verbose,
         desc="Encoding pairs",
         unit="d",
+        model=student.model,
     )
     return both[:, 0], both[:, 1]
