@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -206,7 +207,9 @@ class HF(Backend):
             tokens = one_token_each(tokenizer, options, spaced, self.name_or_path)
         return torch.tensor(tokens, device=model.device)
 
-    def next_logits(self, features: Any, ids: torch.Tensor) -> torch.Tensor:
+    def next_logits(
+        self, features: Any, ids: torch.Tensor, beginning: prefixes.Beginning = prefixes.NONE
+    ) -> torch.Tensor:
         """Logits ``[n, m]`` of the tokens ``ids`` as the next one of tokenised prompts, with gradients."""
         import torch
 
@@ -215,7 +218,7 @@ class HF(Backend):
         if kind == "seq2seq":
             start = torch.full((len(features["input_ids"]), 1), decoder_start(model), device=model.device)
             return model(**features, decoder_input_ids=start).logits[:, 0].index_select(-1, ids)
-        return prefixes.last_logits(model, features, 1)[:, -1].index_select(-1, ids)
+        return prefixes.last_logits(model, features, 1, beginning)[:, -1].index_select(-1, ids)
 
     def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Raw logits ``[n, m]`` of ``options`` as the next token; see :meth:`choose`."""
@@ -246,9 +249,9 @@ class HF(Backend):
 
         from .decoding import greedy
 
-        def answer(batch: dict[str, Any], items: list[Any]) -> list[tuple[str, int]]:
+        def answer(batch: dict[str, Any], items: list[Any], beginning: prefixes.Beginning) -> list[tuple[str, int]]:
             numbers = None if permutations is None else [number for _, number in items]
-            return greedy(self, batch, max_new_tokens, numbers)
+            return greedy(self, batch, beginning, max_new_tokens, numbers)
 
         with answers_as(lambda one: one[0]):
             said = self.answered(keyed(prompts, permutations), answer, max_new_tokens, lambda one: one[1])
@@ -257,7 +260,7 @@ class HF(Backend):
     def answered(
         self,
         items: Sequence[tuple[Any, int]],
-        answer: Callable[[dict[str, Any], list[Any]], list[Any]],
+        answer: Callable[[dict[str, Any], list[Any], prefixes.Beginning], list[Any]],
         tokens: int,
         spoken: Callable[[Any], int],
     ) -> list[Any]:
@@ -265,7 +268,7 @@ class HF(Backend):
 
         Args:
             items: prompts as keys, each with a number, see :func:`~.inputs.keyed`.
-            answer: a batch and its items → answers.
+            answer: a batch, its items, and the beginning that they share, read already → answers.
             tokens: most tokens of an answer.
             spoken: answer → its tokens.
 
@@ -277,13 +280,24 @@ class HF(Backend):
         def count(batch: dict[str, Any], answers: list[Any]) -> None:
             self.usage.add(len(answers), int(batch["attention_mask"].sum()), sum(map(spoken, answers)))
 
+        def split(features: dict[str, Any]) -> Any:
+            keep, apart = [1] * len(features["input_ids"]), tokens * prefixes.call(self.model)
+            for part in prefixes.parts(self.model, features, keep, apart):
+                yield part.rows, part.features, part.shared, partial(answer, beginning=part.beginning)
+
         try:
             return generation.run(
                 items,
                 prepare=lambda chunk: dict(self.encode([thawed(key) for key, _ in chunk], padding=True)),
-                answer=answer, done=count, device=self.model.device, precision=self.precision, answer_tokens=tokens,
-                batch_size=self.batch_size, verbose=self.verbose,
-            )  # fmt: skip
+                answer=partial(answer, beginning=prefixes.NONE),
+                split=None if self.model.config.is_encoder_decoder else split,
+                done=count,
+                device=self.model.device,
+                precision=self.precision,
+                answer_tokens=tokens,
+                batch_size=self.batch_size,
+                verbose=self.verbose,
+            )
         except generation.Unfinished as stopped:
             cause = cast(Exception, stopped.__cause__)
             raise unfinished(self.name_or_path, cause, stopped.answers, stopped.at) from cause

@@ -29,6 +29,8 @@ TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
 TRAINING_BUDGET = {"cpu": 768, "cuda": 65536}
 #: Inputs tokenised at once. Sorted by characters before and by tokens within, so padding stays small at any size.
 BUFFER = 2048
+#: How many times the tokens of its budget a batch with a shared beginning may put together for one layer's attention.
+TOGETHER = 8
 
 Features = Mapping[str, Any]
 
@@ -110,7 +112,24 @@ def take(features: Features, rows: torch.Tensor) -> dict[str, Any]:
     return cut
 
 
-def pack(features: Features, budget: int, rows: int | None = None) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
+def size(longest: int, budget: int, shared: int = 0) -> int:
+    """How many inputs a batch may hold.
+
+    Args:
+        longest: most tokens of one.
+        budget: tokens of a batch.
+        shared: how many first tokens all share. They are held once, and leave at least half of the budget to the
+            others; only for the attention of one layer do they stand before each input, which :data:`TOGETHER` bounds.
+    """
+    if not shared:
+        return max(1, budget // max(1, longest))
+    own = max(budget - shared, budget // 2) // max(1, longest - shared)
+    return max(1, min(own, TOGETHER * budget // longest))
+
+
+def pack(
+    features: Features, budget: int, rows: int | None = None, shared: int = 0
+) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
     """Cut tokenised features into batches of at most ``budget`` tokens, padding included; longest inputs first.
 
     Args:
@@ -118,6 +137,7 @@ def pack(features: Features, budget: int, rows: int | None = None) -> Iterator[t
             side. Features without one (bags of words) stay in one piece.
         budget: tokens of a batch. An input longer than it gets a batch of its own.
         rows: most inputs of a batch; None = as many as the budget allows.
+        shared: how many first tokens all share, which are read already.
 
     Yields:
         ``(positions, batch)``: which rows of the input the batch holds, and their features without surplus padding.
@@ -134,8 +154,8 @@ def pack(features: Features, budget: int, rows: int | None = None) -> Iterator[t
     order = torch.argsort(lengths, descending=True, stable=True)
     start = 0
     while start < len(order):
-        size = max(1, budget // max(1, int(lengths[order[start]])))
-        positions = order[start : start + (size if rows is None else min(size, rows))]
+        fitting = size(int(lengths[order[start]]), budget, shared)
+        positions = order[start : start + (fitting if rows is None else min(fitting, rows))]
         yield positions, take(features, positions)
         start += len(positions)
 
@@ -181,7 +201,7 @@ def run(
     desc: str = "scoring",
     unit: str = "d",
     each: Callable[[np.ndarray], Any] | None = None,
-    split: Callable[[Features], Iterable[tuple[torch.Tensor, Features, Callable]]] | None = None,
+    split: Callable[[Features], Iterable[tuple[torch.Tensor, Features, int, Callable]]] | None = None,
 ) -> Any:
     """Apply a model to ``inputs``.
 
@@ -198,8 +218,8 @@ def run(
         unit: what it counts: ``d`` documents, ``q`` queries, ``pair``.
         each: for a ``forward`` that gives ``[m, L, ...]``, a row a token: called with the float32 ``[tokens, ...]`` of
             each input, padding cut; the result is then a list of the n things that it returns.
-        split: tokenised features → parts that are batched apart: which rows ``[k]``, their features, and the
-            ``forward`` of that part; every row stands in one. None = one part.
+        split: tokenised features → parts that are batched apart: which rows ``[k]``, their features, how many first
+            tokens they share, read already, and the ``forward`` of that part; every row stands in one. None = one part.
 
     Raises:
         Exception: what the model raised; :func:`before` returns what was scored by then.
@@ -256,8 +276,8 @@ def _batches(
     if split is None:
         yield from ((positions, batch, forward) for positions, batch in pack(features, budget, rows))
         return
-    for of_part, part, read in split(features):
-        yield from ((of_part[positions], batch, read) for positions, batch in pack(part, budget, rows))
+    for of_part, part, shared, read in split(features):
+        yield from ((of_part[positions], batch, read) for positions, batch in pack(part, budget, rows, shared))
 
 
 @contextmanager

@@ -35,20 +35,43 @@ class Group(NamedTuple):
     rows: list[int]
 
 
+class Beginning(NamedTuple):
+    """What inputs share.
+
+    Attributes:
+        shared: how many first tokens.
+        past: what these left; None where nothing is shared.
+    """
+
+    shared: int = 0
+    past: Any = None
+
+
+NONE = Beginning()
+
+
 class Part(NamedTuple):
     """Inputs that are read together, as tensors.
 
     Attributes:
         rows: which inputs ``[n]``.
         features: theirs: the shared tokens first, the others padded on the left.
-        shared: how many first tokens they share.
-        past: what these left; None where nothing is shared.
+        beginning: what they share.
     """
 
     rows: torch.Tensor
     features: dict[str, Any]
-    shared: int = 0
-    past: Any = None
+    beginning: Beginning = NONE
+
+    @property
+    def shared(self) -> int:
+        """How many first tokens they share."""
+        return self.beginning.shared
+
+
+def call(model: Any) -> int:
+    """Tokens that take as long as one more call of the model."""
+    return CALL.get(model.device.type, CALL["cpu"])
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -108,36 +131,37 @@ def _closed(shared: int, pieces: Sequence[_Piece], call: int) -> _Piece:
     return _Piece(together, size, [Group(shared, [row for group in found for row in group.rows])])
 
 
-def last_logits(model: Any, features: dict[str, Any], count: int, shared: int = 0, past: Any = None) -> torch.Tensor:
+def last_logits(model: Any, features: dict[str, Any], count: int, beginning: Beginning = NONE) -> torch.Tensor:
     """Logits ``[n, count, vocabulary]`` at the last ``count`` tokens of inputs that are padded on the left.
 
     Args:
         model: a decoder of transformers.
         features: ``input_ids`` and ``attention_mask`` ``[n, L]``.
         count: how many.
-        shared: first tokens that are in ``past`` already.
-        past: what they left; it is used up.
+        beginning: what they share, read already.
     """
-    mask, takes = features["attention_mask"], inspect.signature(model.forward).parameters
+    shared = beginning.shared
+    mask, may = features["attention_mask"], takes(model)
     extra: dict[str, Any] = {}
-    if "position_ids" in takes:
+    if "position_ids" in may:
         extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, shared:]
-    if "logits_to_keep" in takes:
+    if "logits_to_keep" in may:
         extra["logits_to_keep"] = count
-    if "use_cache" in takes:
+    if "use_cache" in may:
         extra["use_cache"] = False
-    if past is not None:
-        extra["past_key_values"] = past
+    if beginning.past is not None:
+        extra["past_key_values"] = reading_on(beginning.past)
     return model(input_ids=features["input_ids"][:, shared:], attention_mask=mask, **extra).logits[:, -count:]
 
 
-def parts(model: Any, features: dict[str, Any], keep: Sequence[int]) -> Iterator[Part]:
+def parts(model: Any, features: dict[str, Any], keep: Sequence[int], apart: int | None = None) -> Iterator[Part]:
     """Inputs in parts that share a beginning, which is read once; the other inputs as they are.
 
     Args:
         model: a decoder of transformers.
         features: ``input_ids`` and ``attention_mask`` ``[n, L]``, padded on the left, and other tensors of n rows.
         keep: how many last tokens of each must be read by itself.
+        apart: tokens that one more part takes as long as; None = one more call of the model.
     """
     import torch
 
@@ -150,14 +174,14 @@ def parts(model: Any, features: dict[str, Any], keep: Sequence[int]) -> Iterator
             yield Part(rows, {**part, **unpadded})
         return
     inputs = [row[len(row) - size :] for row, size in zip(features["input_ids"].tolist(), sizes, strict=True)]
-    call = CALL.get(model.device.type, CALL["cpu"])
+    one = call(model)
     outer, found = 0, []
     if len(inputs) > 1 and _shares(model):
         # What all have in common, such as examples, and then what some have besides, such as a query.
         most = min(size - kept for size, kept in zip(sizes, keep, strict=True))
         outer = min(common(min(inputs), max(inputs)), most)
-        outer = outer if (len(inputs) - 1) * outer > call else 0
-        found = groups([ids[outer:] for ids in inputs], keep, call)
+        outer = outer if (len(inputs) - 1) * outer > one else 0
+        found = groups([ids[outer:] for ids in inputs], keep, one if apart is None else apart)
     base = _read(model, inputs[0][:outer]) if outer else None
     if not any(outer + group.shared for group in found) or (outer and base is None):
         yield Part(torch.arange(len(inputs)), features)
@@ -168,7 +192,7 @@ def parts(model: Any, features: dict[str, Any], keep: Sequence[int]) -> Iterator
         if past is None:
             yield Part(rows, {name: value[rows] for name, value in features.items()})
         else:
-            yield Part(rows, _beginning_first(features, rows, shared), shared, past)
+            yield Part(rows, _beginning_first(features, rows, shared), Beginning(shared, past))
 
 
 def _beginning_first(features: dict[str, Any], rows: torch.Tensor, shared: int) -> dict[str, Any]:
@@ -184,11 +208,53 @@ def _beginning_first(features: dict[str, Any], rows: torch.Tensor, shared: int) 
     return part
 
 
-def repeated(past: Any, rows: int) -> Any:
-    """A copy of what a beginning left, for each of ``rows`` inputs."""
-    past = copy.deepcopy(past)
-    past.batch_repeat_interleave(rows)
-    return past
+def reading_on(past: Any) -> Any:
+    """A cache for a batch of inputs that read on from what a beginning left, of which that is no copy."""
+    from .shared_prefix import reading_on
+
+    return reading_on(past)
+
+
+def before_answers(model: Any, features: dict[str, Any], beginning: Beginning) -> Any:
+    """The cache that a batch is answered from; None = none, each input is to be read whole.
+
+    Inputs that are equal, of which several answers are drawn, are read once.
+
+    Args:
+        model: a decoder of transformers.
+        features: ``input_ids`` and ``attention_mask`` ``[n, L]``, on the model's device.
+        beginning: what all share.
+    """
+    import torch
+
+    from .shared_prefix import shareable
+
+    shared, past = beginning
+    cache = None if past is None else reading_on(past)
+    ids, mask = features["input_ids"], features["attention_mask"]
+    place: dict[tuple, int] = {}
+    rows = zip(ids.tolist(), mask.tolist(), strict=True)
+    kinds = [place.setdefault((*row, *told), len(place)) for row, told in rows]
+    unread = ids.shape[1] - 1 - shared
+    if len(place) == len(kinds) or unread < 1 or not _shares(model):
+        return cache
+    firsts = [kinds.index(kind) for kind in range(len(place))]
+    at = (mask[firsts].cumsum(-1) - 1).clamp(min=0)
+    extra = {"logits_to_keep": 1} if "logits_to_keep" in takes(model) else {}
+    left = model(
+        input_ids=ids[firsts, shared:-1], attention_mask=mask[firsts, :-1], position_ids=at[:, shared:-1],
+        past_key_values=cache, use_cache=True, **extra,
+    ).past_key_values  # fmt: skip
+    if cache is None and not shareable(left):
+        _unfit.add(model)
+        return None
+    left.batch_select_indices(torch.tensor(kinds, device=ids.device))
+    return left
+
+
+def takes(model: Any) -> set[str]:
+    """What a model's ``forward`` may be given."""
+    return set(inspect.signature(model.forward).parameters)
 
 
 #: Models whose state is no cache that can be shared.
@@ -197,24 +263,32 @@ _unfit: WeakSet[Any] = WeakSet()
 
 def _shares(model: Any) -> bool:
     """Whether a model may read on from what a beginning left."""
-    takes = set(inspect.signature(model.forward).parameters)
     needed = {"past_key_values", "use_cache", "position_ids", "attention_mask"}
-    return not model.config.is_encoder_decoder and needed <= takes and model not in _unfit
+    fit = needed <= takes(model) and model not in _unfit
+    return fit and not model.config.is_encoder_decoder and _turns_alike(model)
+
+
+def _turns_alike(model: Any) -> bool:
+    """Whether a position is turned alike whatever comes behind it; long texts may turn their beginning otherwise."""
+    rope = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    each = [rope, *(one for one in rope.values() if isinstance(one, dict))]
+    return not any(one.get("rope_type") in ("dynamic", "longrope") for one in each)
 
 
 def _read(model: Any, ids: Sequence[int], past: Any = None, shared: int = 0) -> Any:
     """What the tokens of a beginning leave, the first ``shared`` of which left ``past``; None if nothing to share."""
     import torch
-    from transformers.cache_utils import DynamicCache, DynamicLayer
 
     at = torch.arange(len(ids), device=model.device)[None]
-    extra = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    extra = {"logits_to_keep": 1} if "logits_to_keep" in takes(model) else {}
+    from .shared_prefix import shareable
+
     output = model(
         input_ids=torch.tensor([list(ids[shared:])], device=model.device), attention_mask=torch.ones_like(at),
         position_ids=at[:, shared:], past_key_values=copy.deepcopy(past), use_cache=True, **extra,
     )  # fmt: skip
     left: Any = getattr(output, "past_key_values", None)  # RecurrentGemma takes them, and keeps its state in its layers
-    if type(left) is DynamicCache and left.layers and all(type(layer) is DynamicLayer for layer in left.layers):
+    if shareable(left):
         return left
     _unfit.add(model)
     return None
