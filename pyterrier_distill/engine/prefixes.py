@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
+from . import batching
+
 if TYPE_CHECKING:
     import torch
 
@@ -216,40 +218,55 @@ def reading_on(past: Any) -> Any:
 
 
 def before_answers(model: Any, features: dict[str, Any], beginning: Beginning) -> Any:
-    """The cache that a batch is answered from; None = none, each input is to be read whole.
+    """The cache that a batch is answered from, all but each input's last token read; None = nothing is read yet.
 
-    Inputs that are equal, of which several answers are drawn, are read once.
+    Inputs are read in parts of like length; those that are equal, of which several answers are drawn, once.
 
     Args:
         model: a decoder of transformers.
-        features: ``input_ids`` and ``attention_mask`` ``[n, L]``, on the model's device.
+        features: ``input_ids`` and ``attention_mask`` ``[n, L]``, on the model's device, padded on the left.
         beginning: what all share.
     """
     import torch
 
-    from .shared_prefix import shareable
+    from .shared_prefix import joined, shareable
 
     shared, past = beginning
-    cache = None if past is None else reading_on(past)
+    nothing = None if past is None else reading_on(past)
     ids, mask = features["input_ids"], features["attention_mask"]
     place: dict[tuple, int] = {}
     rows = zip(ids.tolist(), mask.tolist(), strict=True)
     kinds = [place.setdefault((*row, *told), len(place)) for row, told in rows]
-    unread = ids.shape[1] - 1 - shared
-    if len(place) == len(kinds) or unread < 1 or not _shares(model):
-        return cache
-    firsts = [kinds.index(kind) for kind in range(len(place))]
-    at = (mask[firsts].cumsum(-1) - 1).clamp(min=0)
+    firsts = torch.tensor([kinds.index(kind) for kind in range(len(place))], device=ids.device)
+    budget = batching.TOKEN_BUDGET.get(ids.device.type, batching.TOKEN_BUDGET["cpu"])
+    told = {"input_ids": ids[firsts], "attention_mask": mask[firsts]}
+    read_together = [positions for positions, _ in batching.pack(told, budget, None, shared)]
+    width = ids.shape[1] - shared
+    if (len(place) == len(kinds) and len(read_together) == 1) or width < 2 or not _shares(model):
+        return nothing
+    parts: list[Any] = []
+    for positions in read_together:
+        own = max(2, int(told["attention_mask"][positions].sum(dim=1).max()) - shared)
+        part = {name: torch.cat([it[positions, :shared], it[positions, -own:]], dim=1) for name, it in told.items()}
+        left = _left(model, part["input_ids"][:, shared:-1], part["attention_mask"][:, :-1], nothing)
+        if past is None and not shareable(left):
+            _unfit.add(model)
+            return None
+        parts.append(left)
+        nothing = None if past is None else reading_on(past)
+    order = torch.cat(read_together).argsort().to(ids.device)
+    return joined(parts, order[torch.tensor(kinds, device=ids.device)], width - 1, nothing)
+
+
+def _left(model: Any, ids: torch.Tensor, mask: torch.Tensor, past: Any) -> Any:
+    """What tokens leave in a model's cache, behind those that left ``past``, which grows by them."""
     extra = {"logits_to_keep": 1} if "logits_to_keep" in takes(model) else {}
-    left = model(
-        input_ids=ids[firsts, shared:-1], attention_mask=mask[firsts, :-1], position_ids=at[:, shared:-1],
-        past_key_values=cache, use_cache=True, **extra,
-    ).past_key_values  # fmt: skip
-    if cache is None and not shareable(left):
-        _unfit.add(model)
-        return None
-    left.batch_select_indices(torch.tensor(kinds, device=ids.device))
-    return left
+    at = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    output = model(
+        input_ids=ids, attention_mask=mask, position_ids=at, past_key_values=past, use_cache=True, **extra
+    )
+    # RecurrentGemma takes them, and keeps its state in its layers.
+    return getattr(output, "past_key_values", None)
 
 
 def takes(model: Any) -> set[str]:
@@ -279,15 +296,10 @@ def _read(model: Any, ids: Sequence[int], past: Any = None, shared: int = 0) -> 
     """What the tokens of a beginning leave, the first ``shared`` of which left ``past``; None if nothing to share."""
     import torch
 
-    at = torch.arange(len(ids), device=model.device)[None]
-    extra = {"logits_to_keep": 1} if "logits_to_keep" in takes(model) else {}
     from .shared_prefix import shareable
 
-    output = model(
-        input_ids=torch.tensor([list(ids[shared:])], device=model.device), attention_mask=torch.ones_like(at),
-        position_ids=at[:, shared:], past_key_values=copy.deepcopy(past), use_cache=True, **extra,
-    )  # fmt: skip
-    left: Any = getattr(output, "past_key_values", None)  # RecurrentGemma takes them, and keeps its state in its layers
+    whole = torch.tensor([list(ids)], device=model.device)
+    left = _left(model, whole[:, shared:], torch.ones_like(whole), copy.deepcopy(past))
     if shareable(left):
         return left
     _unfit.add(model)

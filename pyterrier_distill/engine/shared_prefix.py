@@ -7,6 +7,7 @@ together for that lives no longer than the layer's attention.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 class SharedLayer(DynamicLayer):
     """One layer's keys and values: a beginning's ``[1, H, P, D]``, and those of inputs' own tokens ``[B, H, n, D]``.
 
-    B are inputs, H heads, P and n tokens, D the dimensions of a head. Under autocast both are held in the precision that attention computes with.
+    B are inputs, H heads, P and n tokens, D the dimensions of a head. Under autocast both are held in the precision
+    that attention computes with.
 
     Args:
         keys: of the beginning.
@@ -73,4 +75,33 @@ def reading_on(past: DynamicCache) -> DynamicCache:
     """A cache for a batch of inputs that read on from what a beginning left, which stays as it is."""
     cache = DynamicCache()
     cache.layers = [SharedLayer(layer.keys, layer.values) for layer in past.layers]
+    return cache
+
+
+def joined(parts: Sequence[DynamicCache], rows: torch.Tensor, width: int, cache: DynamicCache | None) -> DynamicCache:
+    """What inputs left that were read in parts, in one cache.
+
+    Args:
+        parts: the parts' caches, which are emptied.
+        rows: which input of the parts each row is ``[n]``, any of them more than once.
+        width: tokens of a row; shorter ones are padded on the left.
+        cache: what holds their beginning, if they share one.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    cache = cache or DynamicCache()
+    for place in range(len(parts[0].layers)):
+        if len(cache.layers) == place:
+            cache.layers.append(DynamicLayer())
+        layers: list[Any] = [part.layers[place] for part in parts]
+        states = []
+        for name in ("keys", "values"):
+            each = [getattr(layer, name) for layer in layers]
+            states.append(torch.cat([pad(it, (0, 0, width - it.shape[-2], 0)) for it in each])[rows])
+        for layer in layers:
+            layer.keys = layer.values = None
+        layer = cache.layers[place]
+        layer.lazy_initialization(*states)
+        layer.keys, layer.values = states
     return cache
