@@ -128,7 +128,7 @@ def size(longest: int, budget: int, shared: int = 0) -> int:
 
 
 def pack(
-    features: Features, budget: int, rows: int | None = None, shared: int = 0
+    features: Features, budget: int, rows: int | None = None, shared: int = 0, growing: int = 0
 ) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
     """Cut tokenised features into batches of at most ``budget`` tokens, padding included; longest inputs first.
 
@@ -138,6 +138,7 @@ def pack(
         budget: tokens of a batch. An input longer than it gets a batch of its own.
         rows: most inputs of a batch; None = as many as the budget allows.
         shared: how many first tokens all share, which are read already.
+        growing: tokens that each grows by, an answer's, which the budget has to hold, too.
 
     Yields:
         ``(positions, batch)``: which rows of the input the batch holds, and their features without surplus padding.
@@ -154,7 +155,7 @@ def pack(
     order = torch.argsort(lengths, descending=True, stable=True)
     start = 0
     while start < len(order):
-        fitting = size(int(lengths[order[start]]), budget, shared)
+        fitting = size(int(lengths[order[start]]) + growing, budget, shared)
         positions = order[start : start + (fitting if rows is None else min(fitting, rows))]
         yield positions, take(features, positions)
         start += len(positions)

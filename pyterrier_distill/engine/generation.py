@@ -89,9 +89,7 @@ def run(
             asked: list[Item] = []
             try:
                 for of_part, part, shared, say in parts:
-                    longest = int(part["attention_mask"].sum(dim=1).max())
-                    rows = batching.size(longest + answer_tokens, budget, shared)
-                    for positions, batch in batching.pack(part, budget, min(rows, batch_size or rows), shared):
+                    for positions, batch in batching.pack(part, budget, batch_size, shared, answer_tokens):
                         asked = [chunk[int(position)] for position in of_part[positions]]
                         found = _in_halves(batch, asked, say)
                         answers.update(zip(asked, found, strict=True))
