@@ -295,7 +295,7 @@ class HF(Backend):
                 device=self.model.device,
                 precision=self.precision,
                 answer_tokens=tokens,
-                batch_size=self.batch_size,
+                batch_size=1 if self.model.config.model_type in prefixes.ALONE else self.batch_size,
                 verbose=self.verbose,
             )
         except generation.Unfinished as stopped:

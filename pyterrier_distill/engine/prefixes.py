@@ -25,6 +25,10 @@ CALL = {"cpu": 32, "cuda": 4096}
 READ_PADDING = frozenset({"recurrent_gemma", "rwkv", "xlstm"})
 
 
+#: Those of which transformers' ``generate`` mixes up the states of a batch.
+ALONE = frozenset({"rwkv"})
+
+
 class Group(NamedTuple):
     """Inputs that are read together.
 
