@@ -239,9 +239,21 @@ def test_prompts_of_which_several_answers_are_drawn_are_read_once(tiny_llm, monk
     prompts = ["red dog of the green house " * 8, "blue bird in a tree " * 9]
     shapes = generating(backend.model, monkeypatch)
     drawn = {"sampling": Sampling(1.0), "seeds": range(12)}
-    backend.complete([p for p in prompts for _ in range(6)], max_new_tokens=40, **drawn)
+    backend.complete([p for p in prompts for _ in range(6)], max_new_tokens=4, **drawn)
     assert sum(rows * width for rows, width in shapes if width > 1) <= 2 * max(backend.prompt_sizes(prompts))
     assert {rows for rows, width in shapes if width == 1} == {12}
+
+
+def test_beginnings_of_several_groups_are_read_together(tiny_llm, monkeypatch):
+    backend = ptd.HF(tiny_llm, **FP32)
+    heads = [f"red dog {n} of the green house by the tree " * (5 + n % 3) for n in range(6)]
+    prompts = [f"{EXAMPLES}{head} passage {n}" for head in heads for n in range(5)]
+    shapes = generating(backend.model, monkeypatch)
+    backend.option_logits(prompts, ["yes", "no"])
+    assert [rows for rows, _ in shapes] == [1, 6, 30]  # what all share, what five each share, the rest
+    shapes.clear()
+    backend.generate(prompts, max_new_tokens=5)
+    assert [rows for rows, _ in shapes] == [1, 6, *[30] * 5]
 
 
 def test_constrained_orders_share_their_beginning(tiny_llm, monkeypatch):
@@ -275,8 +287,8 @@ def test_a_beginning_is_held_once_and_counts_in_a_batch(tiny_llm, monkeypatch):
     assert 4 < rows and beginning + rows * own <= 4 * sizes[0]
     assert rows * max(sizes) <= batching.TOGETHER * 4 * sizes[0]
     layers = [layer for cache in held for layer in cache.layers]
-    assert {len(layer.beginning[0]) for layer in layers} == {1}
-    assert len({layer.beginning[0].data_ptr() for layer in layers[::2]}) == 1  # of all batches, too
+    assert {len(keys) for layer in layers for keys, _ in layer.beginnings} == {1}
+    assert len({layer.beginnings[0][0].data_ptr() for layer in layers[::2]}) == 1  # of all batches, too
     assert max(layer.keys.shape[2] for layer in layers) <= own
 
 

@@ -135,8 +135,8 @@ def complete(
         return []
     return llm.answered(
         keyed(prompts, seeds),
-        lambda batch, items, beginning: _completed(
-            llm, batch, beginning, max_new_tokens, sampling, [seed for _, seed in items], until
+        lambda batch, items, past: _completed(
+            llm, batch, past, max_new_tokens, sampling, [seed for _, seed in items], until
         ),
         max_new_tokens,
         lambda answer: len(answer.logprobs),
@@ -144,7 +144,7 @@ def complete(
 
 
 def greedy(
-    llm: HF, batch: dict[str, Any], beginning: prefixes.Beginning, tokens: int, numbers: Sequence[int] | None
+    llm: HF, batch: dict[str, Any], past: prefixes.Past | None, tokens: int, numbers: Sequence[int] | None
 ) -> list[tuple[str, int]]:
     """Greedy answers to one batch, each with how many tokens it took.
 
@@ -155,7 +155,7 @@ def greedy(
     if numbers is not None:
         start = _start(llm, batch)
         processors.append(permutation.PermutationProcessor(llm.speller, numbers, start, tokenizer.eos_token_id))
-    ids = _written(llm, batch, beginning, tokens, processors, []).cpu()
+    ids = _written(llm, batch, past, tokens, processors, []).cpu()
     ended = sum((ids == token) for token in ends).cumsum(1)
     spoken = ((ended == 0) | ((ended == 1) & (ended.diff(dim=1, prepend=ended[:, :1] * 0) == 1))).sum(dim=1)
     with using(tokenizer):
@@ -166,7 +166,7 @@ def greedy(
 def _completed(
     llm: HF,
     batch: dict[str, Any],
-    beginning: prefixes.Beginning,
+    past: prefixes.Past | None,
     tokens: int,
     sampling: Sampling | None,
     seeds: Sequence[int],
@@ -178,7 +178,7 @@ def _completed(
     tokenizer = llm.tokenizer
     chooser = TokenChooser(tokens, sampling, seeds)
     stopping = [] if until is None else [Until(tokenizer, _start(llm, batch), until)]
-    ids = _written(llm, batch, beginning, tokens, [chooser], stopping)
+    ids = _written(llm, batch, past, tokens, [chooser], stopping)
     told = torch.stack(chooser.told, dim=1).float().cpu().tolist()
     return [
         _cut(completion(tokenizer, row, logprobs, llm.end_tokens), until)
@@ -194,7 +194,7 @@ def _start(llm: HF, batch: dict[str, Any]) -> int:
 def _written(
     llm: HF,
     batch: dict[str, Any],
-    beginning: prefixes.Beginning,
+    past: prefixes.Past | None,
     tokens: int,
     processors: list[Any],
     stopping: list[Any],
@@ -211,8 +211,9 @@ def _written(
         pad_token_id=tokenizer.pad_token_id,
         decoder_start_token_id=decoder_start(model) if seq2seq else None,
     )
-    inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-    cache = None if seq2seq else prefixes.before_answers(model, inputs, beginning)
+    batch = {name: it.to(model.device) if hasattr(it, "to") else it for name, it in batch.items()}
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    cache = None if seq2seq else prefixes.before_answers(model, batch, past)
     more = {} if cache is None else {"past_key_values": cache}
     ids = model.generate(
         **inputs, **more, generation_config=config, logits_processor=processors, stopping_criteria=stopping

@@ -208,17 +208,18 @@ class HF(Backend):
         return torch.tensor(tokens, device=model.device)
 
     def next_logits(
-        self, features: Any, ids: torch.Tensor, beginning: prefixes.Beginning = prefixes.NONE
+        self, features: Any, ids: torch.Tensor, past: prefixes.Past | None = None
     ) -> torch.Tensor:
         """Logits ``[n, m]`` of the tokens ``ids`` as the next one of tokenised prompts, with gradients."""
         import torch
 
         kind, _, model = self._loaded
-        features = {name: features[name] for name in ("input_ids", "attention_mask")}
+        names = ("input_ids", "attention_mask", "shared", "beginning")
+        features = {name: features[name] for name in names if name in features}
         if kind == "seq2seq":
             start = torch.full((len(features["input_ids"]), 1), decoder_start(model), device=model.device)
             return model(**features, decoder_input_ids=start).logits[:, 0].index_select(-1, ids)
-        return prefixes.last_logits(model, features, 1, beginning)[:, -1].index_select(-1, ids)
+        return prefixes.last_logits(model, features, 1, past)[:, -1].index_select(-1, ids)
 
     def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Raw logits ``[n, m]`` of ``options`` as the next token; see :meth:`choose`."""
@@ -249,9 +250,9 @@ class HF(Backend):
 
         from .decoding import greedy
 
-        def answer(batch: dict[str, Any], items: list[Any], beginning: prefixes.Beginning) -> list[tuple[str, int]]:
+        def answer(batch: dict[str, Any], items: list[Any], past: prefixes.Past | None) -> list[tuple[str, int]]:
             numbers = None if permutations is None else [number for _, number in items]
-            return greedy(self, batch, beginning, max_new_tokens, numbers)
+            return greedy(self, batch, past, max_new_tokens, numbers)
 
         with answers_as(lambda one: one[0]):
             said = self.answered(keyed(prompts, permutations), answer, max_new_tokens, lambda one: one[1])
@@ -260,7 +261,7 @@ class HF(Backend):
     def answered(
         self,
         items: Sequence[tuple[Any, int]],
-        answer: Callable[[dict[str, Any], list[Any], prefixes.Beginning], list[Any]],
+        answer: Callable[[dict[str, Any], list[Any], prefixes.Past | None], list[Any]],
         tokens: int,
         spoken: Callable[[Any], int],
     ) -> list[Any]:
@@ -268,7 +269,7 @@ class HF(Backend):
 
         Args:
             items: prompts as keys, each with a number, see :func:`~.inputs.keyed`.
-            answer: a batch, its items, and the beginning that they share, read already → answers.
+            answer: a batch, its items, and what the beginnings left that they share → answers.
             tokens: most tokens of an answer.
             spoken: answer → its tokens.
 
@@ -281,15 +282,14 @@ class HF(Backend):
             self.usage.add(len(answers), int(batch["attention_mask"].sum()), sum(map(spoken, answers)))
 
         def split(features: dict[str, Any]) -> Any:
-            keep, apart = [1] * len(features["input_ids"]), tokens * prefixes.call(self.model)
-            for part in prefixes.parts(self.model, features, keep, apart):
-                yield part.rows, part.features, part.shared, partial(answer, beginning=part.beginning)
+            for part in prefixes.parts(self.model, features, [1] * len(features["input_ids"])):
+                yield part.rows, part.features, partial(answer, past=part.past)
 
         try:
             return generation.run(
                 items,
                 prepare=lambda chunk: dict(self.encode([thawed(key) for key, _ in chunk], padding=True)),
-                answer=partial(answer, beginning=prefixes.NONE),
+                answer=partial(answer, past=None),
                 split=None if self.model.config.is_encoder_decoder else split,
                 done=count,
                 device=self.model.device,

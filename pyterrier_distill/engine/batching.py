@@ -96,11 +96,15 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
 
 def take(features: Features, rows: torch.Tensor) -> dict[str, Any]:
-    """The ``rows`` of tokenised ``features``, with the columns cut that hold only padding for them."""
+    """The ``rows`` of tokenised ``features``, with the columns cut that hold only padding for them.
+
+    ``shared`` first columns, if there are any, stay.
+    """
     import torch
 
     mask = features["attention_mask"][rows]
     columns = mask.any(dim=0)
+    columns[: features.get("shared", 0)] = True
     size, width = features["attention_mask"].shape
     cut: dict[str, Any] = {}
     for name, value in features.items():
@@ -128,16 +132,16 @@ def size(longest: int, budget: int, shared: int = 0) -> int:
 
 
 def pack(
-    features: Features, budget: int, rows: int | None = None, shared: int = 0, growing: int = 0
+    features: Features, budget: int, rows: int | None = None, growing: int = 0
 ) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
     """Cut tokenised features into batches of at most ``budget`` tokens, padding included; longest inputs first.
 
     Args:
         features: tokenised inputs; ``attention_mask`` ``[n, L]`` (1 = a token) gives the lengths, padding on either
-            side. Features without one (bags of words) stay in one piece.
+            side. Features without one (bags of words) stay in one piece. ``shared`` first columns, if there are any,
+            are read already, and stay as they are.
         budget: tokens of a batch. An input longer than it gets a batch of its own.
         rows: most inputs of a batch; None = as many as the budget allows.
-        shared: how many first tokens all share, which are read already.
         growing: tokens that each grows by, an answer's, which the budget has to hold, too.
 
     Yields:
@@ -151,7 +155,8 @@ def pack(
         count = len(rows_by)
         yield torch.arange(count), dict(features)
         return
-    lengths = mask.sum(dim=1)
+    shared = features.get("shared", 0)
+    lengths = shared + mask[:, shared:].sum(dim=1)
     order = torch.argsort(lengths, descending=True, stable=True)
     start = 0
     while start < len(order):
@@ -202,7 +207,7 @@ def run(
     desc: str = "scoring",
     unit: str = "d",
     each: Callable[[np.ndarray], Any] | None = None,
-    split: Callable[[Features], Iterable[tuple[torch.Tensor, Features, int, Callable]]] | None = None,
+    split: Callable[[Features], Iterable[tuple[torch.Tensor, Features, Callable]]] | None = None,
 ) -> Any:
     """Apply a model to ``inputs``.
 
@@ -219,8 +224,8 @@ def run(
         unit: what it counts: ``d`` documents, ``q`` queries, ``pair``.
         each: for a ``forward`` that gives ``[m, L, ...]``, a row a token: called with the float32 ``[tokens, ...]`` of
             each input, padding cut; the result is then a list of the n things that it returns.
-        split: tokenised features → parts that are batched apart: which rows ``[k]``, their features, how many first
-            tokens they share, read already, and the ``forward`` of that part; every row stands in one. None = one part.
+        split: tokenised features → parts that are batched apart: which rows ``[k]``, their features, and the
+            ``forward`` of that part; every row stands in one. None = one part.
 
     Raises:
         Exception: what the model raised; :func:`before` returns what was scored by then.
@@ -277,8 +282,8 @@ def _batches(
     if split is None:
         yield from ((positions, batch, forward) for positions, batch in pack(features, budget, rows))
         return
-    for of_part, part, shared, read in split(features):
-        yield from ((of_part[positions], batch, read) for positions, batch in pack(part, budget, rows, shared))
+    for of_part, part, read in split(features):
+        yield from ((of_part[positions], batch, read) for positions, batch in pack(part, budget, rows))
 
 
 @contextmanager

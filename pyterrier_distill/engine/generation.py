@@ -39,7 +39,7 @@ def run(
     *,
     prepare: Callable[[list[Item]], dict[str, Any]],
     answer: Callable[[dict[str, Any], list[Item]], list[T]],
-    split: Callable[[dict[str, Any]], Iterable[tuple[torch.Tensor, dict[str, Any], int, Callable]]] | None = None,
+    split: Callable[[dict[str, Any]], Iterable[tuple[torch.Tensor, dict[str, Any], Callable]]] | None = None,
     done: Callable[[dict[str, Any], list[T]], None] | None = None,
     device: torch.device,
     precision: str,
@@ -55,8 +55,8 @@ def run(
         items: n of them, prompts for example; equal ones get one answer.
         prepare: tokenises m items to tensors ``[m, L]`` with an ``attention_mask``.
         answer: a batch and its items → their answers. Runs without gradients; may be called again for parts of a batch.
-        split: tokenised features → parts that are answered apart: which rows ``[k]``, their features, how many first
-            tokens they share, read already, and the ``answer`` of that part; every row stands in one. None = one part.
+        split: tokenised features → parts that are answered apart: which rows ``[k]``, their features, and the
+            ``answer`` of that part; every row stands in one. None = one part.
         done: called with each finished batch and its answers, for counting.
         device: where the model is.
         precision: see :func:`~.batching.resolve_precision`.
@@ -85,11 +85,11 @@ def run(
         for start in range(0, len(distinct), batching.BUFFER):
             chunk = distinct[start : start + batching.BUFFER]
             features = prepare(chunk)
-            parts = [(torch.arange(len(chunk)), features, 0, answer)] if split is None else split(features)
+            parts = [(torch.arange(len(chunk)), features, answer)] if split is None else split(features)
             asked: list[Item] = []
             try:
-                for of_part, part, shared, say in parts:
-                    for positions, batch in batching.pack(part, budget, batch_size, shared, answer_tokens):
+                for of_part, part, say in parts:
+                    for positions, batch in batching.pack(part, budget, batch_size, answer_tokens):
                         asked = [chunk[int(position)] for position in of_part[positions]]
                         found = _in_halves(batch, asked, say)
                         answers.update(zip(asked, found, strict=True))

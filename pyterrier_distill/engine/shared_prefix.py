@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 
 class SharedLayer(DynamicLayer):
-    """One layer's keys and values: a beginning's ``[1, H, P, D]``, and those of inputs' own tokens ``[B, H, n, D]``.
+    """One layer's keys and values: of beginnings ``[1 or G, H, P, D]``, and of inputs' own tokens ``[B, H, n, D]``.
 
-    B are inputs, H heads, P and n tokens, D the dimensions of a head. Under autocast both are held in the precision
-    that attention computes with.
+    B are inputs, G beginnings, H heads, P and n tokens, D the dimensions of a head. Under autocast all are held in the
+    precision that attention computes with.
 
     Args:
-        keys: of the beginning.
-        values: of the beginning.
+        beginnings: keys and values of what stands before the inputs, in order: of one for all, or of several.
+        which: of several, that of each input ``[B]``.
     """
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor):
+    def __init__(self, beginnings: Sequence[tuple[torch.Tensor, torch.Tensor]], which: torch.Tensor):
         super().__init__()
-        self.beginning = _computed(keys), _computed(values)
+        self.beginnings = beginnings
+        self.which = which
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -37,17 +38,21 @@ class SharedLayer(DynamicLayer):
         """Keep the next tokens' ``[B, H, m, D]``; all keys and values ``[B, H, P + n + m, D]``."""
         import torch
 
-        keys, values = super().update(_computed(key_states), _computed(value_states), *args, **kwargs)
-        first, others = self.beginning
-        rows = (len(keys), -1, -1, -1)
-        return torch.cat([first.expand(rows), keys], dim=-2), torch.cat([others.expand(rows), values], dim=-2)
+        own = super().update(_computed(key_states), _computed(value_states), *args, **kwargs)
+        first = [[self._of_each(states) for states in pair] for pair in self.beginnings]
+        keys, values = (torch.cat([*(pair[n] for pair in first), own[n]], dim=-2) for n in (0, 1))
+        return keys, values
+
+    def _of_each(self, states: torch.Tensor) -> torch.Tensor:
+        return states.expand(len(self.which), -1, -1, -1) if len(states) == 1 else states[self.which]
 
     def get_seq_length(self) -> int:
         """Tokens of the beginning, and of each input besides."""
-        return self.beginning[0].shape[-2] + super().get_seq_length()
+        return sum(keys.shape[-2] for keys, _ in self.beginnings) + super().get_seq_length()
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep these inputs, any of them more than once."""
+        self.which = self.which[indices]
         if self.keys is not None and self.values is not None:
             self.keys, self.values = self.keys[indices], self.values[indices]
 
@@ -71,10 +76,23 @@ def shareable(past: Any) -> bool:
     return type(past) is DynamicCache and bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
 
 
-def reading_on(past: DynamicCache) -> DynamicCache:
-    """A cache for a batch of inputs that read on from what a beginning left, which stays as it is."""
+def held(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values of inputs' own tokens, layer by layer, as a :class:`SharedLayer` takes them."""
+    layers: list[Any] = cache.layers
+    return [(_computed(layer.keys), _computed(layer.values)) for layer in layers]
+
+
+def reading_on(base: Sequence[Any], some: Sequence[Any], which: torch.Tensor) -> DynamicCache:
+    """A cache for a batch of inputs that read on from beginnings, of which it is no copy.
+
+    Args:
+        base: keys and values ``[1, H, P, D]`` of what all share, layer by layer; empty where that is nothing.
+        some: those of beginnings behind it ``[G, H, M, D]``; empty where there are none.
+        which: of these, that of each input ``[B]``.
+    """
     cache = DynamicCache()
-    cache.layers = [SharedLayer(layer.keys, layer.values) for layer in past.layers]
+    stages = [stage for stage in (base, some) if stage]
+    cache.layers = [SharedLayer(pairs, which) for pairs in zip(*stages, strict=True)]
     return cache
 
 
