@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -283,13 +282,13 @@ class HF(Backend):
 
         def split(features: dict[str, Any]) -> Any:
             for part in prefixes.parts(self.model, features, [1] * len(features["input_ids"])):
-                yield part.rows, part.features, partial(answer, past=part.past)
+                yield part.rows, part.features, lambda batch, asked, past=part.past: answer(batch, asked, past)
 
         try:
             return generation.run(
                 items,
                 prepare=lambda chunk: dict(self.encode([thawed(key) for key, _ in chunk], padding=True)),
-                answer=partial(answer, past=None),
+                answer=lambda batch, asked: answer(batch, asked, None),
                 split=None if self.model.config.is_encoder_decoder else split,
                 done=count,
                 device=self.model.device,

@@ -200,7 +200,8 @@ def _worth(inputs: Sequence[Sequence[int]], keep: Sequence[int], call: int) -> t
     """How many first tokens all inputs share, and groups of those that share some more; nothing if it does not pay."""
     # What all have in common, such as examples, and then what some have besides, such as a query.
     most = min(len(ids) - kept for ids, kept in zip(inputs, keep, strict=True))
-    outer = min(common(min(inputs), max(inputs)), most)
+    ends = [list(end) for end in (min(inputs, key=list), max(inputs, key=list))]
+    outer = min(common(*ends), most)
     outer = outer if (len(inputs) - 1) * outer > call else 0
     found = groups([ids[outer:] for ids in inputs], keep, GROUP)
     if sum((len(group.rows) - 1) * group.shared for group in found) <= call:

@@ -50,17 +50,6 @@ class SharedLayer(DynamicLayer):
         """Tokens of the beginning, and of each input besides."""
         return sum(keys.shape[-2] for keys, _ in self.beginnings) + super().get_seq_length()
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these inputs, any of them more than once."""
-        self.which = self.which[indices]
-        if self.keys is not None and self.values is not None:
-            self.keys, self.values = self.keys[indices], self.values[indices]
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last ``-tokens_to_remove`` tokens of each input."""
-        if tokens_to_remove < 0 and self.keys is not None and self.values is not None:
-            self.keys, self.values = self.keys[..., :tokens_to_remove, :], self.values[..., :tokens_to_remove, :]
-
 
 def _computed(states: torch.Tensor) -> torch.Tensor:
     """Keys or values as attention computes with them: autocast would round them each time anew."""
@@ -72,8 +61,8 @@ def _computed(states: torch.Tensor) -> torch.Tensor:
 
 def shareable(past: Any) -> bool:
     """Whether what a model left is a cache of keys and values of all tokens, and nothing else."""
-    layers = getattr(past, "layers", None)
-    return type(past) is DynamicCache and bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    layers = getattr(past, "layers", None) or []
+    return type(past) is DynamicCache and len(layers) > 0 and all(type(layer) is DynamicLayer for layer in layers)
 
 
 def held(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
