@@ -54,7 +54,7 @@ pairs = pd.DataFrame(
 backends = {precision: ptd.HF(options.model, precision=precision) for precision in {options.precision, "fp32"}}
 shares = prefixes._shares
 #: Inputs of which results are compared.
-SOME = 8
+SOME = 6
 
 
 @contextmanager
@@ -141,6 +141,7 @@ for kind, make in SYSTEMS.items():
     if options.only and not any(part in kind for part in options.only):
         continue
     row: dict[str, Any] = {"precision": options.precision}
+    row["documents" if kind == "queries" else "pairs"] = len(documents) if kind == "queries" else len(pairs)
     work = make(backends[options.precision])
     size = float(len(documents) if kind == "queries" else len(pairs))
 
@@ -170,7 +171,6 @@ for kind, make in SYSTEMS.items():
     row["tokens saved"] = round(1 - read["shared"] / read["whole"], 3)
     row |= {precision: compared(kind, precision) for precision in sorted({options.precision, "fp32"})}
     print(json.dumps({kind: row}, indent=1), flush=True)
-    content = {"machine": machine(), "settings": {n: v for n, v in vars(options).items() if n != "out"}}
-    content["settings"] |= {"folder": Path(options.folder).name, "model": Path(options.model).name}
+    content = {"machine": machine(), "folder": Path(options.folder).name}
     told = {**written().get("rows", {}), kind: row}
     Path(options.out).write_text(json.dumps({**content, "rows": told}, indent=1) + "\n")
