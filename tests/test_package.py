@@ -14,7 +14,8 @@ import pyterrier_distill as ptd
 ROOT = Path(ptd.__file__).parent
 #: The rooms, from the ground up: a module may import only from its own room and from those before it.
 ROOMS = [
-    "_version", "frames", "measures", "stores", "prompts", "losses", "engine", "identity", "sampling", "backends",
+    "_version", "commands", "frames", "measures", "stores", "prompts", "losses", "engine", "identity", "sampling",
+    "backends",
     "training", "multi_vector", "teachers", "students", "labels", "generation", "mining", "corpora", "distiller",
     "iteration", "suites", "published", "tirex", "demo", "cli",
 ]  # fmt: skip

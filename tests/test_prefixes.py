@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import pyterrier_distill as ptd
-from pyterrier_distill.engine import prefixes
+from pyterrier_distill.backends.completions import Sampling
+from pyterrier_distill.engine import batching, prefixes
 from pyterrier_distill.engine.prefixes import Group, groups
 
 FP32 = {"precision": "fp32", "device": "cpu"}
@@ -47,6 +48,26 @@ def counting(model, monkeypatch):
     forward.__signature__ = __import__("inspect").signature(real)
     monkeypatch.setattr(model, "forward", forward)
     return read
+
+
+def generating(model, monkeypatch):
+    """Shapes of what the model reads while it writes; forward is called by keyword."""
+    shapes, real = [], model.forward
+
+    def forward(*args, **settings):
+        shapes.append(tuple(settings["input_ids"].shape))
+        return real(*args, **settings)
+
+    forward.__signature__ = __import__("inspect").signature(real)
+    monkeypatch.setattr(model, "forward", forward)
+    return shapes
+
+
+def same(found, expected):
+    """Completions are equal in text and, to 1e-4, in log-probabilities."""
+    assert [one.text for one in found] == [one.text for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
 def asked():
@@ -157,3 +178,174 @@ def test_a_batch_that_does_not_fit_is_halved_with_its_beginning(tiny_llm, monkey
     forward.__signature__ = __import__("inspect").signature(real)
     monkeypatch.setattr(backend.model, "forward", forward)
     np.testing.assert_allclose(backend.option_logits(asked(), ["yes", "no"]), expected, atol=1e-5)
+
+
+# -- answers that are written -----------------------------------------------------------------------------------------
+
+ARCHITECTURES = ["llama", "gpt2", "neox", "qwen3", "qwen3, window", "mamba", "recurrent_gemma", "rwkv"]
+SHARING = ("llama", "gpt2", "neox", "qwen3")
+ODD = {
+    "a single one": asked()[:1],
+    "equal ones": [asked()[0]] * 5,
+    "one that begins another": [EXAMPLES, EXAMPLES + "Query: red dog", EXAMPLES + "Query: red dog Document: a"],
+    "nothing in common": ["red dog " * 20, "a bird in the house " * 9, "[1] tree " * 15],
+    "two families": [f"{head} {n}" for head in ("red dog " * 40, "the blue bird " * 40) for n in range(4)],
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_answers_are_those_to_prompts_read_whole(name, batch_size, architectures, monkeypatch):
+    backend = ptd.HF(architectures[name], batch_size=batch_size, **FP32)
+    settings = {"max_new_tokens": 6}
+    drawn = {"sampling": Sampling(1.0), "seeds": range(16)}
+    read = counting(backend.model, monkeypatch)
+    likeliest = backend.complete(asked(), **settings)
+    some, texts = backend.complete(asked(), **settings, **drawn), backend.generate(asked(), **settings)
+    shared, usage = sum(read), backend.usage.prompt_tokens
+    monkeypatch.setattr(prefixes, "_shares", lambda model: False)
+    read.clear()
+    same(likeliest, backend.complete(asked(), **settings))
+    same(some, backend.complete(asked(), **settings, **drawn))
+    assert texts == backend.generate(asked(), **settings)
+    assert len(set(texts)) > 1
+    assert backend.usage.prompt_tokens == 2 * usage  # what was asked, however it was read
+    if name in SHARING:
+        assert shared < 0.6 * sum(read)
+    elif name in ("recurrent_gemma", "rwkv"):  # nothing of padding is in an answer
+        same(likeliest[:4], [backend.complete([prompt], **settings)[0] for prompt in asked()[:4]])
+
+
+@pytest.mark.parametrize("prompts", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3, window"])
+def test_prompts_of_any_kind_are_answered_as_if_alone(prompts, name, architectures):
+    backend = ptd.HF(architectures[name], **FP32)
+    seeds = range(len(prompts))
+    for sampling in (None, Sampling(1.0)):
+        alone = [
+            backend.complete([prompt], max_new_tokens=5, sampling=sampling, seeds=[seed])[0]
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        same(backend.complete(prompts, max_new_tokens=5, sampling=sampling, seeds=seeds), alone)
+    np.testing.assert_allclose(
+        backend.option_logits(prompts, ["yes", "no"]),
+        np.concatenate([backend.option_logits([prompt], ["yes", "no"]) for prompt in prompts]),
+        atol=1e-5,
+    )
+
+
+def test_prompts_of_which_several_answers_are_drawn_are_read_once(tiny_llm, monkeypatch):
+    backend = ptd.HF(tiny_llm, **FP32)
+    prompts = ["red dog of the green house " * 8, "blue bird in a tree " * 9]
+    shapes = generating(backend.model, monkeypatch)
+    drawn = {"sampling": Sampling(1.0), "seeds": range(12)}
+    backend.complete([p for p in prompts for _ in range(6)], max_new_tokens=4, **drawn)
+    assert sum(rows * width for rows, width in shapes if width > 1) <= 2 * max(backend.prompt_sizes(prompts))
+    assert {rows for rows, width in shapes if width == 1} == {12}
+
+
+def test_beginnings_of_several_groups_are_read_together(tiny_llm, monkeypatch):
+    backend = ptd.HF(tiny_llm, **FP32)
+    heads = [f"red dog {n} of the green house by the tree " * (5 + n % 3) for n in range(6)]
+    prompts = [f"{EXAMPLES}{head} passage {n}" for head in heads for n in range(5)]
+    shapes = generating(backend.model, monkeypatch)
+    backend.option_logits(prompts, ["yes", "no"])
+    assert [rows for rows, _ in shapes] == [1, 6, 30]  # what all share, what five each share, the rest
+    shapes.clear()
+    backend.generate(prompts, max_new_tokens=5)
+    assert [rows for rows, _ in shapes] == [1, 6, *[30] * 5]
+
+
+def test_constrained_orders_share_their_beginning(tiny_llm, monkeypatch):
+    backend = ptd.HF(tiny_llm, **FP32)
+    prompts, numbers = [EXAMPLES + f"[{n}] > [2] house" for n in range(6)], [3, 5, 12, 2, 4, 3]
+    shapes = generating(backend.model, monkeypatch)
+    together = backend.generate(prompts, max_new_tokens=4, permutations=numbers)
+    assert shapes[0][0] == 1  # the beginning; and then a call for each token of the longest answer, for all at once
+    assert all(rows == 6 for rows, _ in shapes[1:]) and len(shapes) < 2 + len(together[2])
+    alone = [backend.generate([p], max_new_tokens=4, permutations=[n])[0] for p, n in zip(prompts, numbers)]
+    assert together == alone
+
+
+def test_a_beginning_is_held_once_and_counts_in_a_batch(tiny_llm, monkeypatch):
+    backend = ptd.HF(tiny_llm, **FP32)
+    prompts = [EXAMPLES * 2 + f"red dog {n}" for n in range(100, 140)]
+    sizes = backend.prompt_sizes(prompts)
+    beginning = prefixes.common(*backend.encode([prompts[0], prompts[-1]])["input_ids"])
+    monkeypatch.setitem(batching.TOKEN_BUDGET, "cpu", sizes[0])  # a cache of four prompts
+    shapes, held, real = generating(backend.model, monkeypatch), [], prefixes.before_answers
+
+    def before_answers(model, features, beginning):
+        cache = real(model, features, beginning)
+        held.append(cache)
+        return cache
+
+    monkeypatch.setattr(prefixes, "before_answers", before_answers)
+    backend.generate(prompts, max_new_tokens=10)
+    rows = max(rows for rows, _ in shapes)
+    own = max(sizes) - beginning + 10
+    assert 4 < rows and beginning + rows * own <= 4 * sizes[0]
+    assert rows * max(sizes) <= batching.TOGETHER * 4 * sizes[0]
+    layers = [layer for cache in held for layer in cache.layers]
+    assert {len(keys) for layer in layers for keys, _ in layer.beginnings} == {1}
+    assert len({layer.beginnings[0][0].data_ptr() for layer in layers[::2]}) == 1  # of all batches, too
+    assert max(layer.keys.shape[2] for layer in layers) <= own
+
+
+def test_batches_with_a_long_beginning_are_bounded():
+    assert batching.size(100, 2048) == 20
+    assert batching.size(500, 2048, 400) == 16  # 400 + 16 · 100
+    assert batching.size(5050, 2048, 5000) == 3  # 3 · 5050 stand before one layer's attention
+    assert batching.size(9000, 2048, 0) == 1 and batching.size(30_000, 2048, 29_990) == 1
+
+
+def test_precision_of_what_is_held_is_that_of_attention(tiny_llm):
+    half = ptd.HF(tiny_llm, precision="bf16", device="cpu")
+    whole = half.option_logits(asked()[:1], ["yes", "no"])
+    together = half.option_logits(asked(), ["yes", "no"])
+    np.testing.assert_allclose(together[:1], whole, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_that_depend_on_what_follows_share_nothing(kind):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    extra = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 64}
+    rope = {"rope_type": kind, "factor": 2.0, "rope_theta": 10_000.0, **(extra if kind == "longrope" else {})}
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    make = lambda **more: LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, **more))  # noqa: E731
+    assert prefixes._shares(make()) and not prefixes._shares(make(rope_parameters=rope))
+
+
+def test_a_model_that_fails_in_a_later_part_loses_nothing(tiny_llm, monkeypatch):
+    from pyterrier_distill.backends.base import BackendError
+
+    backend = ptd.HF(tiny_llm, batch_size=4, **FP32)
+    expected = backend.generate(asked(), max_new_tokens=3)
+    real, calls = backend.model.generate, []
+
+    def failing(*args, **settings):
+        calls.append(1)
+        if len(calls) > 2:
+            raise RuntimeError("broken")
+        return real(*args, **settings)
+
+    monkeypatch.setattr(backend.model, "generate", failing)
+    with pytest.raises(BackendError) as failure:
+        backend.generate(asked(), max_new_tokens=3)
+    kept = failure.value.answers
+    assert sum(one is not None for one in kept) == 8 and kept[failure.value.failed] is None
+    assert all(one in (None, other) for one, other in zip(kept, expected, strict=True))
+
+
+def test_a_real_model_writes_and_judges_the_same(smollm2, monkeypatch):
+    head = "".join(f"Document: {d}\nQuery: {q}\n" for d, q in (
+        ("The Eiffel Tower was built in Paris in 1889.", "when was the eiffel tower built"),
+        ("Honey bees make honey from the nectar of flowers.", "how do bees make honey"),
+    ))  # fmt: skip
+    texts = ["Lisbon is the capital of Portugal.", "Water boils at 100 degrees at sea level, and on mountains at less."]
+    prompts = [f"{head}Document: {text}\nQuery:" for text in texts]
+    written, likely = smollm2.complete(prompts, max_new_tokens=8), smollm2.likelihoods(prompts, ["capital"] * 2)
+    monkeypatch.setattr(prefixes, "_shares", lambda model: False)
+    same(written, smollm2.complete(prompts, max_new_tokens=8))
+    np.testing.assert_allclose(likely, smollm2.likelihoods(prompts, ["capital"] * 2), atol=1e-5)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from transformers import LogitsProcessor, StoppingCriteria
 
+from ..engine import prefixes
 from ..engine.locks import using
 from ..prompts import Prompt
 from . import permutation
@@ -134,35 +135,27 @@ def complete(
         return []
     return llm.answered(
         keyed(prompts, seeds),
-        lambda batch, items: _completed(llm, batch, max_new_tokens, sampling, [seed for _, seed in items], until),
+        lambda batch, items, past: _completed(
+            llm, batch, past, max_new_tokens, sampling, [seed for _, seed in items], until
+        ),
         max_new_tokens,
         lambda answer: len(answer.logprobs),
     )
 
 
-def greedy(llm: HF, batch: dict[str, Any], tokens: int, numbers: Sequence[int] | None) -> list[tuple[str, int]]:
+def greedy(
+    llm: HF, batch: dict[str, Any], past: prefixes.Past | None, tokens: int, numbers: Sequence[int] | None
+) -> list[tuple[str, int]]:
     """Greedy answers to one batch, each with how many tokens it took.
 
     With ``numbers``, one a row, they are permutations of that many identifiers.
     """
-    from transformers import GenerationConfig
-
-    tokenizer, model = llm.tokenizer, llm.model
-    end, ends = tokenizer.eos_token_id, llm.end_tokens
-    seq2seq = model.config.is_encoder_decoder
-    config = GenerationConfig(
-        max_new_tokens=tokens,
-        do_sample=False,
-        eos_token_id=ends,
-        pad_token_id=tokenizer.pad_token_id,
-        decoder_start_token_id=decoder_start(model) if seq2seq else None,
-    )
-    start = 1 if seq2seq else batch["input_ids"].shape[1]
+    tokenizer, ends = llm.tokenizer, llm.end_tokens
     processors = []
     if numbers is not None:
-        processors.append(permutation.PermutationProcessor(llm.speller, numbers, start, end))
-    inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-    ids = model.generate(**inputs, generation_config=config, logits_processor=processors)[:, start:].cpu()
+        start = _start(llm, batch)
+        processors.append(permutation.PermutationProcessor(llm.speller, numbers, start, tokenizer.eos_token_id))
+    ids = _written(llm, batch, past, tokens, processors, []).cpu()
     ended = sum((ids == token) for token in ends).cumsum(1)
     spoken = ((ended == 0) | ((ended == 1) & (ended.diff(dim=1, prepend=ended[:, :1] * 0) == 1))).sum(dim=1)
     with using(tokenizer):
@@ -173,6 +166,7 @@ def greedy(llm: HF, batch: dict[str, Any], tokens: int, numbers: Sequence[int] |
 def _completed(
     llm: HF,
     batch: dict[str, Any],
+    past: prefixes.Past | None,
     tokens: int,
     sampling: Sampling | None,
     seeds: Sequence[int],
@@ -180,30 +174,51 @@ def _completed(
 ) -> list[Completion]:
     """Answers of one batch."""
     import torch
+
+    tokenizer = llm.tokenizer
+    chooser = TokenChooser(tokens, sampling, seeds)
+    stopping = [] if until is None else [Until(tokenizer, _start(llm, batch), until)]
+    ids = _written(llm, batch, past, tokens, [chooser], stopping)
+    told = torch.stack(chooser.told, dim=1).float().cpu().tolist()
+    return [
+        _cut(completion(tokenizer, row, logprobs, llm.end_tokens), until)
+        for row, logprobs in zip(ids.cpu().tolist(), told, strict=True)
+    ]
+
+
+def _start(llm: HF, batch: dict[str, Any]) -> int:
+    """Tokens before the answers."""
+    return 1 if llm.model.config.is_encoder_decoder else batch["input_ids"].shape[1]
+
+
+def _written(
+    llm: HF,
+    batch: dict[str, Any],
+    past: prefixes.Past | None,
+    tokens: int,
+    processors: list[Any],
+    stopping: list[Any],
+) -> torch.Tensor:
+    """The tokens of answers ``[rows, at most tokens]``, the likeliest that ``processors`` leave."""
     from transformers import GenerationConfig
 
-    model, tokenizer, ends = llm.model, llm.tokenizer, llm.end_tokens
+    tokenizer, model = llm.tokenizer, llm.model
     seq2seq = model.config.is_encoder_decoder
     config = GenerationConfig(
         max_new_tokens=tokens,
-        do_sample=False,  # the processor draws
-        eos_token_id=ends,
+        do_sample=False,  # where tokens are drawn, a processor does it
+        eos_token_id=llm.end_tokens,
         pad_token_id=tokenizer.pad_token_id,
         decoder_start_token_id=decoder_start(model) if seq2seq else None,
     )
-    start = 1 if seq2seq else batch["input_ids"].shape[1]
-    chooser = TokenChooser(tokens, sampling, seeds)
+    batch = {name: it.to(model.device) if hasattr(it, "to") else it for name, it in batch.items()}
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    cache = None if seq2seq else prefixes.before_answers(model, batch, past)
+    more = {} if cache is None else {"past_key_values": cache}
     ids = model.generate(
-        **{name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")},
-        generation_config=config,
-        logits_processor=[chooser],
-        stopping_criteria=[] if until is None else [Until(tokenizer, start, until)],
-    )[:, start:]
-    told = torch.stack(chooser.told, dim=1).float().cpu().tolist()
-    return [
-        _cut(completion(tokenizer, row, logprobs, ends), until)
-        for row, logprobs in zip(ids.cpu().tolist(), told, strict=True)
-    ]
+        **inputs, **more, generation_config=config, logits_processor=processors, stopping_criteria=stopping
+    )
+    return ids[:, _start(llm, batch) :]
 
 
 def _cut(answer: Completion, until: Callable[[str], bool] | None) -> Completion:

@@ -206,16 +206,19 @@ class HF(Backend):
             tokens = one_token_each(tokenizer, options, spaced, self.name_or_path)
         return torch.tensor(tokens, device=model.device)
 
-    def next_logits(self, features: Any, ids: torch.Tensor) -> torch.Tensor:
+    def next_logits(
+        self, features: Any, ids: torch.Tensor, past: prefixes.Past | None = None
+    ) -> torch.Tensor:
         """Logits ``[n, m]`` of the tokens ``ids`` as the next one of tokenised prompts, with gradients."""
         import torch
 
         kind, _, model = self._loaded
-        features = {name: features[name] for name in ("input_ids", "attention_mask")}
+        names = ("input_ids", "attention_mask", "shared", "beginning")
+        features = {name: features[name] for name in names if name in features}
         if kind == "seq2seq":
             start = torch.full((len(features["input_ids"]), 1), decoder_start(model), device=model.device)
             return model(**features, decoder_input_ids=start).logits[:, 0].index_select(-1, ids)
-        return prefixes.last_logits(model, features, 1)[:, -1].index_select(-1, ids)
+        return prefixes.last_logits(model, features, 1, past)[:, -1].index_select(-1, ids)
 
     def option_logits(self, prompts: Sequence[Prompt], options: Sequence[str], *, spaced: bool = True) -> np.ndarray:
         """Raw logits ``[n, m]`` of ``options`` as the next token; see :meth:`choose`."""
@@ -246,9 +249,9 @@ class HF(Backend):
 
         from .decoding import greedy
 
-        def answer(batch: dict[str, Any], items: list[Any]) -> list[tuple[str, int]]:
+        def answer(batch: dict[str, Any], items: list[Any], past: prefixes.Past | None) -> list[tuple[str, int]]:
             numbers = None if permutations is None else [number for _, number in items]
-            return greedy(self, batch, max_new_tokens, numbers)
+            return greedy(self, batch, past, max_new_tokens, numbers)
 
         with answers_as(lambda one: one[0]):
             said = self.answered(keyed(prompts, permutations), answer, max_new_tokens, lambda one: one[1])
@@ -257,7 +260,7 @@ class HF(Backend):
     def answered(
         self,
         items: Sequence[tuple[Any, int]],
-        answer: Callable[[dict[str, Any], list[Any]], list[Any]],
+        answer: Callable[[dict[str, Any], list[Any], prefixes.Past | None], list[Any]],
         tokens: int,
         spoken: Callable[[Any], int],
     ) -> list[Any]:
@@ -265,7 +268,7 @@ class HF(Backend):
 
         Args:
             items: prompts as keys, each with a number, see :func:`~.inputs.keyed`.
-            answer: a batch and its items → answers.
+            answer: a batch, its items, and what the beginnings left that they share → answers.
             tokens: most tokens of an answer.
             spoken: answer → its tokens.
 
@@ -277,13 +280,23 @@ class HF(Backend):
         def count(batch: dict[str, Any], answers: list[Any]) -> None:
             self.usage.add(len(answers), int(batch["attention_mask"].sum()), sum(map(spoken, answers)))
 
+        def split(features: dict[str, Any]) -> Any:
+            for part in prefixes.parts(self.model, features, [1] * len(features["input_ids"])):
+                yield part.rows, part.features, lambda batch, asked, past=part.past: answer(batch, asked, past)
+
         try:
             return generation.run(
                 items,
                 prepare=lambda chunk: dict(self.encode([thawed(key) for key, _ in chunk], padding=True)),
-                answer=answer, done=count, device=self.model.device, precision=self.precision, answer_tokens=tokens,
-                batch_size=self.batch_size, verbose=self.verbose,
-            )  # fmt: skip
+                answer=lambda batch, asked: answer(batch, asked, None),
+                split=None if self.model.config.is_encoder_decoder else split,
+                done=count,
+                device=self.model.device,
+                precision=self.precision,
+                answer_tokens=tokens,
+                batch_size=1 if self.model.config.model_type in prefixes.ALONE else self.batch_size,
+                verbose=self.verbose,
+            )
         except generation.Unfinished as stopped:
             cause = cast(Exception, stopped.__cause__)
             raise unfinished(self.name_or_path, cause, stopped.answers, stopped.at) from cause

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,10 +33,8 @@ def option_logits(llm: HF, prompts: Sequence[Prompt], options: Sequence[str], sp
     def prepare(chunk: list[Any]) -> dict[str, Any]:
         return dict(llm.encode([thawed(key) for key in chunk], padding=True))
 
-    def read(features: Any, shared: int = 0, past: Any = None) -> torch.Tensor:
-        if past is None:
-            return llm.next_logits(features, ids)
-        return prefixes.last_logits(llm.model, features, 1, shared, past)[:, -1].index_select(-1, ids)
+    def read(features: Any, past: prefixes.Past | None = None) -> torch.Tensor:
+        return llm.next_logits(features, ids, past)
 
     keys = list(map(_key, prompts))
     return _counted(llm, keys, prepare, read, lambda features: [1] * len(features["input_ids"]), 1)
@@ -59,8 +58,8 @@ def likelihoods(llm: HF, prompts: Sequence[Prompt], answers: Sequence[str], spac
         asked, said = [thawed(key) for key, _ in chunk], [answer for _, answer in chunk]
         return _of_decoder(llm, asked, said, spaced) if causal else _of_encoder_decoder(llm, asked, said)
 
-    def read(features: Any, shared: int = 0, past: Any = None) -> torch.Tensor:
-        return _read(llm.model, features, shared, past) if causal else _read_encoder_decoder(llm.model, features)
+    def read(features: Any, past: prefixes.Past | None = None) -> torch.Tensor:
+        return _read(llm.model, features, past) if causal else _read_encoder_decoder(llm.model, features)
 
     def kept(features: Any) -> list[int]:
         return [count + 1 for count in features["answer_tokens"].tolist()]
@@ -81,7 +80,7 @@ def _counted(
         llm: whose model.
         keys: what is asked.
         prepare: m of them → features.
-        read: features, how many first tokens they share, and what these left → tensor ``[m, ...]``.
+        read: features, and what the beginnings left that they share → tensor ``[m, ...]``.
         kept: features → how many last tokens of each must be read by itself.
         output: tokens of an answer.
     """
@@ -95,11 +94,7 @@ def _counted(
 
     def split(features: Any) -> Any:
         for part in prefixes.parts(model, features, kept(features)):
-            yield part.rows, part.features, lambda batch, part=part: _on(part, batch)
-
-    def _on(part: prefixes.Part, batch: Any) -> torch.Tensor:
-        past = None if part.past is None else prefixes.repeated(part.past, len(batch["input_ids"]))
-        return read(batch, part.shared, past)
+            yield part.rows, part.features, partial(read, past=part.past)
 
     started = time.monotonic()
     try:
@@ -178,11 +173,11 @@ def _of_encoder_decoder(llm: HF, prompts: Sequence[Prompt], answers: Sequence[st
 # -- the model --------------------------------------------------------------------------------------------------------
 
 
-def _read(model: Any, features: Any, shared: int, past: Any) -> torch.Tensor:
+def _read(model: Any, features: Any, past: prefixes.Past | None) -> torch.Tensor:
     """Mean log-probability ``[n]`` of the last ``answer_tokens`` of a decoder's input."""
     sizes = features["answer_tokens"]
     longest = int(sizes.max())
-    logits = prefixes.last_logits(model, features, longest + 1, shared, past)[:, :-1]
+    logits = prefixes.last_logits(model, features, longest + 1, past)[:, :-1]
     tokens = features["input_ids"][:, -longest:]
     places = longest - sizes[:, None]
     told = tokens.new_tensor(range(longest))[None] >= places

@@ -20,8 +20,6 @@ import pyterrier as pt
 if TYPE_CHECKING:
     import torch
 
-    from .inference import Half
-
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -33,6 +31,8 @@ TRAINING_BUDGET = {"cpu": 768, "cuda": 65536}
 BUFFER = 2048
 #: The same, and tokens of a batch, where a CPU computes batches side by side: each core keeps its own in its cache.
 AHEAD, LANE_BUDGET = 256, 1024
+#: How many times the tokens of its budget a batch with a shared beginning may put together for one layer's attention.
+TOGETHER = 8
 
 Features = Mapping[str, Any]
 
@@ -89,44 +89,31 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if _native_bf16(device.type) else "fp32"
 
 
+def half(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type of half precision that ``precision`` means on ``device``; None for float32."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(precision, device))
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     """A context in which models on ``device`` compute in ``precision`` (as :func:`resolve_precision` reads it)."""
     import torch
 
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(precision, device))
+    dtype = half(precision, device)
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
-@contextmanager
-def computing(precision: str, device: torch.device, holds: dict | None = None) -> Iterator[Half | None]:
-    """:func:`autocast` for scoring: weights are held in half precision, and scores are not rounded to it.
-
-    Args:
-        precision: as for :func:`resolve_precision`.
-        device: where models compute.
-        holds: as for :class:`.inference.Half`.
-
-    Yields:
-        What wants to be told of each batch; None in float32.
-    """
-    import torch
-
-    from .inference import Half
-
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolve_precision(precision, device))
-    if dtype is None:
-        yield None
-        return
-    with torch.autocast(device.type, dtype), Half(dtype, holds) as half:
-        yield half
-
-
 def take(features: Features, rows: torch.Tensor) -> dict[str, Any]:
-    """The ``rows`` of tokenised ``features``, with the columns cut that hold only padding for them."""
+    """The ``rows`` of tokenised ``features``, with the columns cut that hold only padding for them.
+
+    ``shared`` first columns, if there are any, stay.
+    """
     import torch
 
     mask = features["attention_mask"][rows]
     columns = mask.any(dim=0)
+    columns[: features.get("shared", 0)] = True
     size, width = features["attention_mask"].shape
     cut: dict[str, Any] = {}
     for name, value in features.items():
@@ -138,14 +125,33 @@ def take(features: Features, rows: torch.Tensor) -> dict[str, Any]:
     return cut
 
 
-def pack(features: Features, budget: int, rows: int | None = None) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
+def size(longest: int, budget: int, shared: int = 0) -> int:
+    """How many inputs a batch may hold.
+
+    Args:
+        longest: most tokens of one.
+        budget: tokens of a batch.
+        shared: how many first tokens all share. They are held once, and leave at least half of the budget to the
+            others; only for the attention of one layer do they stand before each input, which :data:`TOGETHER` bounds.
+    """
+    if not shared:
+        return max(1, budget // max(1, longest))
+    own = max(budget - shared, budget // 2) // max(1, longest - shared)
+    return max(1, min(own, TOGETHER * budget // longest))
+
+
+def pack(
+    features: Features, budget: int, rows: int | None = None, growing: int = 0
+) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
     """Cut tokenised features into batches of at most ``budget`` tokens, padding included; longest inputs first.
 
     Args:
         features: tokenised inputs; ``attention_mask`` ``[n, L]`` (1 = a token) gives the lengths, padding on either
-            side. Features without one (bags of words) stay in one piece.
+            side. Features without one (bags of words) stay in one piece. ``shared`` first columns, if there are any,
+            are read already, and stay as they are.
         budget: tokens of a batch. An input longer than it gets a batch of its own.
         rows: most inputs of a batch; None = as many as the budget allows.
+        growing: tokens that each grows by, an answer's, which the budget has to hold, too.
 
     Yields:
         ``(positions, batch)``: which rows of the input the batch holds, and their features without surplus padding.
@@ -158,12 +164,13 @@ def pack(features: Features, budget: int, rows: int | None = None) -> Iterator[t
         count = len(rows_by)
         yield torch.arange(count), dict(features)
         return
-    lengths = mask.sum(dim=1)
+    shared = features.get("shared", 0)
+    lengths = shared + mask[:, shared:].sum(dim=1)
     order = torch.argsort(lengths, descending=True, stable=True)
     start = 0
     while start < len(order):
-        size = max(1, budget // max(1, int(lengths[order[start]])))
-        positions = order[start : start + (size if rows is None else min(size, rows))]
+        fitting = size(int(lengths[order[start]]) + growing, budget, shared)
+        positions = order[start : start + (fitting if rows is None else min(fitting, rows))]
         yield positions, take(features, positions)
         start += len(positions)
 
@@ -249,7 +256,8 @@ def run(
     place_of = infer_device(device)
     budget = token_budget or TOKEN_BUDGET.get(place_of.type, TOKEN_BUDGET["cpu"])
     lanes = 1
-    if model is not None and resolve_precision(precision, place_of) != "fp32":  # which stays what it is, bit by bit
+    dtype = half(precision, place_of)
+    if model is not None and dtype is not None:  # float32 stays what it is, bit by bit
         lanes = inference.lanes(model, place_of, sum(map(characters, distinct)), LANE_BUDGET)
         if place_of.type == "cpu" and (lanes > 1 or torch.get_num_threads() == 1):
             budget = token_budget or LANE_BUDGET
@@ -269,8 +277,8 @@ def run(
         _, batch, read = task
         if lanes == 1:
             return _forward(batch, read if here is None else here.reading(read))
-        with torch.inference_mode(), computing(precision, place_of, holds) as half:
-            return _forward(batch, read if half is None else half.reading(read))
+        with torch.inference_mode(), inference.computing(dtype, place_of, holds) as its:
+            return _forward(batch, read if its is None else its.reading(read))
 
     out: np.ndarray | None = None
     parts: list[Any] = [None] * len(distinct)
@@ -278,7 +286,7 @@ def run(
     with (
         _telling(lambda: [None if out is None or not done[slot] else out[slot] for slot in inverse]),
         torch.inference_mode(),
-        computing(precision, place_of, holds) as here,
+        inference.computing(dtype, place_of, holds) as here,
         pt.tqdm(total=len(distinct), desc=desc, unit=unit, disable=not verbose) as bar,
     ):
         for (slots, batch, _), rows in inference.side_by_side(compute, batches(), lanes):

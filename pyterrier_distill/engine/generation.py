@@ -6,7 +6,7 @@ memory holds, and a batch that does not fit is halved and tried again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyterrier as pt
@@ -39,6 +39,7 @@ def run(
     *,
     prepare: Callable[[list[Item]], dict[str, Any]],
     answer: Callable[[dict[str, Any], list[Item]], list[T]],
+    split: Callable[[dict[str, Any]], Iterable[tuple[torch.Tensor, dict[str, Any], Callable]]] | None = None,
     done: Callable[[dict[str, Any], list[T]], None] | None = None,
     device: torch.device,
     precision: str,
@@ -54,6 +55,8 @@ def run(
         items: n of them, prompts for example; equal ones get one answer.
         prepare: tokenises m items to tensors ``[m, L]`` with an ``attention_mask``.
         answer: a batch and its items → their answers. Runs without gradients; may be called again for parts of a batch.
+        split: tokenised features → parts that are answered apart: which rows ``[k]``, their features, and the
+            ``answer`` of that part; every row stands in one. None = one part.
         done: called with each finished batch and its answers, for counting.
         device: where the model is.
         precision: see :func:`~.batching.resolve_precision`.
@@ -82,18 +85,21 @@ def run(
         for start in range(0, len(distinct), batching.BUFFER):
             chunk = distinct[start : start + batching.BUFFER]
             features = prepare(chunk)
-            longest = int(features["attention_mask"].sum(dim=1).max())
-            rows = max(1, budget // (longest + answer_tokens))
-            for positions, batch in batching.pack(features, budget, min(rows, batch_size or rows)):
-                asked = [chunk[int(position)] for position in positions]
-                try:
-                    found = _in_halves(batch, asked, answer)
-                except Exception as error:
-                    raise Unfinished([answers.get(item) for item in items], items.index(asked[0])) from error
-                answers.update(zip(asked, found, strict=True))
-                if done is not None:
-                    done(batch, found)
-                bar.update(len(asked))
+            parts = [(torch.arange(len(chunk)), features, answer)] if split is None else split(features)
+            asked: list[Item] = []
+            try:
+                for of_part, part, say in parts:
+                    for positions, batch in batching.pack(part, budget, batch_size, answer_tokens):
+                        asked = [chunk[int(position)] for position in of_part[positions]]
+                        found = _in_halves(batch, asked, say)
+                        answers.update(zip(asked, found, strict=True))
+                        if done is not None:
+                            done(batch, found)
+                        bar.update(len(asked))
+                        asked = []
+            except Exception as error:
+                failed = asked[0] if asked else next(item for item in chunk if item not in answers)
+                raise Unfinished([answers.get(item) for item in items], items.index(failed)) from error
     return [answers[item] for item in items]
 
 

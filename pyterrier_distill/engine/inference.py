@@ -13,6 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -187,6 +188,25 @@ class Half(TorchFunctionMode):
         if self._last is None or self._last[0] is not input:
             self._last = (input, input.to(self.dtype))
         return self._last[1]
+
+
+@contextmanager
+def computing(dtype: torch.dtype | None, device: torch.device, holds: dict[int, Held] | None = None) -> Iterator[Any]:
+    """Autocast for scoring: weights are held in half precision, and scores are not rounded to it.
+
+    Args:
+        dtype: half precision; None = float32, in which everything stays as it is.
+        device: where models compute.
+        holds: as for :class:`Half`.
+
+    Yields:
+        The :class:`Half` that wants to be told of each batch; None in float32.
+    """
+    if dtype is None:
+        yield None
+        return
+    with torch.autocast(device.type, dtype), Half(dtype, holds) as half:
+        yield half
 
 
 def lanes(model: Any, device: torch.device, characters: int, budget: int) -> int:

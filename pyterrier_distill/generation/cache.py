@@ -10,7 +10,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from ..backends.base import Usage
+from ..backends.usage import Usage
 from ..frames import arguments, validate
 from ..identity.identity import check_told, identity
 from ..stores import redaction

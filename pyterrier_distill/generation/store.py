@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from ..backends.base import Usage
+from ..backends.usage import Usage
 from ..engine.checkpoints import versions
 from ..engine.locks import using
 from ..identity.identity import difference

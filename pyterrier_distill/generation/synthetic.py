@@ -15,9 +15,10 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from .. import prompts
-from ..backends.base import Backend, BackendError, Usage
+from ..backends.base import Backend, BackendError
 from ..backends.chosen import check_engine, checked_backend
 from ..backends.completions import Completion, Sampling
+from ..backends.usage import Usage
 from ..engine import batching
 from ..engine.locks import once
 from ..engine.model_state import shown

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 import pyterrier as pt
 
-from ..backends.base import Usage
+from ..backends.usage import Usage
 from ..frames import arguments
 from ..identity.identity import check_told, identity
 from ..stores.pipelines import stages_of

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..backends.base import BackendError, Usage, unfinished
+from ..backends.base import BackendError, unfinished
+from ..backends.usage import Usage
 from ..frames import TEACHER_PREFS
 from ..identity.identity import digest, identity
 from ..teachers.base import PromptTeacher

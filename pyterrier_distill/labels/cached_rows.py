@@ -11,7 +11,7 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import frames
-from ..backends.base import Usage
+from ..backends.usage import Usage
 from ..frames import ranking, validate
 from ..frames.ranking import incoming_order, rerank
 from ..identity.comparison import class_name

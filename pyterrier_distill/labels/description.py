@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..backends.base import Usage
+from ..backends.usage import Usage
 from . import tables
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
-from ..backends.base import Usage
+from ..backends.usage import Usage
 from ..stores.pipelines import through
 from ..teachers.base import LabellingError, hands_on
 from .tables import label_columns

@@ -7,7 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..backends.base import Usage
+from ..backends.usage import Usage
 
 if TYPE_CHECKING:
     import pyarrow as pa

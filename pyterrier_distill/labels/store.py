@@ -10,7 +10,7 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import frames
-from ..backends.base import Usage
+from ..backends.usage import Usage
 from ..frames import validate
 from ..frames.ids import check_ids
 from ..stores.storage import CLAIMS, is_remote, local

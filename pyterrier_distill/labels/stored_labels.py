@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
-from ..backends.base import Usage
+from ..backends.usage import Usage
 from ..engine.locks import using
 from ..frames import TEACHER_SCORE, arguments
 from ..identity.identity import digest

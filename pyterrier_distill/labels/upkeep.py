@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..backends.base import Usage
+from ..backends.usage import Usage
 from . import shards, tables
 from .directory import DAMAGED, NOTES, SHARDS, TEXTS
 

@@ -13,7 +13,8 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from .. import frames
-from ..backends.base import BackendError, Usage
+from ..backends.base import BackendError
+from ..backends.usage import Usage
 from ..engine import batching
 from ..engine.locks import made_once
 from ..engine.model_state import shown

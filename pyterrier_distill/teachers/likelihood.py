@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import prompts
-from ..backends.base import Backend, Usage, answers_as
+from ..backends.base import Backend, answers_as
+from ..backends.usage import Usage
 from ..prompts import Prompt, control, library
 from .questions import Asker, Question
 

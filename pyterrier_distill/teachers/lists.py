@@ -11,8 +11,9 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import prompts
-from ..backends.base import Backend, Usage, as_backend
+from ..backends.base import Backend, as_backend
 from ..backends.chosen import checked_backend
+from ..backends.usage import Usage
 from ..frames import TEACHER_RANK
 from ..frames.ranking import incoming_order, rerank
 from ..prompts import control

@@ -12,7 +12,7 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import frames
-from ..backends.base import Usage
+from ..backends.usage import Usage
 from ..frames import TEACHER_PREFS, validate
 from ..frames.ranking import agreed, constant, incoming_order, rerank, tied
 from ..sampling.samplers import PairSampler

@@ -12,8 +12,9 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import prompts
-from ..backends.base import Backend, Usage, answers_as, as_backend
+from ..backends.base import Backend, answers_as, as_backend
 from ..backends.chosen import checked_backend, one_model
+from ..backends.usage import Usage
 from ..frames import TEACHER_PREFS, validate
 from ..frames.ranking import incoming_order, rerank
 from ..prompts import library

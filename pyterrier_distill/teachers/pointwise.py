@@ -11,8 +11,9 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import prompts
-from ..backends.base import Backend, Usage, as_backend, log_softmax
+from ..backends.base import Backend, as_backend, log_softmax
 from ..backends.chosen import checked_backend, one_model
+from ..backends.usage import Usage
 from ..engine import checkpoints
 from ..frames import TEACHER_LOGITS, TEACHER_SCORE, validate
 from ..frames.ranking import rerank, tied

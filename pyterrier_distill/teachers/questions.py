@@ -8,7 +8,8 @@ from typing import Any, cast
 import numpy as np
 
 from .. import prompts
-from ..backends.base import Backend, Usage, answers_as
+from ..backends.base import Backend, answers_as
+from ..backends.usage import Usage
 from ..prompts import control
 
 #: A query and its documents.

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
-from ..backends.base import Usage
+from ..backends.usage import Usage
 from ..frames import TEACHER_LOGITS, TEACHER_PREFS, TEACHER_RANK, TEACHER_SCORE, validate
 from ..frames.ranking import constant, rerank, shared_ranks
 from ..stores import formats

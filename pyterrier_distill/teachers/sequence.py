@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.base import Usage, unfinished
+from ..backends.base import unfinished
+from ..backends.usage import Usage
 from ..engine import batching
 from ..engine.model_state import Loaded
 

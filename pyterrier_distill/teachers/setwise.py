@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from .. import prompts
-from ..backends.base import Backend, BackendError, Usage
+from ..backends.base import Backend, BackendError
 from ..backends.chosen import check_engine
+from ..backends.usage import Usage
 from ..frames import TEACHER_RANK, arguments
 from ..prompts import library
 from .lists import ListTeacher
