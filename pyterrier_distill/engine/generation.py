@@ -74,12 +74,14 @@ def run(
     """
     import torch
 
+    from . import inference
+
     distinct = sorted(dict.fromkeys(items), key=batching.characters, reverse=True)
     budget = 4 * batching.TOKEN_BUDGET.get(device.type, batching.TOKEN_BUDGET["cpu"])
     answers: dict[Item, T] = {}
     with (
         torch.inference_mode(),
-        batching.autocast(precision, device),
+        inference.computing(batching.half(precision, device), device),  # each token reads all weights
         pt.tqdm(total=len(distinct), desc=desc, unit=unit, disable=not verbose) as bar,
     ):
         for start in range(0, len(distinct), batching.BUFFER):
