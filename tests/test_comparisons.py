@@ -172,7 +172,8 @@ def test_names_that_are_none(folders, tmp_path):
 def test_names_are_escaped():
     table = pd.DataFrame({"a >> <b>|*c*_": [0.5]}, index=["[z]"]).rename_axis(index="nDCG@10")
     marks = table.isna()
-    assert r"a &gt;&gt; &lt;b&gt;\|\*c\*\_" in layout.markdown(table, marks, [])
+    assert "\n\np < 0.05 &amp;lt;" in layout.markdown(table, marks, ["p < 0.05 &lt;"])
+    assert r"a >> &lt;b>\|\*c\*\_" in layout.markdown(table, marks, [])
     latex = layout.latex(table, marks, ["two\nlines"])
     assert r"a \textgreater{}\textgreater{} \textless{}b\textgreater{}\textbar{}{*}c{*}\_" in latex
     assert "\n{[}z] &" in latex and "% two lines\n" in latex

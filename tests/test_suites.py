@@ -284,7 +284,7 @@ def test_tables_mark_the_best_and_the_second():
     table = pd.DataFrame({"a_1": [0.5, 0.1], "b|c": [0.5, 0.3], "d": [0.4, np.nan]}, index=["x&y", "z"])
     marks = table == 0.3
     text = layout.markdown(table, marks, ["a note"])
-    assert "| x&amp;y | **0.5000** | **0.5000** | <u>0.4000</u> |" in text and "**0.3000**†" in text and "b\\|c" in text
+    assert "| x&y | **0.5000** | **0.5000** | <u>0.4000</u> |" in text and "**0.3000**†" in text and "b\\|c" in text
     assert r"x\&y & \textbf{0.5000}" in layout.latex(table, marks, []) and r"a\_1" in layout.latex(table, marks, [])
     assert "<b>0.5000</b>" in layout.html(table, marks, []) and "x&amp;y" in layout.html(table, marks, [])
 

@@ -208,7 +208,8 @@ class Comparison:
             ValueError: if nothing was timed.
         """
         costs = self._costs()
-        return costs.astype(object).where(costs.notna(), "not measured")
+        weights = costs["parameters"].round().astype("Int64")
+        return costs.assign(parameters=weights).astype(object).where(costs.notna(), "not measured")
 
     def _costs(self) -> pd.DataFrame:
         if self.costs is None or not len(self.costs):

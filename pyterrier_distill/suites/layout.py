@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as escaping
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ _LATEX = str.maketrans(
     | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "*": "{*}"}
 )
-_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]|"})
 
 
 def places(row: pd.Series, digits: int = 4) -> list[int]:
@@ -37,12 +38,18 @@ def _cells(table: pd.DataFrame, marks: pd.DataFrame, bold: str, second: str, mar
 
 def markdown(table: pd.DataFrame, marks: pd.DataFrame, notes: Sequence[str]) -> str:
     """Markdown, its corner the name of the table's index."""
-    head = [str(name).translate(_MARKDOWN) for name in (table.index.name or "", *table.columns)]
+    head = [_plain(name) for name in (table.index.name or "", *table.columns)]
     cells = _cells(table, marks, "**{}**", "<u>{}</u>", "†")
-    lines = [head, *([str(name).translate(_MARKDOWN), *row] for name, row in zip(table.index, cells, strict=True))]
+    lines = [head, *([_plain(name), *row] for name, row in zip(table.index, cells, strict=True))]
     lines.insert(1, ["---"] + ["---:"] * len(table.columns))
-    told = "".join(f"\n\n{note.translate(_MARKDOWN)}" for note in notes)
+    told = "".join(f"\n\n{_plain(note)}" for note in notes)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + told + "\n"
+
+
+def _plain(text: object) -> str:
+    """A text that Markdown shows as it is, tags and entities of HTML included."""
+    shown = re.sub(r"&(?=#?\w+;)", "&amp;", str(text).translate(_MARKDOWN))
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", shown)
 
 
 def latex(table: pd.DataFrame, marks: pd.DataFrame, notes: Sequence[str]) -> str:
