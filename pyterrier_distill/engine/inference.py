@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 _FEW, _VOCABULARY = 2, 30_000
 #: Numbers of a weight that are looked at to see whether it has changed.
 _SAMPLE = 64
+#: Most batches side by side: Python itself, which runs one thread at a time, takes about a tenth of a small batch's time.
+_LANES = 8
 #: Characters of a token, to guess from texts how many batches they make.
 _CHARACTERS = 4
 #: Architectures of transformers that keep nothing of a forward pass in the model: threads may run one at once.
@@ -220,7 +222,7 @@ def lanes(model: Any, device: torch.device, characters: int, budget: int) -> int
     """
     if model is None or device.type != "cpu" or not _apart(model) or "OpenMP" not in torch.__config__.parallel_info():
         return 1
-    return max(1, min(torch.get_num_threads(), characters // (_CHARACTERS * budget)))
+    return max(1, min(torch.get_num_threads(), _LANES, characters // (_CHARACTERS * budget)))
 
 
 def _apart(model: Any) -> bool:
