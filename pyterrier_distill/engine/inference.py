@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 _FEW, _VOCABULARY = 2, 30_000
 #: Numbers of a weight that are looked at to see whether it has changed.
 _SAMPLE = 64
-#: Most batches side by side: Python itself, which runs one thread at a time, takes about a tenth of a small batch's time.
+#: Most batches side by side: Python, which runs one thread at a time, takes about a tenth of a small batch's time.
 _LANES = 8
 #: Characters of a token, to guess from texts how many batches they make.
 _CHARACTERS = 4
