@@ -116,6 +116,32 @@ def test_re_rankers_of_queries_that_are_documents_re_rank_as_many(tmp_path):
     assert all(qid not in docnos for qid, docnos in seen.items())
 
 
+class Together(Random):
+    """Scores depend on what is asked together, as in half precision; is killed at a query."""
+
+    _killed_at = None
+
+    def transform(self, inp):
+        if self._killed_at in set(inp["qid"]):
+            raise KeyboardInterrupt
+        found = super().transform(inp)
+        moved = 0.3 * len(inp) * found["docno"].str[1:].astype(int) % 3
+        return pt.model.add_ranks(found.assign(score=found["score"] * (1 + moved)))
+
+
+def test_a_run_that_was_interrupted_asks_the_same_together(tmp_path):
+    suite = ptd.suites.Local(collection(tmp_path / "many", 3, queries=45))
+    calm = compared(suite, {"a": Together(1)}, tmp_path / "calm")
+    system = Together(1)
+    for stop in ("3q0", "3q20", "3q20", "3q44"):
+        system._killed_at = stop
+        with pytest.raises(KeyboardInterrupt):
+            compared(suite, {"a": system}, tmp_path / "rough")
+    system._killed_at = None
+    pd.testing.assert_frame_equal(compared(suite, {"a": system}, tmp_path / "rough").per_query, calm.per_query)
+    assert len(system._asked) == len(set(system._asked)) == 45
+
+
 # -- systems that changed ---------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import shutil
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from ..stores.runs import write_lines
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a commit is worth: what is asked again after a kill is at most about that much, or one query.
-COMMIT = 2.0
+#: Queries asked and written down at once: as many are asked again after a kill, at most.
+BLOCK = 16
 COLUMNS = ["qid", "docno", "score", "rank"]
 
 
@@ -100,20 +100,18 @@ class Runs:
         parts = sorted(place.glob("*.jsonl.gz"))
         for part in parts:
             answered.update((row["qid"], row) for _, row in json_lines(part))
-        left = topics[~topics["qid"].isin(answered)]
+        left = set(topics["qid"]) - set(answered)
         bar = pt.tqdm(total=len(left), desc=f"{system} on {dataset}", unit="q", disable=not verbose)
-        start, size, number = 0, 1, len(parts)
-        while start < len(left):
-            some = left.iloc[start : start + size].reset_index(drop=True)
-            began = time.monotonic()
+        for number, (start, end) in enumerate(_blocks(len(topics))):
+            some = topics.iloc[start:end]
+            some = some[some["qid"].isin(left)].reset_index(drop=True)
+            if not len(some):
+                continue
             rows = _answers(pipeline(some), some, system, depth, drop_self)
             with written(place / f"{number:06d}-{os.getpid()}.jsonl.gz") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
             answered.update((row["qid"], row) for row in rows)
             bar.update(len(some))
-            start, number = start + size, number + 1
-            took = time.monotonic() - began
-            size = max(1, min(2 * size, 4096, int(size * COMMIT / max(took, 1e-3))))
         bar.close()
         ranked = [
             (qid, docno, score, rank)
@@ -121,6 +119,18 @@ class Runs:
             for rank, (docno, score) in enumerate(zip(answered[qid]["docnos"], answered[qid]["scores"], strict=True))
         ]
         return pd.DataFrame(ranked, columns=COLUMNS)
+
+
+def _blocks(count: int) -> Iterator[tuple[int, int]]:
+    """Where blocks of queries begin and end: small ones first, and the same however often a run is interrupted.
+
+    In half precision a score depends, in its last digits, on what is computed with it.
+    """
+    start, size = 0, 1
+    while start < count:
+        end = min(count, start + size)
+        yield start, end
+        start, size = end, min(BLOCK, end)
 
 
 def check_answers(found: pd.DataFrame, topics: pd.DataFrame, system: str) -> pd.DataFrame:
