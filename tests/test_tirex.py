@@ -239,10 +239,10 @@ def test_documents_that_are_none(change, says, full, dense, tira, capsys):
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("def ranker(:", r"'mine' cannot be imported: SyntaxError: .*mine.py, line 1\)"),
-        ("\n1 / 0", r"ZeroDivisionError: division by zero \(.*mine.py, line 2\)"),
-        ("import none_such", r"No module named 'none_such' \(.*mine.py, line 1\)"),
-        ("ranker = 5", "mine has no 'ranker'"),
+        ("def ranker(:", r"'wrong' cannot be imported: SyntaxError: .*wrong.py, line 1\)"),
+        ("\n1 / 0", r"ZeroDivisionError: division by zero \(.*wrong.py, line 2\)"),
+        ("import none_such", r"No module named 'none_such' \(.*wrong.py, line 1\)"),
+        ("ranker = 5", "wrong has no 'ranker'"),
         (
             "import pyterrier as pt\nranker = pt.apply.generic(lambda df: df.iloc[0])",
             r"ranks neither queries \(asked about none: IndexError.*columns for a frame without rows",
@@ -250,11 +250,12 @@ def test_documents_that_are_none(change, says, full, dense, tira, capsys):
     ],
 )
 def test_pipelines_that_are_none(source, says, full, tira, tmp_path, monkeypatch, capsys):
-    (tmp_path / "mine.py").write_text(source)
+    (tmp_path / "wrong.py").write_text(source)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.setitem(sys.modules, "wrong", None)  # so that it is forgotten afterwards
+    del sys.modules["wrong"]
     out = tira(full)
-    assert main(["--pipeline", "mine:ranker"]) == 2
+    assert main(["--pipeline", "wrong:ranker"]) == 2
     assert re.search(says, told(capsys))
     assert not out.exists() or not list(out.iterdir())
 
