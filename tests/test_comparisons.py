@@ -86,7 +86,9 @@ def test_a_measure_deeper_than_the_rankings_is_refused(folders, tmp_path):
 def test_queries_that_find_nothing_count_as_nothing_found(folders, tmp_path):
     empty = pd.DataFrame(columns=["qid", "query", "docno", "score", "rank"])
     systems = {"a": lambda _: Random(1), "none": lambda _: pt.apply.generic(lambda _: empty)}
-    found = compared(ptd.suites.Local(*folders), systems, tmp_path, measures=["nDCG@10", "NumRel"], baseline="a")
+    measures = ["nDCG@10", "NumRel", "NumRet"]
+    found = compared(ptd.suites.Local(*folders), systems, tmp_path, measures=measures, baseline="a")
+    assert (found.table("NumRet")["none"] == 0).all() and (found.table("NumRet")["a"] == 10).all()
     assert (found.table()["none"] == 0).all() and found.table().shape == (3, 2)
     counts = found.per_query[found.per_query["measure"] == "NumRel"].pivot(index="qid", columns="name", values="value")
     assert (counts["none"] == counts["a"]).all() and counts["a"].max() > 0

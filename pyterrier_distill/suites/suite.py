@@ -196,7 +196,7 @@ def _measured(
 ) -> pd.DataFrame:
     """``name``, ``qid``, ``measure`` (as reported), ``measured`` (as measured), ``value``.
 
-    A judged query that found nothing counts as if it had found one document, which nobody judged.
+    A judged query that found nothing is measured as if it had found one document, which nobody judged.
     """
     unjudged = [docno for docno in ["-", *(f"-{n}" for n in range(len(qrels)))] if docno not in set(qrels["docno"])][0]
     filled = {}
@@ -209,5 +209,9 @@ def _measured(
     for reported, measured in measures.items():
         every = pd.MultiIndex.from_product([list(rankings), topics["qid"], [str(measured)]], names=values.index.names)
         part = values.reindex(every).rename("value").reset_index().rename(columns={"measure": "measured"})
+        if measured.NAME == "NumRet":
+            answered = {(name, qid) for name, ranking in rankings.items() for qid in ranking["qid"]}
+            nothing = [pair not in answered for pair in zip(part["name"], part["qid"], strict=True)]
+            part.loc[nothing, "value"] = 0.0
         parts.append(part.assign(measure=reported))
     return pd.concat(parts, ignore_index=True)
