@@ -220,9 +220,15 @@ def lanes(model: Any, device: torch.device, characters: int, budget: int) -> int
         characters: of all texts.
         budget: tokens that are worth a lane.
     """
-    if model is None or device.type != "cpu" or not _apart(model) or "OpenMP" not in torch.__config__.parallel_info():
+    if model is None or device.type != "cpu":
         return 1
-    return max(1, min(torch.get_num_threads(), _LANES, characters // (_CHARACTERS * budget)))
+    return max(1, min(side_by_side_lanes(model), characters // (_CHARACTERS * budget)))
+
+
+def side_by_side_lanes(model: Any) -> int:
+    """How many threads of a CPU may run a model at once."""
+    apart = _apart(model) and "OpenMP" in torch.__config__.parallel_info()
+    return min(torch.get_num_threads(), _LANES) if apart else 1
 
 
 def _apart(model: Any) -> bool:

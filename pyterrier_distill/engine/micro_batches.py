@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from . import batching
+from . import batching, training_kernels, training_lanes
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def pieces(
     for positions, part in batching.pack(features, budget, rows):
         part = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in part.items()}
         if settings.recompute and torch.is_grad_enabled():
-            yield positions, part, checkpoint(forward, part, use_reentrant=False)
+            yield positions, part, checkpoint(training_kernels.carried(forward), part, use_reentrant=False)
         else:
             yield positions, part, forward(part)
 
@@ -79,6 +79,7 @@ def run(
     device: torch.device,
     *,
     rows: int | None = None,
+    model: torch.nn.Module | None = None,
 ) -> Tensor:
     """All rows of ``forward``, in the order of the input.
 
@@ -87,10 +88,18 @@ def run(
         forward: micro-batch of m inputs → ``[m, ...]``.
         device: where the model is.
         rows: most inputs of a micro-batch.
+        model: the module that ``forward`` runs, if several threads may run it at once; see :mod:`.training_lanes`.
 
     Returns:
         float32 ``[n, ...]``, with gradients.
     """
+    settings = _SETTINGS.get()
+    lanes = 1 if model is None or settings.recompute else training_lanes.lanes(model, features, device)
+    if model is not None and lanes > 1:
+        budget = settings.tokens or training_lanes.budget(features, lanes)
+        packed = list(batching.pack(features, budget, rows))
+        joined = training_lanes.run(model, [batch for _, batch in packed], forward, lanes)
+        return joined[torch.argsort(torch.cat([positions for positions, _ in packed]))]
     order, parts = [], []
     for positions, _, result in pieces(features, forward, device, rows=rows):
         order.append(positions)

@@ -241,7 +241,7 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
         from ..engine import micro_batches
 
         device = next(self.model.parameters()).device
-        logits = micro_batches.run(batch["features"], self.logits, device)
+        logits = micro_batches.run(batch["features"], self.logits, device, model=self.model)
         mask = mask.to(device)
         outputs = losses.Outputs(mask=mask)
         if losses.SCORES in needs:

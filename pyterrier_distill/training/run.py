@@ -67,7 +67,7 @@ def run(
             memory.kept(device.type == "cpu"),
             micro_batches.cut(cut),
             trainer.dropout(module.trained, settings.dropout),
-            trainer.compiled(module.trained, settings.args or {}),
+            trainer.compiled(module.trained, settings.args or {}) as compiles,
         ):
             running = trainer.Trainer(
                 model=module,
@@ -77,6 +77,7 @@ def run(
                 evaluation=evaluate,
                 callbacks=callbacks,
                 show=settings.verbose,
+                compiles=compiles,
             )
             if resume is not None:
                 logger.info("going on from %s", resume)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor, nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from ..engine import locks, processes
+from ..engine import locks, processes, training_kernels
 from ..engine.state import keep_what_trains
 from ..losses import Loss
 from . import alarms, intact, sampled
@@ -121,13 +121,17 @@ class Trainer(transformers.Trainer):
     Args:
         evaluation: gives the metrics of the student as it stands, or None.
         show: whether to show a progress bar.
+        compiles: whether the model is compiled, see :func:`compiled`.
         **kwargs: as for transformers.Trainer.
     """
 
-    def __init__(self, *, evaluation: Callable[[], dict[str, float]] | None, show: bool, **kwargs: Any):
+    def __init__(
+        self, *, evaluation: Callable[[], dict[str, float]] | None, show: bool, compiles: bool = False, **kwargs: Any
+    ):
         # The Trainer asks for an evaluation set before it evaluates; ours is inside `evaluation`.
         super().__init__(eval_dataset=None if evaluation is None else [], **kwargs)
         self.evaluation = evaluation
+        self.compiles = compiles
         for callback in (transformers.ProgressCallback, transformers.PrinterCallback):
             self.remove_callback(callback)
         self.add_callback(Progress(show))
@@ -201,7 +205,14 @@ class Trainer(transformers.Trainer):
     def training_step(self, *args, **kwargs):
         """One step; models that other threads want to load are loaded before it."""
         locks.make_way()
-        return super().training_step(*args, **kwargs)
+        with self.kernels():
+            return super().training_step(*args, **kwargs)
+
+    def kernels(self) -> AbstractContextManager[Any]:
+        """How a step computes: attention and dropout of our own where a CPU trains in bf16."""
+        again = any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
+        own = self.args.device.type == "cpu" and self.args.bf16 and not self.compiles and not again
+        return training_kernels.Kernels() if own else nullcontext()
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Evaluate, log, and tell the callbacks."""
@@ -216,8 +227,10 @@ class Trainer(transformers.Trainer):
 
 
 @contextmanager
-def compiled(module: nn.Module, args: Mapping[str, Any]) -> Iterator[None]:
+def compiled(module: nn.Module, args: Mapping[str, Any]) -> Iterator[bool]:
     """Within, the transformers in ``module`` run compiled, if ``args`` ask for it as TrainingArguments would.
+
+    Yields whether they do.
 
     Compiling them and not the whole forward pass leaves the cutting into micro-batches to Python, where it belongs.
     """
@@ -230,7 +243,7 @@ def compiled(module: nn.Module, args: Mapping[str, Any]) -> Iterator[None]:
     for one in outermost:
         one.forward = torch.compile(one.forward, dynamic=True, **options)  # sentence-transformers calls it by name
     try:
-        yield
+        yield bool(outermost)
     finally:
         for one in outermost:
             del one.forward

@@ -123,4 +123,4 @@ def embed(student: SentenceEncoder, features: dict[str, Any], side: str, batch_s
     def run(part: dict[str, Any]) -> Tensor:
         return student.pooled(student.model(dict(part), task=side), side)
 
-    return micro_batches.run(features, run, student.model.device, rows=batch_size)
+    return micro_batches.run(features, run, student.model.device, rows=batch_size, model=student.model)

@@ -95,7 +95,7 @@ def _together(student: USTAD, features: dict[str, Any]) -> Tensor:
     """Scores ``[n]`` of pairs read together; short pairs are not padded to long ones."""
     from ...engine import micro_batches
 
-    return micro_batches.run(features, student.logits, _where(student)).squeeze(-1)
+    return micro_batches.run(features, student.logits, _where(student), model=student.model).squeeze(-1)
 
 
 def _apart(
