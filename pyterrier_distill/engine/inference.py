@@ -233,6 +233,8 @@ def side_by_side_lanes(model: Any) -> int:
 
 def _apart(model: Any) -> bool:
     """Whether threads may run a model at once: all of it is known code, transformers' of :data:`APART`."""
+    if any("forward" in vars(module) for module in model.modules()):  # a runtime's, or compiled
+        return False
     configs: list[Any] = [getattr(module, "config", None) for module in model.modules()]
     kinds = {config.model_type for config in configs if hasattr(config, "model_type")}
     known = ("transformers.", "sentence_transformers.", "peft.", "torch.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,6 +113,7 @@ class StudentArtifact:
         overwrite: bool = False,
         merge: bool = False,
         about: Mapping[str, Any] | None = None,
+        _also: Callable[[Path], Mapping[str, Any]] | None = None,
     ) -> Any:
         """Save as an ordinary checkpoint, with a model card, that is a PyTerrier artifact too.
 
@@ -139,7 +140,7 @@ class StudentArtifact:
                 " it elsewhere, or an adapter's whole model with merge=True."
             )
         with checkpoints.written_whole(path, "pt_meta.json", overwrite=overwrite) as draft:
-            meta = self._write_all(draft, merge, about)
+            meta = self._write_all(draft, merge, about, _also)
             checkpoints.write_json(draft / "pt_meta.json", meta)
             (draft / "README.md").write_text(card.card(self, meta, Path(path).absolute().name), encoding="utf-8")
         again: Any = type(self)
@@ -182,7 +183,9 @@ class StudentArtifact:
         """
         return hub.push(self, repo_id, private, token, merge, card.checked(about), commit_message)
 
-    def _write_all(self, draft: Path, merge: bool, about: Mapping[str, Any]) -> dict[str, Any]:
+    def _write_all(
+        self, draft: Path, merge: bool, about: Mapping[str, Any], also: Callable[[Path], Any] | None = None
+    ) -> dict[str, Any]:
         """Write the checkpoint; gives what ``pt_meta.json`` shall hold."""
         self.model  # noqa: B018 - loaded, it is known whether there is an adapter
         adapted = self._weights.adapter is not None
@@ -194,6 +197,7 @@ class StudentArtifact:
             else:
                 lora.write(cast(Any, self), draft)
         settings = {n: value for n, value in self._told().items() if not (merge and n == "base_dtype")}
+        settings |= {} if also is None else also(draft)
         changes = self.model_changes()
         earlier = {} if changes else self._metadata().get("about", {})  # measured before it was trained
         return {

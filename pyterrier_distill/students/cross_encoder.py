@@ -16,12 +16,13 @@ from ..prompts import library
 from ..teachers.questions import checked_template
 from . import lora as adapters
 from .joint import JointStudent, Pair
+from .serving import Servable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class CrossEncoder(JointStudent):
+class CrossEncoder(Servable, JointStudent):
     """R → R: a sentence-transformers cross-encoder with one output; its raw logit is the score.
 
     Any encoder makes one, or any decoder LM, read at its last token. A decoder reads ``prompt``; without one, what its
@@ -148,7 +149,17 @@ class CrossEncoder(JointStudent):
             inner = self._inner(model)
             apart = cross_encoders.has_head_apart(model)
             keep_in_float32([model[-1].linear] if apart else adapters.head_modules(inner))
+        self._serve(model)
         return model
+
+    def _reader(self, model: Any) -> Any:
+        return None if cross_encoders.has_head_apart(model) else model[0]
+
+    def _read(self, texts: Sequence[Any]) -> dict[str, Any]:
+        return self.features([(query, text) for query, text in texts])
+
+    def _examples(self) -> list[Any]:
+        return [(text, text) for text in super()._examples()]
 
     def _adapter_task(self, model: nn.Module) -> str:
         return "FEATURE_EXTRACTION" if cross_encoders.has_head_apart(model) else self.ADAPTER_TASK

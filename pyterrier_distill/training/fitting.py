@@ -10,6 +10,7 @@ import torch
 
 from ..engine import batching, checkpoints, processes
 from ..losses.base import check_batches
+from ..students.serving import check_not_served
 from . import arguments, evaluation, resuming, trainer
 from . import lists as training_lists
 from .run import run
@@ -54,6 +55,7 @@ def train(
         FloatingPointError: if the loss becomes NaN or infinite.
     """
     started = time.monotonic()
+    check_not_served(student)
     device = student.model.device
     processes.start(device)
     alone = isinstance(lists, list) and all(len(one.docnos) < 2 for one in lists)

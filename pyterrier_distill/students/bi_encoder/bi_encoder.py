@@ -18,7 +18,8 @@ from ...frames import DOC_VEC, arguments
 from ...losses import base as losses
 from ..artifact import Weights
 from ..base import Student
-from . import adapter, apart, model, training
+from ..serving import Servable
+from . import adapter, apart, model, modules, training
 from .sentence_encoder import SentenceEncoder
 from .similarity import asked, known_scale
 from .similarity import check as check_similarity
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from ..ustad import USTAD
 
 
-class BiEncoder(Student, SentenceEncoder, pt.Artifact):
+class BiEncoder(Servable, Student, SentenceEncoder, pt.Artifact):
     """A dense bi-encoder over a sentence-transformers model, as re-ranker (R → R) and as encoder (Q → Q, D → D).
 
     It is a ``pyterrier_dr.BiEncoder``: ``student.query_encoder() >> FlexIndex(...).retriever()`` retrieves,
@@ -201,9 +202,17 @@ class BiEncoder(Student, SentenceEncoder, pt.Artifact):
 
         sources = {name: getattr(self, name) for name in self._copied()}
         built = model.build_for(self)
+        self._serve(built)
         self._weights.adapter = adapter.put(self, built)
         self._weights.hold(built.eval(), files=self._files())
         self._weights.sources = {name: (repr(one), identity(one)) for name, one in sources.items()}
+
+    def _reader(self, model: Any) -> Any:
+        first = modules.side(model, "query")[0]
+        return first if hasattr(first, "auto_model") else None
+
+    def _read(self, texts: Sequence[Any]) -> dict[str, Any]:
+        return self.tokenise(list(texts), "query")
 
     def _copied(self) -> list[str]:
         """Settings that name students of which this one has a copy."""
