@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .teachers.pair_training import PairTraining
     from .teachers.pairwise import PairwiseTeacher
     from .teachers.pointwise import PointwiseTeacher
+    from .teachers.retriever import RetrieverTeacher
     from .teachers.run import RunTeacher
     from .teachers.setwise import SetwiseTeacher
 
@@ -103,6 +104,7 @@ _LAZY = {
     ".teachers.pair_training": ("PairTraining",),
     ".teachers.pairwise": ("PairwiseTeacher",),
     ".teachers.pointwise": ("PointwiseTeacher",),
+    ".teachers.retriever": ("RetrieverTeacher",),
     ".teachers.run": ("RunTeacher",),
     ".teachers.setwise": ("SetwiseTeacher",),
 }

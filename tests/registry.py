@@ -112,6 +112,10 @@ def stored(env):
     return ptd.RunTeacher(env["results"].assign(teacher_score=env["results"]["teacher_score"]))
 
 
+def retrieved(env):
+    return ptd.RetrieverTeacher(ptd.bm25(env["path"] / "bm25s", env["records"], engine="bm25s"))
+
+
 def orders(**settings):
     def make(env):
         frame = env["results"]
@@ -224,6 +228,7 @@ TRANSFORMERS = {
     "RunTeacher on queries": Entry(stored, "Q", "retriever"),
     "OrdersTeacher": Entry(orders(), "R", "teacher"),
     "OrdersTeacher on queries": Entry(orders(n_pairs=3), "Q", "retriever"),
+    "RetrieverTeacher": Entry(retrieved, "R", "teacher"),
     "first_stage_rank": Entry(lambda env: ptd.first_stage_rank(), "R"),
     "fuse_teachers": Entry(lambda env: ptd.fuse_teachers("score", "teacher_score"), "R", "teacher"),
     "NegativeMiner on positives": Entry(miner(), "R", "miner"),

@@ -203,7 +203,7 @@ def check_ranking(out):
         assert (np.diff(rows.sort_values("rank")["score"].to_numpy().astype(np.float32)) < 0).all()
 
 
-@pytest.mark.parametrize("name", RE_RANKERS + TEACHERS)
+@pytest.mark.parametrize("name", [n for n in RE_RANKERS + TEACHERS if n != "RetrieverTeacher"])  # it reads no text
 def test_equal_documents_keep_their_incoming_order_as_measured_too(name, env, frames):
     """trec_eval would put documents of one score into descending order of docno, ir_measures' RR@k into ascending."""
     frame = frames["R"].assign(text="red dog", teacher_score=0.0, score=0.0, query_vec=None, doc_vec=None)
@@ -299,7 +299,7 @@ def test_what_is_no_id_is_refused(case):
 
 
 #: They know the ids of the fixtures only.
-FIXED = {"RunTeacher", "OrdersTeacher", "LabelStore.cache", "MultiVectorIndex scorer"}
+FIXED = {"RunTeacher", "RetrieverTeacher", "OrdersTeacher", "LabelStore.cache", "MultiVectorIndex scorer"}
 
 
 @pytest.mark.parametrize("name", [n for n in RE_RANKERS + TEACHERS if n not in FIXED])

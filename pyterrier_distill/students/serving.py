@@ -113,16 +113,3 @@ class Servable(StudentArtifact):
     def _examples(self) -> list[Any]:
         """Texts on which an export is tried if none are given."""
         return list(_TEXTS)
-
-
-def check_not_served(student: Any) -> None:
-    """Check that a student can be trained.
-
-    Raises:
-        ValueError: if it was exported.
-    """
-    if getattr(student, "served", None) is not None:
-        raise ValueError(
-            f"{student.name_or_path} was exported for serving, and is not trained on: train the student that it was"
-            " made of, and export that again."
-        )

@@ -10,7 +10,6 @@ import torch
 
 from ..engine import batching, checkpoints, processes
 from ..losses.base import check_batches
-from ..students.serving import check_not_served
 from . import arguments, evaluation, resuming, trainer
 from . import lists as training_lists
 from .run import run
@@ -55,7 +54,11 @@ def train(
         FloatingPointError: if the loss becomes NaN or infinite.
     """
     started = time.monotonic()
-    check_not_served(student)
+    if getattr(student, "served", None) is not None:
+        raise ValueError(
+            f"{student!r} was exported for serving, and is not trained on: train the student that it was made of, and"
+            " export that again."
+        )
     device = student.model.device
     processes.start(device)
     alone = isinstance(lists, list) and all(len(one.docnos) < 2 for one in lists)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .. import frames
+from ..engine import memory
 from ..frames.kinds import States
 from ..losses import base as losses
 from . import order
@@ -110,23 +111,24 @@ def read_lists(
     places = order.ranking(frame) if ranked else None
     relevant = frame[frames.LABEL].to_numpy() > 0 if judged else None
     lists = []
-    for n, rows in enumerate(rows_of):
-        labels = {
-            c: cells[c][n] if kind.per_query else kind.of_list(cells[c][rows], docnos[rows])
-            for c, kind in kinds.items()
-        }
-        texts_of = None if texts is None else texts[rows].tolist()
-        lists.append(
-            QueryList(
-                queries[n],
-                docnos[rows].tolist(),
-                texts_of,
-                labels,
-                ranking=None if places is None else np.argsort(places[rows], kind="stable"),
-                relevant=None if relevant is None else relevant[rows],
-                qid=named[n],
+    with memory.uncollected():
+        for n, rows in enumerate(rows_of):
+            labels = {
+                c: cells[c][n] if kind.per_query else kind.of_list(cells[c][rows], docnos[rows])
+                for c, kind in kinds.items()
+            }
+            texts_of = None if texts is None else texts[rows].tolist()
+            lists.append(
+                QueryList(
+                    queries[n],
+                    docnos[rows].tolist(),
+                    texts_of,
+                    labels,
+                    ranking=None if places is None else np.argsort(places[rows], kind="stable"),
+                    relevant=None if relevant is None else relevant[rows],
+                    qid=named[n],
+                )
             )
-        )
     return lists
 
 
