@@ -58,6 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     submit.add_argument("--overwrite", action="store_true", help="replace what was written there before")
     submit.add_argument("--dry-run", action="store_true", help="print tira-cli's call instead of making it")
     submit.set_defaults(run=_submit)
+    recipe = commands.add_parser("recipe", help="run a whole experiment: train its students, measure them, test claims")
+    recipe.add_argument("name", help="beyond")
+    recipe.add_argument("--scale", default="small", help="small (two cores, default), medium (one GPU) or paper")
+    recipe.add_argument("--data", nargs="+", default=[], help="irds:ID or folder:PATH; each is learnt and measured on")
+    recipe.add_argument("--seeds", nargs="+", type=int, help="of the trainings (default: the scale's)")
+    recipe.add_argument("--out", default="recipe", help="directory of tables, claims, pictures and students")
+    recipe.set_defaults(run=_recipe)
     options = vars(parser.parse_args(arguments))
     options.pop("command")
     run = options.pop("run")
@@ -89,6 +96,12 @@ def _submit(options: dict[str, Any]) -> None:
 
     how = {name: options.pop(name) for name in ("out", "data", "dry_run", "overwrite")}
     print("\n".join(submit(Submission(**options), **how)))
+
+
+def _recipe(options: dict[str, Any]) -> None:
+    from .recipes import run
+
+    run(options.pop("name"), **options)
 
 
 def _layers(text: str) -> int | list[int]:

@@ -1,0 +1,178 @@
+"""One run of a recipe: its directory, its students, what was measured, its table and what came of its claims."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .. import suites
+from ..engine.checkpoints import versions, write_json
+from ..stores.files import read_object, written
+from ..suites import plots
+from ..suites.cost import parameters
+from ..suites.runs import file_name
+from ..suites.serving import load_student
+from ..suites.significance import paired_t
+from .claims import Claim, sentence, tested
+
+logger = logging.getLogger(__name__)
+
+SETTINGS = "settings.json"
+
+
+class Study:
+    """A directory in which a recipe runs; called again, it goes on where it was stopped.
+
+    Args:
+        out: the directory: ``table.csv``, ``claims.json``, ``run.json``, ``per_query.csv``, ``differences.png``,
+            ``students/``, ``evaluation/``, ``work/``.
+        recipe: its name.
+        scale: ``small``, ``medium`` or ``paper``.
+        settings: a dataclass of what decides the figures.
+        data: the collections.
+        verbose: whether to show progress.
+
+    Raises:
+        ValueError: if the directory holds a run of another recipe, scale, collection or setting.
+    """
+
+    def __init__(
+        self, out: str | os.PathLike, recipe: str, scale: str, settings: Any, data: Sequence[str], verbose: bool = True
+    ):
+        self.out = Path(out)
+        self.recipe, self.scale, self.data, self.verbose = recipe, scale, list(data), verbose
+        self.settings = settings
+        told = {"recipe": recipe, "scale": scale, "data": self.data, "settings": dataclasses.asdict(settings)}
+        self._told = json.loads(json.dumps(told))
+        self._parts: list[pd.DataFrame] = []
+        self._seconds: dict[str, float] = {}
+        self._parameters: dict[str, int] = {}
+        self.out.mkdir(parents=True, exist_ok=True)
+        file = self.out / SETTINGS
+        if file.exists() and (earlier := read_object(file)) != self._told:
+            changed = [name for name, value in self._told.items() if earlier.get(name) != value]
+            raise ValueError(f"{self.out} holds a run with another {changed[0]}: name another --out.")
+        write_json(file, self._told)
+
+    def work(self, *parts: str) -> Path:
+        """A place for what is kept between runs: indexes, labels, checkpoints."""
+        return self.out.joinpath("work", *map(file_name, parts))
+
+    def say(self, text: str) -> None:
+        """What is done now."""
+        if self.verbose:
+            print(f"{self.recipe}: {text}", flush=True)
+
+    def student(self, name: str, train: Callable[[Path], Any], seed: int | None = None) -> Any:
+        """A trained student: the one that an earlier run saved, else what ``train`` makes, saved.
+
+        Args:
+            name: of the student.
+            train: given a directory for checkpoints, makes and trains it.
+            seed: of the training, where there are several.
+        """
+        place = self.out / "students" / file_name(name if seed is None else f"{name}-{seed}")
+        if not (place / "pt_meta.json").exists():
+            self.say(f"training {name}{'' if seed is None else f', seed {seed}'}")
+            began = time.monotonic()
+            trained = train(self.work("training", place.name))
+            trained.manifest.update(recipe=self.recipe, seconds_of_the_recipe=round(time.monotonic() - began, 1))
+            trained.save(place, about={"data": ", ".join(self.data)})
+        found = load_student(place)
+        self._seconds[place.name] = found.manifest.get("seconds_of_the_recipe", 0.0)
+        return found
+
+    def measure(
+        self,
+        dataset: str,
+        systems: Mapping[str, Any],
+        *,
+        seed: int = 0,
+        measures: Sequence[Any] = ("nDCG@10",),
+        depth: int = 100,
+        binary_from: int | None = None,
+    ) -> str:
+        """Rank with systems on a collection, as :meth:`pyterrier_distill.suites.Suite.compare` does, and remember.
+
+        Args:
+            dataset: its name.
+            systems: name → pipeline, re-ranker, or function of a context.
+            seed: of the trainings that these come from; 0 = of systems that are the same with every seed.
+            measures: of ir_measures.
+            depth: of what re-rankers re-rank.
+            binary_from: the grade from which documents are relevant.
+
+        Returns:
+            The name by which tables call the collection.
+        """
+        grades = None if binary_from is None else {"it": binary_from}
+        suite = suites.Local(it=dataset, measures=measures, binary_from=grades)
+        called = suites.Local(dataset).members[0].name
+        where = self.out / "evaluation" / file_name(called)
+        found = suite.compare(systems, directory=where, depth=depth, cost=False, verbose=self.verbose)
+        self._parts.append(found.per_query.assign(dataset=called, seed=seed))
+        for name, system in systems.items():
+            if (weights := parameters(system)) is not None:
+                self._parameters[name] = weights
+        return called
+
+    @property
+    def per_query(self) -> pd.DataFrame:
+        """``dataset``, ``name``, ``seed``, ``qid``, ``measure``, ``value`` of all that was measured."""
+        whole = pd.concat(self._parts, ignore_index=True)
+        return whole[["dataset", "name", "seed", "qid", "measure", "value"]]
+
+    def table(self, baseline: str) -> pd.DataFrame:
+        """A row a system: means over queries and seeds, and p against the baseline (paired t-test over queries)."""
+        per_query = self.per_query
+        rows = []
+        for name in dict.fromkeys(per_query["name"]):
+            own = per_query[per_query["name"] == name]
+            row: dict[str, Any] = {"name": name, "seeds": own["seed"].nunique()}
+            for (dataset, measure), values in own.groupby(["dataset", "measure"], sort=False):
+                by_query = values.groupby("qid")["value"].mean()
+                row[f"{dataset} {measure}"] = round(float(by_query.mean()), 4)
+                other = per_query[per_query["name"] == baseline]
+                other = other[(other["dataset"] == dataset) & (other["measure"] == measure)]
+                if name != baseline and len(other):
+                    against = other.groupby("qid")["value"].mean().reindex(by_query.index)
+                    row[f"{dataset} {measure} p"] = float(f"{paired_t(by_query.tolist(), against.tolist()):.2g}")
+            rows.append({**row, "parameters": self._parameters.get(name)})
+        return pd.DataFrame(rows).convert_dtypes()
+
+    def finish(self, claims: Sequence[Claim], baseline: str, measure: str = "nDCG@10") -> pd.DataFrame:
+        """Write table, claims, picture and what the run was; say what was found.
+
+        Args:
+            claims: the paper's.
+            baseline: the system that others are tested against in the table.
+            measure: by which claims are tested.
+        """
+        table, found = self.table(baseline), tested(claims, self.per_query, measure)
+        table.to_csv(self.out / "table.csv", index=False)
+        with written(self.out / "per_query.csv") as file:
+            file.write(self.per_query.to_csv(index=False))
+        write_json(self.out / "claims.json", found)
+        run = {**self._told, "versions": versions(), "seconds of training": self._seconds, "claims": found}
+        write_json(self.out / "run.json", {**run, "table": json.loads(table.to_json(orient="records"))})
+        self._picture(baseline, measure)
+        if self.verbose:
+            shown = table.drop(columns=[column for column in table.columns if column.endswith(" p")])
+            print(f"\n{shown.to_string(index=False)}\n")
+            print("\n".join(f"* {sentence(one)}" for one in found))
+        return table
+
+    def _picture(self, baseline: str, measure: str) -> None:
+        """Differences from the baseline, a group of bars a collection."""
+        values = self.per_query[self.per_query["measure"] == measure]
+        means = values.groupby(["dataset", "name"], sort=False)["value"].mean().unstack()
+        means = means[list(dict.fromkeys(values["name"]))]
+        plots.bars(means, measure, baseline).savefig(self.out / "differences.png")
