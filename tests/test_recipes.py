@@ -71,6 +71,19 @@ def test_a_directory_is_of_one_run(tmp_path):
             Study(tmp_path / "out", *other)
 
 
+def test_collections_of_one_name_are_told_apart(tmp_path):
+    study = Study(tmp_path / "out", "beyond", "small", Some(), ["folder:/one/tiny", "folder:/two/tiny"])
+    assert study.called("folder:/one/tiny") != study.called("folder:/two/tiny")
+
+
+def test_a_collection_that_has_changed_is_told(tmp_path):
+    study = Study(tmp_path / "out", "beyond", "small", Some(), ["irds:vaswani"])
+    study.same("irds:vaswani", collection="a", teacher="b")
+    study.same("irds:vaswani", collection="a", teacher="b")
+    with pytest.raises(ValueError, match="the teacher of irds:vaswani has changed"):
+        study.same("irds:vaswani", collection="a", teacher="c")
+
+
 def test_recipes_use_public_names_only():
     """What a recipe needs everybody can write: names of the package, and of this room."""
     for name in recipes.NAMES:

@@ -51,6 +51,16 @@ def test_ids_that_are_numbers_are_found():
     assert ptd.RetrieverTeacher(Finds())(frame.assign(qid=frame["qid"].astype("int64")))["qid"].tolist() == [1, 1]
 
 
+def test_what_is_not_found_can_have_a_score_of_its_own():
+    """BM25 gives 0 to what has no word of the query: one document that has one is told from others."""
+    frame = candidates(("2", "a"), ("2", "b"), ("3", "a"))
+    assert ptd.RetrieverTeacher(Finds(), missing=0.0)(frame)["teacher_score"].tolist() == [3.0, 0.0, 0.0]
+    assert ptd.RetrieverTeacher(Finds())(frame)["teacher_score"].tolist() == [3.0, 3.0, 0.0]
+    for wrong in (float("nan"), True, None):
+        with pytest.raises(ValueError, match="missing must be"):
+            ptd.RetrieverTeacher(Finds(), missing=wrong)
+
+
 def test_what_is_not_found_can_be_an_error():
     strict = ptd.RetrieverTeacher(Finds(), missing="error")
     assert strict(candidates(("1", "a")))["teacher_score"].tolist() == [9.0]

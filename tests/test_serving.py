@@ -102,3 +102,29 @@ def test_a_damaged_export_is_told(tiny, tmp_path):
     (tmp_path / "served" / "onnx" / "model.onnx").unlink()
     with pytest.raises((ValueError, FileNotFoundError), match=r"model\.onnx is (missing|not there)"):
         served.encode_queries(["red"])
+
+
+def test_an_exported_student_is_what_it_was_exported_as(tiny, tmp_path):
+    """Whole: what would cut it, save it without its runtime or ask its layers is refused."""
+    student = ptd.BiEncoder(tiny, **FP32)
+    served = student.export("onnx", tmp_path / "served")
+    for settings in ({"layers": 2}, {"lora": {"r": 2}}):
+        with pytest.raises(ValueError, match="was exported whole"):
+            ptd.BiEncoder(tmp_path / "served", **settings, **FP32).encode_queries(["red"])
+    with pytest.raises(ValueError, match="make a student of the one that it was made of"):
+        ptd.BiEncoder.truncated(served, 2)
+    with pytest.raises(ValueError, match="or copy the directory"):
+        served.save(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    with pytest.raises(ValueError, match="gives no states"):
+        served.encode_query_states(["red"], [1])
+    served.model.prompts["query"] = "query: "
+    again = pickle.loads(pickle.dumps(served))
+    assert np.array_equal(again.encode_queries(["red"]), served.encode_queries(["red"]))
+
+
+def test_few_texts_are_enough_to_compare_and_none_are_told(tiny, tmp_path):
+    student = ptd.BiEncoder(tiny, **FP32)
+    assert student.export("onnx", tmp_path / "one", texts=["red dog"]).served is not None
+    with pytest.raises(ValueError, match="texts is empty"):
+        student.export("onnx", tmp_path / "none", texts=[])

@@ -166,17 +166,32 @@ def served(told: Mapping[str, Any], threads: int | None = None) -> Callable[...,
     file = Path(told["directory"]) / told["file"]
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: export the student again.")
-    run = (_by_onnx if told["format"] == "onnx" else _by_openvino)(file, threads or torch.get_num_threads())
+    return _Served(told, file, threads)
 
-    def forward(**features: Any) -> Any:
+
+class _Served:
+    """What :func:`served` gives; another process, or a copy, opens the file again."""
+
+    def __init__(self, told: Mapping[str, Any], file: Path, threads: int | None):
+        self._given = (dict(told), file, threads)
+        self._run = (_by_onnx if told["format"] == "onnx" else _by_openvino)(file, threads or torch.get_num_threads())
+
+    def __reduce__(self) -> Any:
+        return type(self), self._given
+
+    def __call__(self, **features: Any) -> Any:
         from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
+        told = self._given[0]
         given = {name: features[name].numpy(force=True) for name in told["inputs"]}
-        found = torch.from_numpy(run(given))
+        found = torch.from_numpy(self._run(given))
         logits = told["output"] == "logits"
         return SequenceClassifierOutput(logits=found) if logits else BaseModelOutput(last_hidden_state=found)
 
-    return forward
+
+def serve(module: nn.Module) -> bool:
+    """Whether a runtime computes a part of ``module``."""
+    return any(isinstance(vars(part).get("forward"), _Served) for part in module.modules())
 
 
 def _by_onnx(file: Path, threads: int) -> Callable[[dict[str, Any]], Any]:

@@ -84,8 +84,9 @@ def on(study: Study, chosen: Settings, name: str) -> str:
     """Train and measure on one collection; gives the name by which tables call it."""
     site = Site(name, study.work(name))
     teacher = teacher_of(chosen.teacher, chosen.max_length)
+    study.same(name, collection=site.content, teacher=teacher.fingerprint())
     index, dense = site.index(teacher), site.dense(teacher)
-    lexical = ptd.RetrieverTeacher(site.bm25, label="teacher_score_bm25")
+    lexical = ptd.RetrieverTeacher(site.bm25, missing=0.0, label="teacher_score_bm25")
     vectors = ptd.PointwiseTeacher(teacher.query_encoder() >> index.np_scorer(), label="teacher_score_dense")
     fused = lexical >> vectors >> ptd.fuse_teachers("teacher_score_bm25", "teacher_score_dense")
     found = (site.bm25 % 100 | dense) >> fused
@@ -125,6 +126,6 @@ def trained(
     if not small:
         ends = student.model.state_dict()
         learnt = {name: end for name, end in ends.items() if end.is_floating_point()}
-        mixed = {name: start[name] + chosen.kept * (end - start[name]) for name, end in learnt.items()}
+        mixed = {name: start[name].to(end) + chosen.kept * (end - start[name].to(end)) for name, end in learnt.items()}
         student.model.load_state_dict({**ends, **mixed})
     return student

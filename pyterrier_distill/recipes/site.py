@@ -15,6 +15,7 @@ from ..demo.distil import default_teacher
 from ..generation.queries import explode_queries
 from ..generation.spans import Mixture, Phrasings, SpanQueries
 from ..generation.titles import TitleQueries
+from ..identity.identity import digest, hash_frame
 from ..students.bi_encoder import BiEncoder
 from ..suites.encoded import encoded
 
@@ -41,6 +42,11 @@ class Site:
     def texts(self) -> dict[str, str]:
         """docno → text."""
         return dict(zip(self.documents["docno"], self.documents["text"], strict=True))
+
+    @property
+    def content(self) -> str:
+        """A digest of its documents, queries and judgements."""
+        return digest([hash_frame(part) for part in (self.documents, self.topics, self.qrels)])
 
     @property
     def text(self) -> pt.Transformer:

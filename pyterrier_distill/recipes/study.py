@@ -52,6 +52,7 @@ class Study:
         self.settings = settings
         told = {"recipe": recipe, "scale": scale, "data": self.data, "settings": dataclasses.asdict(settings)}
         self._told = json.loads(json.dumps(told))
+        self._called = {n: m.name for n, m in zip(self.data, suites.Local(*self.data).members, strict=True)}
         self._parts: list[pd.DataFrame] = []
         self._seconds: dict[str, float] = {}
         self._parameters: dict[str, int] = {}
@@ -65,6 +66,28 @@ class Study:
     def work(self, *parts: str) -> Path:
         """A place for what is kept between runs: indexes, labels, checkpoints."""
         return self.out.joinpath("work", *map(file_name, parts))
+
+    def called(self, dataset: str) -> str:
+        """How tables call a collection."""
+        return self._called.get(dataset) or suites.Local(dataset).members[0].name
+
+    def same(self, dataset: str, **made_of: str) -> None:
+        """Check that what a collection's work is made of has not changed since it was begun.
+
+        Args:
+            dataset: its name.
+            **made_of: what it is made of → its digest.
+
+        Raises:
+            ValueError: naming what has changed.
+        """
+        file = self.work(dataset) / "made_of.json"
+        if file.exists() and (earlier := read_object(file)) != made_of:
+            changed = [name for name, value in made_of.items() if earlier.get(name) != value]
+            told = f"the {changed[0]} of {dataset} has changed since {self.out} was begun"
+            raise ValueError(f"{told}: name another --out.")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, made_of)
 
     def say(self, text: str) -> None:
         """What is done now."""
@@ -115,7 +138,7 @@ class Study:
         """
         grades = None if binary_from is None else {"it": binary_from}
         suite = suites.Local(it=dataset, measures=measures, binary_from=grades)
-        called = suites.Local(dataset).members[0].name
+        called = self.called(dataset)
         where = self.out / "evaluation" / file_name(called)
         found = suite.compare(systems, directory=where, depth=depth, cost=False, verbose=self.verbose)
         self._parts.append(found.per_query.assign(dataset=called, seed=seed))

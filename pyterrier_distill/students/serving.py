@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +68,9 @@ class Servable(StudentArtifact):
         import torch
 
         runtimes.check_packages(format, quantize)
-        told = list(texts if texts is not None else self._examples())
+        told = list(texts or ())
+        if texts is not None and not told:
+            raise ValueError("texts is empty: give some of those that the student will read, or leave it out.")
         if (format, quantize) == ("openvino", "int8") and (texts is None or len(told) < _FEWEST):
             raise ValueError(
                 f"quantize='int8' with OpenVINO needs texts=, at least {_FEWEST} of those that it will read, such as"
@@ -82,21 +85,31 @@ class Servable(StudentArtifact):
             raise ValueError(f"{type(self).__name__} cannot be exported: its queries are not read by a transformer.")
 
         def write(draft: Path) -> dict[str, Any]:
-            model = reader.auto_model
-            device, dtype = model.device, model.dtype
+            model = copy.deepcopy(reader.auto_model).to("cpu", torch.float32)
             batches = [self._read(told[start : start + _CALL]) for start in range(0, len(told), _CALL)]
-            try:
-                model.to("cpu", torch.float32)
-                return {"runtime": runtimes.export(model, batches, format, draft, quantize)}
-            finally:
-                model.to(device, dtype)
+            batches.insert(0, self._read(self._examples()))
+            return {"runtime": runtimes.export(model, batches, format, draft, quantize)}
 
-        return self.save(path, overwrite=overwrite, _also=write)
+        found = self.save(path, overwrite=overwrite, _also=write)
+        found.device = "cpu"
+        return found
+
+    def _write_all(self, draft: Path, *given: Any, **more: Any) -> dict[str, Any]:
+        if self.served is not None:
+            raise ValueError(
+                f"{self.name_or_path} was exported for serving: save or publish the student that it was made of, or"
+                " copy the directory."
+            )
+        return super()._write_all(draft, *given, **more)
 
     def _serve(self, model: Any) -> None:
         """Let the runtime compute what the transformer of a model that was loaded did, if it was exported."""
         if self.served is None:
             return
+        if getattr(self, "layers", None) is not None or getattr(self, "lora", None) is not None:
+            raise ValueError(
+                f"{self.name_or_path} was exported whole: layers= and lora= are for the student that it was made of."
+            )
         if batching.infer_device(self.device).type != "cpu":
             raise ValueError(f"{self.name_or_path} was exported for CPUs: load it with device='cpu'.")
         told = {**self.served, "directory": self.name_or_path}

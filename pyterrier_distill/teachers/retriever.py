@@ -18,13 +18,13 @@ class RetrieverTeacher(Teacher):
     """R → R: labels candidates with the scores of a retriever, such as BM25, whoever found them.
 
     A retriever scores what it finds alone. Fused with another it is to say something of the other's documents, too: it
-    is asked deeply, and what it does not find even so gets its lowest score for the query, which is no more than it
-    would have given.
+    is asked deeply, and what it does not find even so gets what ``missing`` says.
 
     Args:
         retriever: Q → R; deep, ``bm25 % 1000`` rather than ``bm25 % 100``.
-        missing: of candidates that it does not find: ``"lowest"`` (its lowest score for the query; 0 if it finds
-            nothing), or ``"error"``.
+        missing: of candidates that it does not find: a number, their score (0 for BM25, which gives that to documents
+            without any word of the query); ``"lowest"``, its lowest score for the query (0 if it finds nothing), where
+            no such number is known: they may well have less; or ``"error"``.
         label: ``teacher_score``, or a column that extends it.
 
     Raises:
@@ -37,7 +37,7 @@ class RetrieverTeacher(Teacher):
     Example::
 
         first = (bm25 % 100 | dense % 100) >> dataset.text_loader()
-        both = ptd.RetrieverTeacher(bm25 % 1000, label="teacher_score_bm25") >> ptd.PointwiseTeacher(
+        both = ptd.RetrieverTeacher(bm25 % 1000, missing=0.0, label="teacher_score_bm25") >> ptd.PointwiseTeacher(
             encoder, label="teacher_score_dense"
         )
         labelled = (first >> both >> ptd.fuse_teachers("teacher_score_bm25", "teacher_score_dense"))(topics)
@@ -46,11 +46,12 @@ class RetrieverTeacher(Teacher):
     schematic = {"label": "RetrieverTeacher", "inner_pipelines_mode": "unlinked"}
     writes = TEACHER_SCORE
 
-    def __init__(self, retriever: pt.Transformer, missing: str = "lowest", *, label: str = TEACHER_SCORE):
+    def __init__(self, retriever: pt.Transformer, missing: str | float = "lowest", *, label: str = TEACHER_SCORE):
         if not isinstance(retriever, pt.Transformer):
             raise TypeError(f"retriever must be a pipeline Q → R, such as bm25 % 1000, not {retriever!r}.")
         self.retriever = retriever
-        self.missing = arguments.choice(missing, "missing", ("lowest", "error"))
+        number = isinstance(missing, (int, float)) and not isinstance(missing, bool) and np.isfinite(missing)
+        self.missing = missing if number else arguments.choice(missing, "missing", ("lowest", "error"))
         self.label = check_label(label, TEACHER_SCORE)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
@@ -69,14 +70,16 @@ class RetrieverTeacher(Teacher):
         known = found.set_index(["qid", "docno"])["score"]
         scores = known.reindex(pd.MultiIndex.from_frame(asked)).to_numpy(dtype=float)
         absent = np.isnan(scores)
-        if absent.any() and self.missing == "error":
+        if self.missing == "error" and absent.any():
             row = inp.iloc[int(np.flatnonzero(absent)[0])]
             raise ValueError(
                 f"{self.retriever!r} does not find document {row['docno']!r} for query {row['qid']!r}"
                 f" ({int(absent.sum())} such rows): ask it more deeply, or take missing='lowest'."
             )
-        lowest = found.groupby("qid")["score"].min().reindex(asked["qid"]).fillna(0.0).to_numpy(dtype=float)
-        scores = np.where(absent, lowest, scores)
+        instead: Any = self.missing if not isinstance(self.missing, str) else np.nan
+        if self.missing == "lowest":
+            instead = found.groupby("qid")["score"].min().reindex(asked["qid"]).fillna(0.0).to_numpy(dtype=float)
+        scores = np.where(absent, instead, scores)
         return rerank(inp, scores, **{self.label: scores})
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..engine import batching, checkpoints, processes
+from ..engine import batching, checkpoints, processes, runtimes
 from ..losses.base import check_batches
 from . import arguments, evaluation, resuming, trainer
 from . import lists as training_lists
@@ -54,7 +54,7 @@ def train(
         FloatingPointError: if the loss becomes NaN or infinite.
     """
     started = time.monotonic()
-    if getattr(student, "served", None) is not None:
+    if getattr(student, "served", None) is not None or runtimes.serve(student.trainable(loss.needs)):
         raise ValueError(
             f"{student!r} was exported for serving, and is not trained on: train the student that it was made of, and"
             " export that again."

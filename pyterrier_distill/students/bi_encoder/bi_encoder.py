@@ -146,6 +146,8 @@ class BiEncoder(Servable, Student, SentenceEncoder, pt.Artifact):
             name_or_path if isinstance(name_or_path, BiEncoder) else checkpoints.check_name(os.fspath(name_or_path))
         )
         source = self.name_or_path
+        if isinstance(source, BiEncoder) and source.served is not None:
+            raise ValueError(f"{source!r} was exported for serving: make a student of the one that it was made of.")
         checkpoints.check_layers(model.told_layers(source) if isinstance(source, BiEncoder) else source, layers)
         self.layers = list(layers) if isinstance(layers, tuple) else layers
         self.pooling = pooling

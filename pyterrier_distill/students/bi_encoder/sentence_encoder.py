@@ -118,6 +118,8 @@ class SentenceEncoder(Encoder):
 
         Args, returned values and errors as of ``states.encode``.
         """
+        if getattr(self, "served", None) is not None:
+            raise ValueError(f"{self!r} was exported, and gives no states: ask the student that it was made of.")
         return states.encode(self, list(texts), layers)
 
     def tokenise(self, texts: list[str], task: str) -> dict[str, Any]:
