@@ -67,7 +67,7 @@ def test_a_directory_is_of_one_run(tmp_path):
     Study(tmp_path / "out", "beyond", "small", Some(), ["irds:vaswani"])
     Study(tmp_path / "out", "beyond", "small", Some(), ["irds:vaswani"])
     for other in (("beyond", "medium", Some(), ["irds:vaswani"]), ("beyond", "small", Some(4), ["irds:vaswani"])):
-        with pytest.raises(ValueError, match="holds a run with another (scale|settings): name another --out"):
+        with pytest.raises(ValueError, match="holds another run, whose (scale|settings) differ: name another --out"):
             Study(tmp_path / "out", *other)
 
 

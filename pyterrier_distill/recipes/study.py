@@ -60,7 +60,7 @@ class Study:
         file = self.out / SETTINGS
         if file.exists() and (earlier := read_object(file)) != self._told:
             changed = [name for name, value in self._told.items() if earlier.get(name) != value]
-            raise ValueError(f"{self.out} holds a run with another {changed[0]}: name another --out.")
+            raise ValueError(f"{self.out} holds another run, whose {changed[0]} differ: name another --out.")
         write_json(file, self._told)
 
     def work(self, *parts: str) -> Path:
