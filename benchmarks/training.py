@@ -143,7 +143,7 @@ def peer(kind, model, arguments, data, loss):
     return work
 
 
-def ranking(depth, batch, steps, mini=None):
+def ranking(depth, batch, steps):
     frame = lists(depth, batch if options.curves else 64)
     student = ptd.CrossEncoder(CHECKPOINT, max_length=256, device=None)
     data = Dataset.from_list(
@@ -152,15 +152,13 @@ def ranking(depth, batch, steps, mini=None):
             for _, one in frame.groupby("qid", sort=False)
         ]
     )
-    size = batch
-
     def theirs(mini):
         model = CrossEncoder(CHECKPOINT, num_labels=1, max_length=256, activation_fn=torch.nn.Identity())
         model.load_state_dict(ptd.CrossEncoder(CHECKPOINT, max_length=256).model.state_dict())  # the same new head
         loss = RankNetLoss(model, reduction_log="natural", mini_batch_size=mini)
-        return peer(CrossEncoderTrainer, model, settings(CrossEncoderTrainingArguments, size, steps), data, loss)
+        return peer(CrossEncoderTrainer, model, settings(CrossEncoderTrainingArguments, batch, steps), data, loss)
 
-    minis = {f"mini-batch {n if n > 0 else 'whole'}": n for n in (4, 8, 16, 32, -1) if n < size * depth}
+    minis = {f"mini-batch {n if n > 0 else 'whole'}": n for n in (4, 8, 16, 32, -1) if n < batch * depth}
     features = student.features(list(zip(frame["query"][:300], frame["text"][:300], strict=True)))
     ours = distiller(student, ptd.RankNet("list_score"), batch, frame, steps)
     tokens = features["attention_mask"].sum(dim=1).float()
@@ -219,11 +217,11 @@ CASES = {
 
 def flop(student, tokens):
     """Of training on an input, by mean: three times those of reading it."""
-    config, three = student.model[0].auto_model.config if hasattr(student.model[0], "auto_model") else None, 3
+    config = student.model[0].auto_model.config
     layers = [m for n, m in student.model.named_modules() if isinstance(m, torch.nn.Linear) and ".layer." in n]
     weights = sum(layer.weight.numel() for layer in layers)
     hidden, depth = config.hidden_size, config.num_hidden_layers
-    return float(three * (2 * tokens * weights + 4 * depth * hidden * tokens**2).mean())
+    return float(3 * (2 * tokens * weights + 4 * depth * hidden * tokens**2).mean())
 
 
 def stepped(work, inputs):

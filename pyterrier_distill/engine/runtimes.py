@@ -83,7 +83,7 @@ def export(
     file.parent.mkdir(parents=True)
     told = {
         "format": format, "file": file.relative_to(directory).as_posix(), "inputs": names,
-        "output": "logits" if hasattr(model.config, "num_labels") and _classifies(model) else "last_hidden_state",
+        "output": "logits" if _classifies(model) else "last_hidden_state",
         "quantize": None,
     }  # fmt: skip
     whole = _Positional(model, names).eval()

@@ -1,4 +1,4 @@
-"""A collection with what recipes look documents up in: BM25, an index of the teacher's vectors, texts."""
+"""A collection with what recipes look documents up in: BM25, an index of the teacher's vectors."""
 
 from __future__ import annotations
 
@@ -38,22 +38,10 @@ class Site:
         collection = load_collection(name)
         self.documents, self.topics, self.qrels = collection.documents, collection.topics, collection.qrels
 
-    @cached_property
-    def texts(self) -> dict[str, str]:
-        """docno → text."""
-        return dict(zip(self.documents["docno"], self.documents["text"], strict=True))
-
     @property
     def content(self) -> str:
         """A digest of its documents, queries and judgements."""
         return digest([hash_frame(part) for part in (self.documents, self.topics, self.qrels)])
-
-    @property
-    def text(self) -> pt.Transformer:
-        """R → R with ``text``."""
-        return pt.apply.generic(
-            lambda found: found.assign(text=found["docno"].map(self.texts)), required_columns=["docno"]
-        )
 
     @cached_property
     def bm25(self) -> pt.Transformer:

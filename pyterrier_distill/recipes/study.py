@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +21,6 @@ from ..suites.runs import file_name
 from ..suites.serving import load_student
 from ..suites.significance import paired_t
 from .claims import Claim, sentence, tested
-
-logger = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"
 

@@ -63,7 +63,8 @@ class Servable(StudentArtifact):
         Example::
 
             served = student.export("onnx", "student.onnx", quantize="int8")
-            pt.Experiment([bm25 >> student, bm25 >> served], topics, qrels, ["nDCG@10", "mrt"])
+            candidates = bm25 % 100 >> text
+            pt.Experiment([candidates >> student, candidates >> served], topics, qrels, ["nDCG@10", "mrt"])
         """
         import torch
 
