@@ -59,9 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     submit.add_argument("--dry-run", action="store_true", help="print tira-cli's call instead of making it")
     submit.set_defaults(run=_submit)
     recipe = commands.add_parser("recipe", help="run a whole experiment: train its students, measure them, test claims")
-    recipe.add_argument("name", help="beyond")
+    names = "pairdistill, rank_distillm, ustad, distill_vs_contrastive, inranker or beyond"
+    recipe.add_argument("name", help=names)
     recipe.add_argument("--scale", default="small", help="small (two cores, default), medium (one GPU) or paper")
-    recipe.add_argument("--data", nargs="+", default=[], help="irds:ID or folder:PATH; each is learnt and measured on")
+    recipe.add_argument("--data", nargs="+", default=[], help="irds:ID or folder:PATH to measure on; train=irds:ID to learn from")
     recipe.add_argument("--seeds", nargs="+", type=int, help="of the trainings (default: the scale's)")
     recipe.add_argument("--out", default="recipe", help="directory of tables, claims, pictures and students")
     recipe.set_defaults(run=_recipe)

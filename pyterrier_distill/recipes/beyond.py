@@ -10,7 +10,7 @@ its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,54 +20,16 @@ import pandas as pd
 import pyterrier_distill as ptd
 
 from .claims import Claim
-from .site import Site, teacher_of
+from .scales.beyond import Settings
+from .site import teacher_of
 from .study import Study
 
 BM25, DENSE, FUSED = "BM25", "dense teacher", "fused teacher"
 SAME, SMALL = "student", "student, two layers"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a run is decided by.
-
-    Attributes:
-        teacher: a bi-encoder; None = the built-in one.
-        max_length: tokens of a text; None = the checkpoint's own.
-        queries: made of each collection's documents.
-        titles: share of them that are titles or first sentences.
-        depth: of the fused ranking that is learnt.
-        sharpness: temperature of the fused scores, which are means of z-scores.
-        temperature: of the student's cosines.
-        steps: of the student of the same size, and of the one of two layers.
-        batch: queries of a step, of the same.
-        rate: learning rate, of the same.
-        layers: of the small student.
-        kept: share of what was learnt that stays when weights are averaged with the start; of the same size alone.
-        seeds: of queries and training.
-    """
-
-    teacher: str | None = None
-    max_length: int | None = None
-    queries: int = 6_000
-    titles: float = 0.0
-    depth: int = 60
-    sharpness: float = 0.125
-    temperature: float = 0.05
-    steps: tuple[int, int] = (180, 700)
-    batch: tuple[int, int] = (32, 64)
-    rate: tuple[float, float] = (2e-5, 6e-4)
-    layers: tuple[int, ...] = (0, 5)
-    kept: float = 0.5
-    seeds: tuple[int, ...] = field(default=(1, 2, 3))
-
-
-SCALES = {
-    "small": Settings(),
-    "medium": Settings(queries=100_000, steps=(3_000, 6_000), batch=(128, 128)),
-    "paper": Settings(queries=500_000, steps=(15_000, 30_000), batch=(128, 128)),
-}
-
+NEEDS: dict[str, str] = {}
+MAY: dict[str, str] = {}
 BETTER = "a student of the same size is better than its dense teacher"
 KEEPS = "a student of two layers keeps its dense teacher's quality"
 CLAIMS = [Claim(BETTER, "this recipe", SAME, DENSE), Claim(KEEPS, "this recipe", SMALL, DENSE, share=1.0)]
@@ -75,16 +37,15 @@ CLAIMS = [Claim(BETTER, "this recipe", SAME, DENSE), Claim(KEEPS, "this recipe",
 
 def run(study: Study, chosen: Settings) -> pd.DataFrame:
     """Train both students on each collection and measure them; see the module."""
-    called = [on(study, chosen, name) for name in study.data]
+    called = [on(study, chosen, name) for name in study.tests]
     each = [replace(claim, text=f"{claim.text}, on {name}", datasets=(name,)) for name in called for claim in CLAIMS]
     return study.finish([*CLAIMS, *(each if len(called) > 1 else ())], DENSE)
 
 
 def on(study: Study, chosen: Settings, name: str) -> str:
     """Train and measure on one collection; gives the name by which tables call it."""
-    site = Site(name, study.work(name))
-    teacher = teacher_of(chosen.teacher, chosen.max_length)
-    study.same(name, collection=site.content, teacher=teacher.fingerprint())
+    site, teacher = study.site(name), teacher_of(chosen.teacher, chosen.max_length)
+    study.same(name, teacher=teacher.fingerprint())
     index, dense = site.index(teacher), site.dense(teacher)
     lexical = ptd.RetrieverTeacher(site.bm25, missing=0.0, label="teacher_score_bm25")
     vectors = ptd.PointwiseTeacher(teacher.query_encoder() >> index.np_scorer(), label="teacher_score_dense")

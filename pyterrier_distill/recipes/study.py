@@ -13,16 +13,30 @@ from typing import Any
 import pandas as pd
 
 from .. import suites
+from ..distiller import Distiller
 from ..engine.checkpoints import versions, write_json
+from ..losses import Loss
 from ..stores.files import read_object, written
 from ..suites import plots
 from ..suites.cost import parameters
 from ..suites.runs import file_name
-from ..suites.serving import load_student
+from ..suites.serving import load_student, served
 from ..suites.significance import paired_t
 from .claims import Claim, sentence, tested
+from .site import Site, stored_runs
 
 SETTINGS = "settings.json"
+
+
+def roles(data: Sequence[str]) -> dict[str, list[str]]:
+    """Role → collections: ``train=irds:ID`` has the role ``train``; one that names none has ``test``."""
+    found: dict[str, list[str]] = {}
+    for one in data:
+        role, equals, name = one.partition("=")
+        if not (equals and role.isidentifier()):  # a path may hold such a sign, too
+            role, name = "test", one
+        found.setdefault(role, []).append(name)
+    return found
 
 
 class Study:
@@ -34,8 +48,11 @@ class Study:
         recipe: its name.
         scale: ``small``, ``medium`` or ``paper``.
         settings: a dataclass of what decides the figures.
-        data: the collections.
+        data: the collections, each with its role: ``train=irds:ID``; without one it is measured on (``test``).
         verbose: whether to show progress.
+
+    Attributes:
+        roles: role → names of collections.
 
     Raises:
         ValueError: if the directory holds a run of another recipe, scale, collection or setting.
@@ -49,10 +66,14 @@ class Study:
         self.settings = settings
         told = {"recipe": recipe, "scale": scale, "data": self.data, "settings": dataclasses.asdict(settings)}
         self._told = json.loads(json.dumps(told))
-        self._called = {n: m.name for n, m in zip(self.data, suites.Local(*self.data).members, strict=True)}
+        self.roles = roles(data)
+        names = list(dict.fromkeys(name for named in self.roles.values() for name in named))
+        self._called = {n: m.name for n, m in zip(names, suites.Local(*names).members, strict=True)}
+        self._sites: dict[str, Site] = {}
         self._parts: list[pd.DataFrame] = []
         self._seconds: dict[str, float] = {}
         self._parameters: dict[str, int] = {}
+        self._milliseconds: dict[str, list[float]] = {}
         self.out.mkdir(parents=True, exist_ok=True)
         file = self.out / SETTINGS
         if file.exists() and (earlier := read_object(file)) != self._told:
@@ -79,12 +100,32 @@ class Study:
             ValueError: naming what has changed.
         """
         file = self.work(dataset) / "made_of.json"
-        if file.exists() and (earlier := read_object(file)) != made_of:
-            changed = [name for name, value in made_of.items() if earlier.get(name) != value]
+        earlier = read_object(file) if file.exists() else {}
+        if changed := [name for name, value in made_of.items() if earlier.get(name, value) != value]:
             told = f"the {changed[0]} of {dataset} has changed since {self.out} was begun"
             raise ValueError(f"{told}: name another --out.")
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, made_of)
+        write_json(file, {**earlier, **made_of})
+
+    def site(self, name: str) -> Site:
+        """A collection, whose indexes are kept in the directory.
+
+        Raises:
+            ValueError: if it has changed since the run was begun.
+        """
+        if name not in self._sites:
+            self._sites[name] = Site(name, self.work("collections"))
+            self.same(name, collection=self._sites[name].content)
+        return self._sites[name]
+
+    def the(self, role: str) -> Site:
+        """The first collection of a role."""
+        return self.site(self.roles[role][0])
+
+    @property
+    def tests(self) -> list[str]:
+        """What is measured on."""
+        return self.roles.get("test", [])
 
     def say(self, text: str) -> None:
         """What is done now."""
@@ -104,11 +145,41 @@ class Study:
             self.say(f"training {name}{'' if seed is None else f', seed {seed}'}")
             began = time.monotonic()
             trained = train(self.work("training", place.name))
-            trained.manifest.update(recipe=self.recipe, seconds_of_the_recipe=round(time.monotonic() - began, 1))
+            if trained.manifest:  # else nothing was trained
+                trained.manifest.update(recipe=self.recipe, seconds_of_the_recipe=round(time.monotonic() - began, 1))
             trained.save(place, about={"data": ", ".join(self.data)})
         found = load_student(place)
         self._seconds[place.name] = found.manifest.get("seconds_of_the_recipe", 0.0)
         return found
+
+    def fit(self, student: Any, loss: Loss, labelled: Any, place: Path, seed: int, **settings: Any) -> Any:
+        """Train with a Distiller that keeps checkpoints, and show progress if the run does.
+
+        Args:
+            student: what is trained.
+            loss: by what.
+            labelled: R or Q frame, or a LabelStore.
+            place: a directory for checkpoints.
+            seed: of the training.
+            **settings: of the :class:`~pyterrier_distill.Distiller`; and what its ``fit`` takes: ``qrels``,
+                ``queries``, and ``valid``, a pair of candidates with text and judgements.
+
+        Returns:
+            ``student``.
+        """
+        candidates, judged = settings.pop("valid", (None, None))
+        queries, qrels = settings.pop("queries", None), settings.pop("qrels", None)
+        distiller = Distiller(student, loss, seed=seed, checkpoints=place, verbose=self.verbose, **settings)
+        distiller.fit(labelled, qrels, candidates, judged, queries=queries)
+        return student
+
+    def ranker(self, student: Any) -> Any:
+        """A student as it is measured: with an index of its own, or re-ranking what a folder's run ``bm25`` holds."""
+
+        def system(context: Any) -> Any:
+            return student if stored_runs(context.dataset) else served(student, context)
+
+        return system
 
     def measure(
         self,
@@ -119,6 +190,7 @@ class Study:
         measures: Sequence[Any] = ("nDCG@10",),
         depth: int = 100,
         binary_from: int | None = None,
+        cost: bool = False,
     ) -> str:
         """Rank with systems on a collection, as :meth:`pyterrier_distill.suites.Suite.compare` does, and remember.
 
@@ -129,6 +201,7 @@ class Study:
             measures: of ir_measures.
             depth: of what re-rankers re-rank.
             binary_from: the grade from which documents are relevant.
+            cost: whether to measure milliseconds a query, too.
 
         Returns:
             The name by which tables call the collection.
@@ -137,7 +210,10 @@ class Study:
         suite = suites.Local(it=dataset, measures=measures, binary_from=grades)
         called = self.called(dataset)
         where = self.out / "evaluation" / file_name(called)
-        found = suite.compare(systems, directory=where, depth=depth, cost=False, verbose=self.verbose)
+        found = suite.compare(systems, directory=where, depth=depth, cost=cost, verbose=self.verbose)
+        if found.costs is not None:
+            for row in found.costs.to_dict("records"):
+                self._milliseconds.setdefault(row["name"], []).append(row["ms a query"])
         self._parts.append(found.per_query.assign(dataset=called, seed=seed))
         for name, system in systems.items():
             if (weights := parameters(system)) is not None:
@@ -165,7 +241,11 @@ class Study:
                 if name != baseline and len(other):
                     against = other.groupby("qid")["value"].mean().reindex(by_query.index)
                     row[f"{dataset} {measure} p"] = float(f"{paired_t(by_query.tolist(), against.tolist()):.2g}")
-            rows.append({**row, "parameters": self._parameters.get(name)})
+            row["parameters"] = self._parameters.get(name)
+            if self._milliseconds:
+                timed = self._milliseconds.get(name)
+                row["ms a query"] = round(sum(timed) / len(timed), 1) if timed else None
+            rows.append(row)
         return pd.DataFrame(rows).convert_dtypes()
 
     def finish(self, claims: Sequence[Claim], baseline: str, measure: str = "nDCG@10") -> pd.DataFrame:

@@ -39,6 +39,10 @@ class USTADBiEncoder(Encoder):
         """Length of a vector."""
         return self.ustad.dimension
 
+    def fingerprint(self) -> str:
+        """A digest of the weights, which are the student's."""
+        return self.ustad.fingerprint()
+
     def encode_side(self, texts: list[str], side: str, batch_size: int) -> np.ndarray:
         """Vectors float32 ``[n, dimension]`` of n ≥ 1 texts of the ``"query"`` or ``"document"`` side."""
         root = np.float32(math.sqrt(self.ustad.scale_of("dual")))

@@ -1,0 +1,135 @@
+"""InRanker (Laitz et al. 2024): a small re-ranker learns a teacher's two logits of pairs.
+
+First of people's queries, then of written ones. ``--data``: ``train=`` judged queries; ``domain=`` collections for
+whose documents queries are written, and which are measured on, too (in domain); and collections that nothing is
+written for (out of domain).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyterrier as pt
+
+import pyterrier_distill as ptd
+
+from .claims import Claim
+from .scales.inranker import Settings
+from .site import Site, language_model, teacher_of
+from .study import Study
+
+BM25, TEACHER = "BM25", "teacher"
+HARD, SOFT, INRANKER = "human hard", "human soft", "human soft, synthetic soft"
+HARD_SYNTHETIC, REAL = "human hard, synthetic soft", "human soft, real queries soft"
+TRUE_ONLY, KL = f"{INRANKER} (true logit alone)", f"{INRANKER} (KL)"
+
+
+NEEDS = {"train": "judged queries", "domain": "collections for which queries are written"}
+MAY: dict[str, str] = {}
+
+
+def claims(study: Study, chosen: Settings) -> list[Claim]:
+    """The paper's, in domain and out of it."""
+    inside, outside = (tuple(study.called(n) for n in study.roles[role]) for role in ("domain", "test"))
+    pairs = [
+        ("a teacher's soft labels of people's queries are better than hard ones", SOFT, HARD),
+        ("synthetic queries help beyond people's", INRANKER, SOFT),
+        ("before synthetic queries, soft labels of people's are worth more than hard ones", INRANKER, HARD_SYNTHETIC),
+    ]
+    found = [
+        Claim(f"{text}, {where}", "Table 4", better, worse, datasets)
+        for text, better, worse in pairs
+        for where, datasets in (("in domain", inside), ("out of domain", outside))
+    ]
+    found.append(Claim("real queries are an upper bound, in domain", "Table 5", REAL, INRANKER, inside))
+    for text, other in (("both logits teach more than the true one", TRUE_ONLY), ("MSE keeps what KL reaches", KL)):
+        why = "" if chosen.ablations else "this scale leaves the losses of App. C out"
+        found.append(Claim(text, "App. C", INRANKER, other, share=0.99 if other == KL else None, why_not=why))
+    if chosen.causal:
+        found.append(Claim("so it is for T5", "Table 1", why_not="this scale's student is a causal model"))
+    return found
+
+
+def run(study: Study, chosen: Settings) -> pd.DataFrame:
+    """Train and measure; see the module."""
+    train = study.the("train")
+    teacher = _teacher(chosen)
+    measured = list(dict.fromkeys([*study.roles["domain"], *study.tests]))
+    for name in measured:
+        first = study.site(name).first_stage % chosen.measured
+        study.measure(name, {BM25: first, TEACHER: first >> study.site(name).text >> teacher})
+    for seed in chosen.seeds:
+        human = partial(_lists, study, chosen, train, None, teacher, seed)
+        written = partial(_domain, study, chosen, teacher, seed, real=False)
+        real = partial(_domain, study, chosen, teacher, seed, real=True)
+        learn = partial(_trained, study, chosen, seed)
+        made: dict[str, Any] = {}
+        phases: list[tuple[str, str | None, ptd.Loss, Any]] = [
+            (HARD, None, ptd.LogitCrossEntropy(), human), (SOFT, None, ptd.LogitMSE(), human),
+            (INRANKER, SOFT, ptd.LogitMSE(), written), (HARD_SYNTHETIC, HARD, ptd.LogitMSE(), written),
+            (REAL, SOFT, ptd.LogitMSE(), real),
+        ]  # fmt: skip
+        if chosen.ablations:
+            phases += [(TRUE_ONLY, SOFT, ptd.LogitMSE(only="true"), written), (KL, SOFT, ptd.LogitKL(), written)]
+        for system, before, loss, lists in phases:
+            start = None if before is None else made[before]
+            made[system] = study.student(system, partial(learn, start, loss, lists), seed)
+            for name in measured:
+                study.measure(name, {system: made[system]}, seed=seed, depth=chosen.measured)
+    return study.finish(claims(study, chosen), BM25)
+
+
+def _teacher(chosen: Settings) -> pt.Transformer:
+    """R → R with ``teacher_logits`` of [false, true]."""
+    if chosen.teacher is not None:
+        return ptd.PointwiseTeacher(chosen.teacher)
+    spread, shift = chosen.spread
+
+    def logits(row: Any) -> np.ndarray:
+        half = (spread * row["teacher_score"] - shift) / 2
+        return np.array([-half, half], dtype=np.float32)
+
+    return ptd.PointwiseTeacher(teacher_of(None)) >> pt.apply.teacher_logits(logits)
+
+
+def _lists(study: Study, chosen: Settings, site: Site, made: Any, teacher: Any, seed: int) -> pd.DataFrame:
+    """R with ``label`` and ``teacher_logits``: relevant documents and negatives, of people's queries or given ones."""
+    topics, qrels = (site.judged(chosen.queries, seed), None) if made is None else (made, ptd.positives(made))
+    lists = site.lists(topics, site.first_stage, chosen.depth, chosen.negatives, seed, qrels=qrels)
+    return ptd.LabelStore(study.work(site.name, "answers")).cache(teacher)(lists)
+
+
+def _domain(study: Study, chosen: Settings, teacher: Any, seed: int, real: bool) -> pd.DataFrame:
+    """The same of all collections of the domain: of queries written for its documents, or of its own queries."""
+    parts = []
+    for number, name in enumerate(study.roles["domain"]):
+        site, made = study.site(name), None
+        if not real:
+            model = language_model(chosen.writer, study.work("writer"))
+            writer = ptd.QueryStore(study.work(name, f"queries-{seed}")).cache(ptd.SyntheticQueryGen(model, "inpars"))
+            some = site.documents.sample(n=min(chosen.synthetic, len(site.documents)), random_state=seed)
+            made = (writer >> ptd.explode_queries() >> ptd.LengthFilter())(some)
+        lists = _lists(study, chosen, site, made, teacher, seed)
+        parts.append(lists.assign(qid=f"{number}-" + lists["qid"], docno=f"{number}-" + lists["docno"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _trained(study: Study, chosen: Settings, seed: int, start: Any, loss: ptd.Loss, lists: Any, place: Path) -> Any:
+    """A student, new or of the phase before."""
+    name = language_model(chosen.student, study.work("writer")) if start is None else str(start.path)
+    lora = None if chosen.lora is None or start is not None else dict(chosen.lora)
+    kind = ptd.CausalReranker if chosen.causal else ptd.MonoT5
+    student = kind(name, max_length=chosen.max_length, lora=lora)
+    frame = lists()
+    if "label" in loss.columns():  # a relevant document and another one
+        two = ptd.ListSampler(2, strategy="with_positive", seed=seed)
+        passes = chosen.epochs * (chosen.negatives + 1) / 2  # as many pairs as the soft phase reads
+        settings = {"sampler": two, "queries_per_batch": chosen.batch // 2, "epochs": passes}
+    else:  # each pair by itself
+        frame = frame.assign(qid=frame["qid"] + "/" + frame["docno"])
+        settings = {"epochs": chosen.epochs, "queries_per_batch": chosen.batch}
+    return study.fit(student, loss, frame, place, seed, learning_rate=chosen.rate, **settings)

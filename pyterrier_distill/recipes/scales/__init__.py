@@ -1,0 +1,1 @@
+"""What decides a recipe's runs: small (two cores), medium (a GPU, an hour), paper (the papers' own values)."""
