@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pyterrier_distill.cli import main
 from pyterrier_distill.recipes import beyond, inranker, rank_distillm
@@ -56,6 +57,18 @@ def test_beyond_runs_whole_and_goes_on(folder, tiny, tmp_path, monkeypatch, caps
     assert main(command) == 0 and len(before) >= 4  # nothing is trained or asked again
     assert before == {path: path.stat().st_mtime_ns for path in (out / "students").rglob("*.safetensors")}
     pd.testing.assert_frame_equal(pd.read_csv(out / "table.csv"), table)
+
+
+def test_weights_that_were_not_trained_stay_as_they_are_when_others_are_averaged():
+    """A negative zero, too: the frozen documents' encoder is the teacher, which others know by its weights."""
+    still = torch.tensor([-0.0, 0.1, 3.0])
+    mixed = beyond.averaged(
+        {"still": still.clone(), "moved": torch.tensor([1.0, -0.0]), "n": torch.tensor(1)},
+        {"still": still, "moved": torch.tensor([2.0, -0.0]), "n": torch.tensor(2)},
+        0.5,
+    )
+    assert mixed["still"].numpy().tobytes() == still.numpy().tobytes()
+    assert mixed["moved"].tolist() == [1.5, 0.0] and mixed["n"] == 2
 
 
 def runs(folder, *ranked):

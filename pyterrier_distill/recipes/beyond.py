@@ -85,8 +85,15 @@ def trained(
         steps=chosen.steps[small], seed=seed, dropout=0.0, checkpoints=place, verbose=study.verbose,
     ).fit(frame)  # fmt: skip
     if not small:
-        ends = student.model.state_dict()
-        learnt = {name: end for name, end in ends.items() if end.is_floating_point()}
-        mixed = {name: start[name].to(end) + chosen.kept * (end - start[name].to(end)) for name, end in learnt.items()}
-        student.model.load_state_dict({**ends, **mixed})
+        student.model.load_state_dict(averaged(start, student.model.state_dict(), chosen.kept))
     return student
+
+
+def averaged(start: dict[str, Any], end: dict[str, Any], kept: float) -> dict[str, Any]:
+    """Weights between those of the start (0) and of the end (1); what was not trained stays as it is, to the bit."""
+    mixed = {}
+    for name, last in end.items():
+        first = start[name].to(last)
+        moved = last.is_floating_point()
+        mixed[name] = (first + kept * (last - first)).where(last != first, last) if moved else last
+    return mixed

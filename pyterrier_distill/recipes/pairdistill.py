@@ -162,7 +162,8 @@ def _round(
     loss = terms[0]
     for term in terms[1:]:
         loss = loss + term
-    sampler = ptd.ListSampler(given.size, strategy="with_pairs", seed=seed)
+    drawn = "with_pairs" if pair else "random" if given.judged is None else "with_positive"
+    sampler = ptd.ListSampler(given.size, strategy=drawn, seed=seed)
     return study.fit(
         student, loss, store, place, seed, qrels=train.qrels if given.judged is not None else None, steps=given.steps,
         queries_per_batch=given.batch, learning_rate=given.rate, sampler=sampler,

@@ -39,6 +39,17 @@ def roles(data: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+class _Ranker:
+    """What makes the pipeline of a student for a collection."""
+
+    def __init__(self, student: Any):
+        self.student = student
+
+    def __call__(self, context: Any) -> Any:
+        """The student itself where a ranking is stored, else with an index."""
+        return self.student if stored_runs(context.dataset) else served(self.student, context)
+
+
 class Study:
     """A directory in which a recipe runs; called again, it goes on where it was stopped.
 
@@ -176,10 +187,7 @@ class Study:
     def ranker(self, student: Any) -> Any:
         """A student as it is measured: with an index of its own, or re-ranking what a folder's run ``bm25`` holds."""
 
-        def system(context: Any) -> Any:
-            return student if stored_runs(context.dataset) else served(student, context)
-
-        return system
+        return _Ranker(student)
 
     def measure(
         self,
@@ -216,9 +224,19 @@ class Study:
                 self._milliseconds.setdefault(row["name"], []).append(row["ms a query"])
         self._parts.append(found.per_query.assign(dataset=called, seed=seed))
         for name, system in systems.items():
-            if (weights := parameters(system)) is not None:
-                self._parameters[name] = weights
+            self._count(name, getattr(system, "student", system))
         return called
+
+    def _count(self, name: str, system: Any) -> None:
+        """Remember the weights of a system, counted when it has ranked: a later run may not load it at all."""
+        file = self.out / "evaluation" / "parameters.json"
+        known = read_object(file) if file.exists() else {}
+        weights = parameters(system)
+        if weights is not None and weights > known.get(name, -1):
+            known[name] = weights
+            write_json(file, known)
+        if name in known:
+            self._parameters[name] = known[name]
 
     @property
     def per_query(self) -> pd.DataFrame:
