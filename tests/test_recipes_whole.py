@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+import pyterrier_distill as ptd
 from pyterrier_distill.cli import main
 from pyterrier_distill.recipes import beyond, inranker, rank_distillm
 from pyterrier_distill.recipes.scales import beyond as settings_of_beyond
@@ -151,6 +152,7 @@ def test_ustad(folder, tiny, tmp_path, monkeypatch, capsys):
 
 
 def test_inranker(folder, tiny_llm, tiny_cross2, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ptd, "SyntheticQueryGen", lambda *_: ptd.SpanQueries(1))  # a random model writes no words
     settings = settings_of_inranker.Settings(
         student=tiny_llm, teacher=tiny_cross2, writer=tiny_llm, max_length=128, synthetic=12, negatives=2, depth=20,
         epochs=1, batch=4, measured=5,

@@ -114,7 +114,7 @@ def _domain(study: Study, chosen: Settings, teacher: Any, seed: int, real: bool)
             some = site.documents.sample(n=min(chosen.synthetic, len(site.documents)), random_state=seed)
             made = (writer >> ptd.explode_queries())(some)
             if made.empty:
-                raise ValueError(f"{model} wrote no query for any of {len(some)} documents of {name}: name another writer.")
+                raise ValueError(f"{model} wrote no query for {len(some)} documents of {name}: name another writer.")
         lists = _lists(study, chosen, site, made, teacher, seed)
         parts.append(lists.assign(qid=f"{number}-" + lists["qid"], docno=f"{number}-" + lists["docno"]))
     return pd.concat(parts, ignore_index=True)
