@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pyterrier_distill as ptd
+from pyterrier_distill import recipes
 from pyterrier_distill.cli import main
 from pyterrier_distill.recipes import beyond, inranker, rank_distillm
 from pyterrier_distill.recipes.scales import beyond as settings_of_beyond
@@ -190,3 +191,13 @@ def test_a_recipe_says_which_collections_it_needs(tmp_path, capsys):
     assert "inranker needs collections for which queries are written: --data domain=irds:ID" in capsys.readouterr().err
     assert main(["recipe", "beyond", "--data", "train=irds:vaswani", "--out", str(tmp_path / "a")]) == 2
     assert "beyond has no role train=, only: none" in capsys.readouterr().err
+
+
+def test_settings_of_ones_own_are_a_scale_too(folder, tiny, tmp_path):
+    settings = settings_of_beyond.Settings(
+        teacher=tiny, queries=30, depth=8, steps=(1, 1), batch=(8, 8), seeds=(1,), layers=(0, 3)
+    )
+    table = recipes.run("beyond", settings, [f"folder:{folder}"], tmp_path / "out", verbose=False)
+    assert len(table) == 5 and json.loads((tmp_path / "out" / "run.json").read_text())["scale"] == "own"
+    with pytest.raises(ValueError, match="no scale Settings"):
+        recipes.run("ustad", settings, [f"train=folder:{folder}", f"folder:{folder}"], tmp_path / "other")

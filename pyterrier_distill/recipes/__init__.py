@@ -17,7 +17,7 @@ NAMES = ("pairdistill", "rank_distillm", "ustad", "distill_vs_contrastive", "inr
 
 def run(
     name: str,
-    scale: str = "small",
+    scale: Any = "small",
     data: Sequence[str] = (),
     out: str | os.PathLike = "recipe",
     *,
@@ -28,7 +28,8 @@ def run(
 
     Args:
         name: one of :data:`NAMES`.
-        scale: ``small`` (two cores), ``medium`` (a GPU, an hour) or ``paper``.
+        scale: ``"small"`` (two cores), ``"medium"`` (a GPU, an hour) or ``"paper"``; or settings of one's own, such as
+            ``dataclasses.replace(scales.beyond.SCALES["small"], steps=(90, 350))``.
         data: collections: ``irds:ID`` or ``folder:PATH``, with their roles: ``train=irds:ID``. Systems are measured on
             those that have none.
         out: a directory for ``table.csv``, ``claims.json``, ``run.json``, pictures and students.
@@ -45,8 +46,8 @@ def run(
         raise ValueError(f"no recipe {name!r}, only: {', '.join(NAMES)}.")
     recipe: Any = import_module(f".{name}", __name__)
     scales: Any = import_module(f".scales.{name}", __name__)
-    if scale not in scales.SCALES:
-        raise ValueError(f"no scale {scale!r}, only: {', '.join(scales.SCALES)}.")
+    if not isinstance(scale, scales.Settings) and scale not in scales.SCALES:
+        raise ValueError(f"no scale {scale!r}, only: {', '.join(scales.SCALES)}, or {name}'s Settings.")
     if not data:
         raise ValueError("name a collection: --data irds:ID of ir_datasets, or folder:PATH in BEIR or TIRA layout.")
     from ..suites.plots import check_installed
@@ -61,7 +62,8 @@ def run(
         role = missing[0]
         raise ValueError(f"{name} needs {needs[role]}: --data {'' if role == 'test' else f'{role}='}irds:ID …")
     check_installed()  # before hours of training
-    settings = scales.SCALES[scale]
+    own = isinstance(scale, scales.Settings)
+    settings, scale = (scale, "own") if own else (scales.SCALES[scale], scale)
     if seeds is not None:
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"seeds must be different whole numbers, not {list(seeds)}.")
