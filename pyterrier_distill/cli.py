@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = "pairdistill, rank_distillm, ustad, distill_vs_contrastive, inranker or beyond"
     recipe.add_argument("name", help=names)
     recipe.add_argument("--scale", default="small", help="small (two cores, default), medium (one GPU) or paper")
-    recipe.add_argument("--data", nargs="+", default=[], help="irds:ID or folder:PATH to measure on; train=irds:ID to learn from")
+    collections = "irds:ID or folder:PATH to measure on; with a role, such as train=irds:ID, to learn from"
+    recipe.add_argument("--data", nargs="+", default=[], help=collections)
     recipe.add_argument("--seeds", nargs="+", type=int, help="of the trainings (default: the scale's)")
     recipe.add_argument("--out", default="recipe", help="directory of tables, claims, pictures and students")
     recipe.set_defaults(run=_recipe)

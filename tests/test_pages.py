@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "recipes"
 @pytest.mark.parametrize("name", recipes.NAMES)
 def test_the_command_of_a_recipes_page_names_the_collections_that_it_needs(name):
     page = (PAGES / f"{name}.md").read_text()
-    (command,) = re.findall(rf"^pyterrier-distill recipe {name} (.*(?:\\\n.*)*)$", page, re.MULTILINE)
+    (command,) = re.findall(rf"^pyterrier-distill recipe {name} ((?:.*\\\n)*.*)$", page, re.MULTILINE)
     words = shlex.split(command.replace("\\\n", " "))
     data = words[words.index("--data") + 1 :]
     given = roles(data[: data.index("--out")] if "--out" in data else data)

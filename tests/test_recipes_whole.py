@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 def test_beyond_runs_whole_and_goes_on(folder, tiny, tmp_path, monkeypatch, capsys):
     settings = settings_of_beyond.Settings(
-        teacher=tiny, queries=60, depth=8, steps=(3, 3), batch=(8, 8), seeds=(1, 2), layers=(0, 3), kept=0.5
+        teacher=tiny, queries=(60, 80), depth=8, steps=(3, 3), batch=(8, 8), seeds=(1, 2), layers=(0, 3), kept=0.5
     )
     monkeypatch.setitem(settings_of_beyond.SCALES, "small", settings)
     out = tmp_path / "out"
@@ -195,7 +195,7 @@ def test_a_recipe_says_which_collections_it_needs(tmp_path, capsys):
 
 def test_settings_of_ones_own_are_a_scale_too(folder, tiny, tmp_path):
     settings = settings_of_beyond.Settings(
-        teacher=tiny, queries=30, depth=8, steps=(1, 1), batch=(8, 8), seeds=(1,), layers=(0, 3)
+        teacher=tiny, queries=(30, 40), depth=8, steps=(1, 1), batch=(8, 8), seeds=(1,), layers=(0, 3)
     )
     table = recipes.run("beyond", settings, [f"folder:{folder}"], tmp_path / "out", verbose=False)
     assert len(table) == 5 and json.loads((tmp_path / "out" / "run.json").read_text())["scale"] == "own"

@@ -3,13 +3,12 @@
 No query and no judgement of the collection is read. Queries are made of its documents; both retrievers score the union
 of what they find, z-scores of both are added, and the encoder of queries learns the resulting distribution over a wide
 list. Documents keep the teacher's vectors. Its weights are then averaged with those that it started from (Wortsman et
-al. 2022), which keeps what it knew where the fused teacher is no better. ``--data``: one or more collections, each on
-its own.
+al. 2022), which keeps what it knew where the fused teacher is no better. An encoder of two layers then learns its
+vectors of many more queries. ``--data``: one or more collections, each on its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,39 +53,49 @@ def on(study: Study, chosen: Settings, name: str) -> str:
     called = study.measure(name, {BM25: site.bm25, DENSE: dense, FUSED: found})
     labelling = (site.bm25 % chosen.depth | dense % chosen.depth) >> fused % chosen.depth
     for seed in chosen.seeds:
-        queries = site.queries(chosen.queries, seed, chosen.titles)[["qid", "query"]]
-
-        def labelled(seed: int = seed, queries: pd.DataFrame = queries) -> pd.DataFrame:
-            store = ptd.LabelStore(study.work(name, f"labels-{seed}"))
-            return store.build(labelling, queries, verbose=study.verbose).frame()
-
-        for small, system in enumerate((SAME, SMALL)):
-            encoder = ptd.BiEncoder.truncated(teacher, list(chosen.layers)) if small else teacher
-            fresh = ptd.BiEncoder(encoder, doc_encoder=teacher, freeze_docs=True, doc_index=index)
-            train = partial(trained, study, chosen, teacher, fresh, labelled, small, seed)
-            student = study.student(f"{system} on {called}", train, seed)
-            study.measure(name, {system: site.dense(student, teacher)}, seed=seed)
+        queries = [site.queries(count, seed, chosen.titles)[["qid", "query"]] for count in chosen.queries]
+        parts = (teacher, ptd.BiEncoder.truncated(teacher, list(chosen.layers)))
+        same, small = (
+            ptd.BiEncoder(part, doc_encoder=teacher, freeze_docs=True, doc_index=index) for part in parts
+        )
+        student = study.student(
+            f"{SAME} on {called}", partial(_same, study, chosen, same, labelling, queries[0], name, seed), seed
+        )
+        study.measure(name, {SAME: site.dense(student, teacher)}, seed=seed)
+        little = study.student(
+            f"{SMALL} on {called}", partial(_small, study, chosen, small, student, queries[1], seed), seed
+        )
+        study.measure(name, {SMALL: site.dense(little, teacher)}, seed=seed)
     return called
 
 
-def trained(
-    study: Study, chosen: Settings, teacher: Any, student: Any, labelled: Callable[[], pd.DataFrame], small: int,
-    seed: int, place: Path,
+def _same(
+    study: Study, chosen: Settings, student: Any, labelling: Any, queries: pd.DataFrame, name: str, seed: int,
+    place: Path,
 ) -> Any:  # fmt: skip
-    """A student of the teacher's size, or of two layers."""
-    loss: ptd.Loss = ptd.KLDivergence(chosen.sharpness, student_temperature=chosen.temperature)
-    frame = labelled()
-    if small:  # what was cut learns again what the teacher says of a query
-        frame = teacher.query_encoder()(frame)
-        loss = loss + ptd.EmbeddingMatch()
+    """A student of the teacher's size, of the fused scores."""
+    store = ptd.LabelStore(study.work(name, f"labels-{seed}")).build(labelling, queries, verbose=study.verbose)
     start, *_ = student.snapshot()
-    ptd.Distiller(
-        student, loss, learning_rate=chosen.rate[small], queries_per_batch=chosen.batch[small],
-        steps=chosen.steps[small], seed=seed, dropout=0.0, checkpoints=place, verbose=study.verbose,
-    ).fit(frame)  # fmt: skip
-    if not small:
-        student.model.load_state_dict(averaged(start, student.model.state_dict(), chosen.kept))
+    loss = ptd.KLDivergence(chosen.sharpness, student_temperature=chosen.temperature)
+    study.fit(student, loss, store.frame(), place, seed, **_settings(chosen, 0))
+    student.model.load_state_dict(averaged(start, student.model.state_dict(), chosen.kept))
     return student
+
+
+def _small(
+    study: Study, chosen: Settings, student: Any, teacher: Any, queries: pd.DataFrame, seed: int, place: Path
+) -> Any:
+    """A student of two layers, of that student's vectors of many queries."""
+    return study.fit(
+        student, ptd.EmbeddingMatch(), teacher.query_encoder()(queries), place, seed, **_settings(chosen, 1)
+    )
+
+
+def _settings(chosen: Settings, which: int) -> dict[str, Any]:
+    return {
+        "learning_rate": chosen.rate[which], "queries_per_batch": chosen.batch[which], "steps": chosen.steps[which],
+        "dropout": 0.0,
+    }  # fmt: skip
 
 
 def averaged(start: dict[str, Any], end: dict[str, Any], kept: float) -> dict[str, Any]:
