@@ -19,12 +19,13 @@ import pyterrier_distill as ptd
 
 from .claims import Claim
 from .scales.inranker import Settings
-from .site import Site, language_model, teacher_of
+from .site import Site, checkpoint, language_model, teacher_of
 from .study import Study
 
 BM25, TEACHER = "BM25", "teacher"
 HARD, SOFT, INRANKER = "human hard", "human soft", "human soft, synthetic soft"
 HARD_SYNTHETIC, REAL = "human hard, synthetic soft", "human soft, real queries soft"
+DIFFERENCE = "teacher_score_difference"
 TRUE_ONLY, KL = f"{INRANKER} (true logit alone)", f"{INRANKER} (KL)"
 
 
@@ -49,8 +50,8 @@ def claims(study: Study, chosen: Settings) -> list[Claim]:
     for text, other in (("both logits teach more than the true one", TRUE_ONLY), ("MSE keeps what KL reaches", KL)):
         why = "" if chosen.ablations else "this scale leaves the losses of App. C out"
         found.append(Claim(text, "App. C", INRANKER, other, share=0.99 if other == KL else None, why_not=why))
-    if chosen.causal:
-        found.append(Claim("so it is for T5", "Table 1", why_not="this scale's student is a causal model"))
+    if chosen.kind != "t5":
+        found.append(Claim("so it is for T5", "Table 1", why_not=f"this scale's student is a {chosen.kind} model"))
     return found
 
 
@@ -67,11 +68,12 @@ def run(study: Study, chosen: Settings) -> pd.DataFrame:
         written = partial(_domain, study, chosen, teacher, seed, real=False)
         real = partial(_domain, study, chosen, teacher, seed, real=True)
         learn = partial(_trained, study, chosen, seed)
+        hard, soft = _losses(chosen)
         made: dict[str, Any] = {}
         phases: list[tuple[str, str | None, ptd.Loss, Any]] = [
-            (HARD, None, ptd.LogitCrossEntropy(), human), (SOFT, None, ptd.LogitMSE(), human),
-            (INRANKER, SOFT, ptd.LogitMSE(), written), (HARD_SYNTHETIC, HARD, ptd.LogitMSE(), written),
-            (REAL, SOFT, ptd.LogitMSE(), real),
+            (HARD, None, hard, human), (SOFT, None, soft, human),
+            (INRANKER, SOFT, soft, written), (HARD_SYNTHETIC, HARD, soft, written),
+            (REAL, SOFT, soft, real),
         ]  # fmt: skip
         if chosen.ablations:
             phases += [(TRUE_ONLY, SOFT, ptd.LogitMSE(only="true"), written), (KL, SOFT, ptd.LogitKL(), written)]
@@ -83,17 +85,29 @@ def run(study: Study, chosen: Settings) -> pd.DataFrame:
     return study.finish(claims(study, chosen), BM25)
 
 
+def _losses(chosen: Settings) -> tuple[ptd.Loss, ptd.Loss]:
+    """Of hard labels (Eq. 3) and of soft ones (Eq. 2)."""
+    if chosen.kind == "cross-encoder":
+        return ptd.BinaryCrossEntropy(), ptd.MSE(DIFFERENCE)
+    return ptd.LogitCrossEntropy(), ptd.LogitMSE()
+
+
 def _teacher(chosen: Settings) -> pt.Transformer:
-    """R → R with ``teacher_logits`` of [false, true]."""
-    if chosen.teacher is not None:
-        return ptd.PointwiseTeacher(chosen.teacher)
+    """R → R with ``teacher_logits`` of [false, true], and their difference."""
     spread, shift = chosen.spread
+
+    def difference(row: Any) -> float:
+        false, true = row["teacher_logits"]
+        return float(true - false)
 
     def logits(row: Any) -> np.ndarray:
         half = (spread * row["teacher_score"] - shift) / 2
         return np.array([-half, half], dtype=np.float32)
 
-    return ptd.PointwiseTeacher(teacher_of(None)) >> pt.apply.teacher_logits(logits)
+    teacher = ptd.PointwiseTeacher(chosen.teacher or teacher_of(None))
+    if chosen.teacher is None:
+        teacher = teacher >> pt.apply.teacher_logits(logits)
+    return teacher >> pt.apply.generic(lambda found: found.assign(**{DIFFERENCE: found.apply(difference, axis=1)}))
 
 
 def _lists(study: Study, chosen: Settings, site: Site, made: Any, teacher: Any, seed: int) -> pd.DataFrame:
@@ -122,10 +136,16 @@ def _domain(study: Study, chosen: Settings, teacher: Any, seed: int, real: bool)
 
 def _trained(study: Study, chosen: Settings, seed: int, start: Any, loss: ptd.Loss, lists: Any, place: Path) -> Any:
     """A student, new or of the phase before."""
-    name = language_model(chosen.student, study.work("writer")) if start is None else str(start.path)
     lora = None if chosen.lora is None or start is not None else dict(chosen.lora)
-    kind = ptd.CausalReranker if chosen.causal else ptd.MonoT5
-    student = kind(name, max_length=chosen.max_length, lora=lora)
+    name = None if start is None else str(start.path)  # of the phase before
+    student: Any
+    if chosen.kind == "cross-encoder":
+        student = ptd.CrossEncoder(name or checkpoint(chosen.student), max_length=chosen.max_length, lora=lora)
+    elif chosen.kind == "causal":
+        name = name or language_model(chosen.student, study.work("writer"))
+        student = ptd.CausalReranker(name, max_length=chosen.max_length, lora=lora)
+    else:
+        student = ptd.MonoT5(str(name or chosen.student), max_length=chosen.max_length, lora=lora)
     frame = lists()
     if "label" in loss.columns():  # a relevant document and another one
         two = ptd.ListSampler(2, strategy="with_positive", seed=seed)

@@ -54,7 +54,7 @@ QWEN = ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-3B", "Qwen/Qwen2
 LORA = (("r", 16), ("alpha", 32))
 SCALES = {
     "small": Settings(
-        lengths=(32, 128), pairs=1_500, negatives=5, batch=16, rate=2e-4, reranked="BM25", measured=50, sizes=(2, 3, 6)
+        lengths=(32, 128), pairs=800, negatives=5, batch=16, rate=2e-4, reranked="BM25", measured=30, sizes=(2, 3, 6)
     ),
     "medium": Settings(
         teacher="Qwen/Qwen2.5-1.5B", sizes=("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-1.5B"), lora=LORA, pairs=20_000,

@@ -10,8 +10,9 @@ class Settings:
     """What a run is decided by.
 
     Attributes:
-        student: a T5 checkpoint, or a causal one; None = SmolLM2-135M-Instruct.
-        causal: whether it is a causal model that answers yes or no.
+        student: a checkpoint; None = the built-in encoder, or of causal models SmolLM2-135M-Instruct.
+        kind: ``"t5"``, ``"causal"`` (answers yes or no), or ``"cross-encoder"``, whose one score stands for the
+            difference of the two logits: of centred logits, Eq. 2 is half the squared difference of these.
         lora: of the student; None = all weights are trained.
         max_length: tokens of a prompt; None = the checkpoint's own.
         teacher: a checkpoint with two answers; None = the built-in sentence encoder, whose cosine c stands for the
@@ -31,7 +32,7 @@ class Settings:
     """
 
     student: str | None = None
-    causal: bool = True
+    kind: str = "t5"
     lora: tuple[tuple[str, int], ...] | None = None
     max_length: int | None = None
     teacher: str | None = None
@@ -51,15 +52,15 @@ class Settings:
 
 SCALES = {
     "small": Settings(
-        max_length=192, queries=150, synthetic=120, negatives=5, epochs=1, batch=16, rate=1e-4, measured=20,
-        ablations=False,
+        kind="cross-encoder", max_length=160, queries=700, synthetic=350, negatives=5, depth=100, epochs=1, batch=32,
+        rate=1e-4, measured=20, ablations=False,
     ),
     "medium": Settings(
-        student="google-t5/t5-small", causal=False, teacher="castorini/monot5-3b-msmarco-10k",
+        student="google-t5/t5-small", teacher="castorini/monot5-3b-msmarco-10k",
         writer="EleutherAI/gpt-j-6b", queries=5_000, synthetic=5_000, epochs=2, measured=100,
     ),
     "paper": Settings(
-        student="google-t5/t5-small", causal=False, teacher="castorini/monot5-3b-msmarco-10k",
+        student="google-t5/t5-small", teacher="castorini/monot5-3b-msmarco-10k",
         writer="EleutherAI/gpt-j-6b",
     ),
 }  # fmt: skip

@@ -74,9 +74,9 @@ class Settings:
 
 SCALES = {
     "small": Settings(
-        layers=(0, 5), queries=400, judged=True, depth=50, pairs=30, size=16, lengths=(32, 128),
-        tau=0.05, temperatures=(0.05, 1.0), steps=60, batch=8, rate=2e-4, students=("dense", "late"),
-        ablations=(NO_PAIR, NO_KD, ZERO, CONTRASTIVE), lambdas=(), third=False, alike=1,
+        layers=(0, 5), compared=(500, 4, 1e-4), queries=240, judged=True, depth=30, pairs=20, size=16,
+        lengths=(32, 128), tau=0.05, temperatures=(0.05, 1.0), steps=40, batch=8, rate=2e-4,
+        students=("dense", "late"), ablations=(NO_PAIR, NO_KD, ZERO, CONTRASTIVE), lambdas=(), third=False, alike=1,
     ),
     "medium": Settings(
         model="distilbert/distilbert-base-uncased", pointwise="cross-encoder/ms-marco-MiniLM-L-6-v2",
