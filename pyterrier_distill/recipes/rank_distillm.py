@@ -41,10 +41,9 @@ CLAIMS = [
 
 def run(study: Study, chosen: Settings) -> pd.DataFrame:
     """Train and measure; see the module."""
-    train, valid = study.the("train"), study.the("valid")
+    train = study.the("train")
     strong = train.found_by(retriever_of(chosen.retriever, late=chosen.late), chosen.depth)
-    asked = valid.judged(chosen.validated[0], seed=1)
-    held = (valid.first_stage % chosen.validated[1] >> valid.text)(asked), valid.qrels
+    held = _held(study, chosen)
     orders = {name: _orders(study, chosen, train, first, name) for name, first in (("strong", strong), ("weak", None))}
     for name in study.tests:
         _first(study, name, chosen)
@@ -63,6 +62,14 @@ def run(study: Study, chosen: Settings) -> pd.DataFrame:
         for name in study.tests:
             study.measure(name, made, seed=seed, depth=chosen.measured, cost=True)
     return study.finish(CLAIMS, BM25)
+
+
+def _held(study: Study, chosen: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Candidates with text and judgements of what decides when to stop: BM25's ranking, of all such collections."""
+    queries, depth = chosen.validated
+    sites = [study.site(name) for name in study.roles["valid"]]
+    found = [(site.first_stage % depth >> site.text)(site.judged(queries, seed=1)) for site in sites]
+    return pd.concat(found, ignore_index=True), pd.concat([site.qrels for site in sites], ignore_index=True)
 
 
 def _student(chosen: Settings, start: Any = None) -> ptd.CrossEncoder:
@@ -96,7 +103,7 @@ def _second(
 def _orders(study: Study, chosen: Settings, train: Site, retriever: Any, name: str) -> pd.DataFrame:
     """R with ``teacher_rank`` and ``first_stage_rank``: stored orders, or those that the LLM is asked for."""
     if chosen.llm is not None:
-        teacher = ptd.ListwiseLLMTeacher(chosen.llm)
+        teacher = ptd.ListwiseLLMTeacher(chosen.llm, chosen.prompt)
         first = (retriever or train.first_stage) % 100 >> train.text >> ptd.first_stage_rank()
         store = ptd.LabelStore(study.work(train.name, f"orders-{name}"))
         asked = train.judged(chosen.ordered, seed=1)

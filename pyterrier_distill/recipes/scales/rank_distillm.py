@@ -21,12 +21,13 @@ class Settings:
         batch: lists of a step, of both stages.
         rate: learning rate, of both.
         llm: what orders passages; None = stored orders.
+        prompt: that it is asked.
         strong: stored orders of strong first stages' lists.
         weak: of BM25's lists.
         ordered: queries that the LLM ranks the first hundred passages of.
         size: passages of a list that a step of the second stage reads.
         patience: steps without a better nDCG@10 after which the second stage ends, and between two looks.
-        validated: queries on which it is measured, and the depth of their lists.
+        validated: queries of each collection on which it is measured, and the depth of their lists.
         measured: depth to which systems re-rank.
         grid: of Figure 1: depths by the first stage's rank, and shares of the queries; none = it is left out.
         seeds: of draws and training.
@@ -43,6 +44,7 @@ class Settings:
     batch: tuple[int, int] = (32, 32)
     rate: tuple[float, float] = (1e-5, 1e-5)
     llm: str | None = None
+    prompt: str = "rankzephyr"
     strong: tuple[str, ...] = ("rankvicuna.splade_pp_ed", "rankvicuna.tasb", "rankvicuna.ada2")
     weak: tuple[str, ...] = ("rankvicuna.bm25", "rankvicuna.bm25_rm3")
     ordered: int = 10_000
