@@ -26,8 +26,8 @@ def found(folder: Path) -> str:
     run, table = json.loads((folder / "run.json").read_text()), pd.read_csv(folder / "table.csv")
     columns = list(table.columns)
     lines = [
-        f"Scale `{run['scale']}`, seeds {', '.join(map(str, run['settings']['seeds']))}, on two cores; `p` by a paired"
-        " t-test over queries against the first row that others are compared with, uncorrected.",
+        f"Scale `{run['scale']}`, seeds {', '.join(map(str, run['settings']['seeds']))}; `p` by a paired t-test over"
+        f" queries against *{run['baseline']}*, uncorrected.",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),

@@ -32,6 +32,8 @@ PRINTED = {
         "tau": (1.0, "C.2, Table 7"),
         "weights": ((1.0, 3.0), "C.2, Table 7: λ_KD and λ_pair"),
         "lambdas": ((1.0,), "Table 6"),
+        "first": ("student", "§5.2: ColBERTv2 is the initial retriever"),
+        "judged": (False, "§5.2: all 800K queries"),
         "rounds": (2, "Table 3: the second iteration is the last that helps"),
     },
     rank_distillm: {

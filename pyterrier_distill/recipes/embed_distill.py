@@ -38,13 +38,13 @@ def student_of(
     """
     unified = isinstance(teacher, ptd.USTAD)
     start: Any
-    settings: dict[str, Any] = {"similarity": "dot"} if unified else {}
+    settings: dict[str, Any] = {"similarity": "dot" if unified else teacher.similarity}
     if isinstance(size, str):  # a narrower model's vectors become as wide as the teacher's
         start, settings = size, {**settings, "projection": width, "pooling": "cls"}
     elif unified:
         start, settings = teacher.name_or_path, {**settings, "layers": list(size), "pooling": teacher.pooling}
     else:
-        start = ptd.BiEncoder.truncated(teacher, list(size))
+        start, settings = ptd.BiEncoder.truncated(teacher, list(size)), {}
     if not inherits(row):
         return ptd.BiEncoder(start, **settings)
     return ptd.BiEncoder(start, doc_encoder=teacher, freeze_docs=True, doc_index=index, **settings)
@@ -61,7 +61,10 @@ def loss_of(row: str, temperature: float, weight: float) -> ptd.Loss:
 
 
 def generated(chosen: Any, site: Site, topics: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Q: further queries: perturbed ones (App. C), or spans of documents where no encoder-decoder is named."""
+    """Q: further queries: perturbed ones (App. C), or spans of documents where no encoder-decoder is named.
+
+    Beside lists two stand for each judged query, as in the paper; alone all do.
+    """
     if chosen.writer is None:
         return site.queries(chosen.generated, seed)[["qid", "query"]]
     little, much = (
@@ -94,14 +97,16 @@ def learnt(
         frame = frame.merge(_vectors(index, frame["docno"]), on="docno")
     queries = None
     if row in (GENERATED, ALONE_GENERATED):
-        queries = encoder.query_encoder()(generated(chosen, site, topics, seed))
+        made = generated(chosen, site, topics, seed)
+        queries = encoder.query_encoder()(made if row == ALONE_GENERATED else made.head(2 * len(topics)))
     if row == ALONE_GENERATED:
         frame, queries = pd.concat([frame[["qid", "query", "query_vec"]], queries], ignore_index=True), None
     which = 2 if inherits(row) else 1
     steps, rate = chosen.steps[which], chosen.rate[which + 2 if isinstance(teacher, ptd.USTAD) else which]
+    temperature = chosen.temperatures[isinstance(teacher, ptd.USTAD)]
     student = student_of(size, teacher, row, index, len(frame["query_vec"].iloc[0]))
     return study.fit(
-        student, loss_of(row, chosen.temperature, chosen.weight), frame, place, seed, queries=queries,
+        student, loss_of(row, temperature, chosen.weight), frame, place, seed, queries=queries,
         steps=steps, queries_per_batch=chosen.batch[which], learning_rate=rate, warmup=min(1.0, chosen.warmup / steps),
         dropout=0.0,
     )  # fmt: skip

@@ -85,12 +85,17 @@ class Site:
             return pt.Transformer.from_df(self.dataset.get_results("bm25")[["qid", "docno", "score", "rank"]])
         return self.bm25
 
-    def judged(self, most: int | None, seed: int) -> pd.DataFrame:
-        """Q: queries with a relevant document, so many of them, drawn; None = all."""
+    def judged(self, most: int | None, seed: int, skip: int = 0) -> pd.DataFrame:
+        """Q: queries with a relevant document, so many of them, drawn behind the ``skip`` first drawn; None = all."""
         relevant = self.qrels.loc[self.qrels["label"] > 0, "qid"]
-        topics = self.topics[self.topics["qid"].isin(set(relevant))]
-        drawn = topics if most is None or most >= len(topics) else topics.sample(n=most, random_state=seed)
-        return drawn.reset_index(drop=True)
+        return self.drawn(most, seed, self.topics["qid"].isin(set(relevant)), skip)
+
+    def drawn(self, most: int | None, seed: int, among: pd.Series | None = None, skip: int = 0) -> pd.DataFrame:
+        """Q: queries, judged or not, so many of them, drawn behind the ``skip`` first drawn; None = all."""
+        topics = self.topics if among is None else self.topics[among]
+        if skip or (most is not None and most < len(topics)):
+            topics = topics.sample(frac=1.0, random_state=seed)
+        return topics.iloc[skip:][:most].reset_index(drop=True)
 
     def pairs(self, topics: pd.DataFrame) -> pd.DataFrame:
         """R with ``label`` and ``text``: queries with their relevant documents, and no others."""

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from .. import suites
+from ..corpora.loading import dataset_named
 from ..distiller import Distiller
 from ..engine.checkpoints import versions, write_json
 from ..losses import Loss
@@ -47,7 +48,7 @@ class _Ranker:
 
     def __call__(self, context: Any) -> Any:
         """The student itself where a ranking is stored, else with an index."""
-        return self.student if stored_runs(context.dataset) else served(self.student, context)
+        return self.student if "bm25" in stored_runs(context.dataset) else served(self.student, context)
 
 
 class Study:
@@ -85,6 +86,8 @@ class Study:
         self._seconds: dict[str, float] = {}
         self._parameters: dict[str, int] = {}
         self._milliseconds: dict[str, list[float]] = {}
+        for name in names:  # what is not there is told before anything is written
+            dataset_named(name)
         self.out.mkdir(parents=True, exist_ok=True)
         file = self.out / SETTINGS
         if file.exists() and (earlier := read_object(file)) != self._told:
@@ -130,8 +133,15 @@ class Study:
         return self._sites[name]
 
     def the(self, role: str) -> Site:
-        """The first collection of a role."""
-        return self.site(self.roles[role][0])
+        """The one collection of a role.
+
+        Raises:
+            ValueError: if the role has none, or several.
+        """
+        names = self.roles.get(role, [])
+        if len(names) != 1:
+            raise ValueError(f"{self.recipe} takes one collection {role}=, and was given {len(names)}.")
+        return self.site(names[0])
 
     @property
     def tests(self) -> list[str]:
@@ -279,12 +289,13 @@ class Study:
         with written(self.out / "per_query.csv") as file:
             file.write(self.per_query.to_csv(index=False))
         write_json(self.out / "claims.json", found)
-        run = {**self._told, "versions": versions(), "seconds of training": self._seconds, "claims": found}
-        write_json(self.out / "run.json", {**run, "table": json.loads(table.to_json(orient="records"))})
+        run = {**self._told, "baseline": baseline, "versions": versions(), "seconds of training": self._seconds}
+        rows = json.loads(table.to_json(orient="records"))
+        write_json(self.out / "run.json", {**run, "claims": found, "table": rows})
         self._picture(baseline, measure)
         if self.verbose:
             shown = table.drop(columns=[column for column in table.columns if column.endswith(" p")])
-            print(f"\n{shown.to_string(index=False)}\n")
+            print(f"\n{shown.to_string(index=False)}\n\np, in table.csv, is against {baseline}.\n")
             print("\n".join(f"* {sentence(one)}" for one in found))
         return table
 

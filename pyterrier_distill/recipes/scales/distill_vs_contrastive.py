@@ -17,7 +17,7 @@ class Settings:
         sizes: of the students: layers of ``model``, or checkpoints.
         lora: of all models; None = all weights are trained.
         lengths: tokens of a query and of a passage; None = no such limits.
-        pairs: of query and relevant document; None = all.
+        queries: each relevant document of which is a pair with it; None = all.
         negatives: of a pair, drawn from the retriever's first ``depth``.
         depth: of that.
         batch: pairs of a step.
@@ -37,7 +37,7 @@ class Settings:
     sizes: tuple[int | str, ...] = (2, 3, 6)
     lora: tuple[tuple[str, int], ...] | None = None
     lengths: tuple[int, int] | None = None
-    pairs: int | None = None
+    queries: int | None = None
     negatives: int = 15
     depth: int = 200
     batch: int = 128
@@ -54,10 +54,10 @@ QWEN = ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-3B", "Qwen/Qwen2
 LORA = (("r", 16), ("alpha", 32))
 SCALES = {
     "small": Settings(
-        lengths=(32, 128), pairs=800, negatives=5, batch=16, rate=2e-4, reranked="BM25", measured=30, sizes=(2, 3, 6)
+        lengths=(32, 128), queries=500, negatives=5, batch=16, rate=2e-4, reranked="BM25", measured=30, sizes=(2, 3, 6)
     ),
     "medium": Settings(
-        teacher="Qwen/Qwen2.5-1.5B", sizes=("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-1.5B"), lora=LORA, pairs=20_000,
+        teacher="Qwen/Qwen2.5-1.5B", sizes=("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-1.5B"), lora=LORA, queries=20_000,
         measured=100,
     ),
     "paper": Settings(

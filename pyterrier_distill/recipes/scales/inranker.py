@@ -52,7 +52,7 @@ class Settings:
 
 SCALES = {
     "small": Settings(
-        kind="cross-encoder", max_length=160, queries=700, synthetic=350, negatives=5, depth=100, epochs=1, batch=32,
+        kind="cross-encoder", max_length=160, queries=400, synthetic=200, negatives=5, depth=100, epochs=1, batch=32,
         rate=1e-4, measured=20, ablations=False,
     ),
     "medium": Settings(

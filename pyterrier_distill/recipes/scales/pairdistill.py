@@ -23,7 +23,11 @@ class Settings:
         pairwise: the pairwise teacher; None = the built-in encoder, trained to compare two passages on the labels.
         compared: queries and pairs of a query that it is trained on where it is None, and its learning rate.
         queries: of the distillation; None = all of the collection, judged or not.
-        judged: whether they are drawn from judged ones alone; None = no judgement is read.
+        judged: whether they are drawn from judged ones alone.
+        labels: whether judgements are learnt, too.
+        first: whose ranking the first round labels: ``"BM25"``'s or the ``"student"``'s, where it can retrieve already.
+        similarity: of dense students: ``"dot"``, ``"cos"``, None = the checkpoint's own.
+        pooling: of dense students; None = the checkpoint's own.
         depth: of the candidates.
         pairs: compared, of a query.
         delta: ranks apart, exclusive; None = any.
@@ -51,7 +55,11 @@ class Settings:
     pairwise: str | None = None
     compared: tuple[int, int, float] = (1_200, 4, 1e-4)
     queries: int | None = None
-    judged: bool | None = False
+    judged: bool = False
+    labels: bool = True
+    first: str = "BM25"
+    similarity: str | None = None
+    pooling: str | None = None
     depth: int = 100
     pairs: int = 50
     delta: int | None = 10
@@ -74,17 +82,18 @@ class Settings:
 
 SCALES = {
     "small": Settings(
-        layers=(0, 5), compared=(500, 4, 1e-4), queries=240, judged=True, depth=30, pairs=20, size=16,
-        lengths=(32, 128), tau=0.05, temperatures=(0.05, 1.0), steps=40, batch=8, rate=2e-4,
+        layers=(0, 5), compared=(500, 4, 1e-4), queries=240, judged=True, depth=20, pairs=20, size=20,
+        lengths=(32, 128), tau=0.05, temperatures=(0.05, 1.0), steps=25, batch=8, rate=2e-4,
         students=("dense", "late"), ablations=(NO_PAIR, NO_KD, ZERO, CONTRASTIVE), lambdas=(), third=False, alike=1,
     ),
     "medium": Settings(
         model="distilbert/distilbert-base-uncased", pointwise="cross-encoder/ms-marco-MiniLM-L-6-v2",
-        pairwise="castorini/duot5-base-msmarco", queries=20_000, steps=2_000, students=("dense", "late"),
-        lambdas=(), third=False, alike=1,
+        pairwise="castorini/duot5-base-msmarco", similarity="dot", pooling="cls", queries=20_000, steps=2_000,
+        students=("dense", "late"), lambdas=(), third=False, alike=1,
     ),
     "paper": Settings(
-        model="colbert-ir/colbertv2.0", other="google-bert/bert-base-uncased",
-        pointwise="cross-encoder/ms-marco-MiniLM-L-6-v2", pairwise="castorini/duot5-3b-msmarco",
+        model="colbert-ir/colbertv2.0", first="student", similarity="dot", pooling="cls",
+        other="google-bert/bert-base-uncased", pointwise="cross-encoder/ms-marco-MiniLM-L-6-v2",
+        pairwise="castorini/duot5-3b-msmarco",
     ),
 }  # fmt: skip

@@ -25,6 +25,7 @@ class Settings:
         strong: stored orders of strong first stages' lists.
         weak: of BM25's lists.
         ordered: queries that the LLM ranks the first hundred passages of.
+        schedule: of the second stage's learning rate, and its warm-up; constant where it ends when nothing is gained.
         size: passages of a list that a step of the second stage reads.
         patience: steps without a better nDCG@10 after which the second stage ends, and between two looks.
         validated: queries of each collection on which it is measured, and the depth of their lists.
@@ -48,6 +49,7 @@ class Settings:
     strong: tuple[str, ...] = ("rankvicuna.splade_pp_ed", "rankvicuna.tasb", "rankvicuna.ada2")
     weak: tuple[str, ...] = ("rankvicuna.bm25", "rankvicuna.bm25_rm3")
     ordered: int = 10_000
+    schedule: tuple[str, float] = ("constant_with_warmup", 0.0)
     size: int = 100
     patience: tuple[int, int] = (100, 20)
     validated: tuple[int, int] = (1_000, 100)
@@ -59,6 +61,7 @@ class Settings:
 SCALES = {
     "small": Settings(
         lengths=(32, 128), queries=3_000, negatives=5, steps=(190, 60), batch=(16, 8), rate=(2e-4, 3e-5), size=16,
+        schedule=("linear", 0.1),
         patience=(20, 10), validated=(60, 20),
     ),
     "medium": Settings(

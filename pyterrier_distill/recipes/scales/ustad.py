@@ -28,7 +28,7 @@ class Settings:
         batch: lists or queries of a step, of the same.
         rate: learning rate, of the same; and of a USTAD's students, of both kinds.
         warmup: steps.
-        temperature: of scores, of teacher and student.
+        temperatures: of scores, of teacher and student: where a dual encoder teaches, and where a USTAD does.
         weight: of embedding matching beside other losses (App. E.1).
         generated: further queries a judged one (2 by BART), or spans of documents where ``writer`` is None.
         writer: the encoder-decoder that writes them (App. C).
@@ -51,7 +51,7 @@ class Settings:
     batch: tuple[int, int, int] = (128, 128, 128)
     rate: tuple[float, float, float, float, float] = (2.8e-5, 2.8e-5, 2.8e-5, 1e-4, 1e-4)
     warmup: int = 5_000
-    temperature: float = 1.0
+    temperatures: tuple[float, float] = (1.0, 1.0)
     weight: float = 0.02
     generated: int = 2
     writer: str | None = None
@@ -63,7 +63,7 @@ SCALES = {
     "small": Settings(
         negatives=3, depth=200, scale=0.02, lengths=(32, 128), queries=3_000, steps=(25, 60, 150),
         batch=(8, 32, 128), rate=(5e-5, 2e-4, 6e-4, 2e-4, 6e-4), warmup=10,
-        temperature=0.05, weight=1.0, generated=100_000,
+        temperatures=(0.05, 1.0), weight=1.0, generated=100_000,
         measured=20,
     ),
     "medium": Settings(
