@@ -62,7 +62,7 @@ def run(study: Study, chosen: Settings) -> pd.DataFrame:
             deep = ptd.ListSampler(min(chosen.size, depth), depth=depth, order="first_stage", seed=seed)
             made[system] = study.student(system, partial(fit, first, ptd.RankNet(), part, sampler=deep), seed)
         for name in study.tests:
-            study.measure(name, made, seed=seed, depth=chosen.measured, cost=True)
+            study.measure(name, made, seed=seed, depth=chosen.measured, cost=name == study.tests[0])
     return study.finish(CLAIMS, BM25)
 
 
