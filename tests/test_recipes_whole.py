@@ -118,8 +118,8 @@ def test_rank_distillm(folder, tiny, tmp_path, monkeypatch, capsys):
     named = rank_distillm
     wanted = [named.BM25, named.LLM, named.LABELS, named.ALONE, named.TWO, named.ADR, named.WEAK]
     assert table["name"].tolist() == [*wanted, "two stages, first 5, 50% of the queries"]
-    assert "ms a query" in table.columns and len(claims) == len(named.CLAIMS)
-    assert all(claim["verdict"] != "not tested" for claim in claims)
+    assert "ms a query" in table.columns
+    assert [claim["verdict"] for claim in claims].count("not tested") == 1  # no other domain
 
 
 def test_distill_vs_contrastive(folder, tiny, tmp_path, monkeypatch, capsys):
