@@ -198,7 +198,8 @@ def _measured(
 
     A judged query that found nothing is measured as if it had found one document, which nobody judged.
     """
-    unjudged = [docno for docno in ["-", *(f"-{n}" for n in range(len(qrels)))] if docno not in set(qrels["docno"])][0]
+    judged = set(qrels["docno"])
+    unjudged = next(docno for docno in ("-" * (n + 1) for n in range(len(judged) + 1)) if docno not in judged)
     filled = {}
     for name, ranking in rankings.items():
         empty = topics.loc[~topics["qid"].isin(ranking["qid"]), ["qid"]].assign(docno=unjudged, score=0.0, rank=0)
