@@ -191,7 +191,8 @@ def to_frame(table: pa.Table, columns: Iterable[str] | None = None) -> pd.DataFr
     """
     table = table.combine_chunks()
     meta = meta_of(table.schema)
-    wanted = [name for name in stored_columns(table.schema) if columns is None or name in set(columns)]
+    asked = None if columns is None else set(columns)
+    wanted = [name for name in stored_columns(table.schema) if asked is None or name in asked]
     queries_only = bool(meta.get("queries_only"))
     ids = ["qid", "query"] if queries_only else ["qid", "query", "docno"]
     if not table.num_rows:

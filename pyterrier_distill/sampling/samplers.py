@@ -154,7 +154,8 @@ class ListSampler:
         elif self.reads_pairs and pairs is not None:
             chosen = [rng.choice(sorted(relevant))] if relevant else []
             chosen = _members(pairs, {*first, *chosen}, chosen, self.n, rng)
-            first = [n for n in first if n not in set(chosen)]
+            taken = set(chosen)
+            first = [n for n in first if n not in taken]
         most = self.n - len(chosen)
         if self.strategy == "top" or len(first) <= most:
             chosen += first[:most]

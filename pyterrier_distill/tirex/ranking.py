@@ -50,7 +50,8 @@ def ranked(
     collection.check_input(dataset, topics)
     pipeline = pipeline_for(name, system, Context(dataset, Path(indexes), name), depth)
     found = check_answers(pipeline(topics), topics, name)
-    unanswered = [qid for qid in topics["qid"] if qid not in set(found["qid"])]
+    answered = set(found["qid"])
+    unanswered = [qid for qid in topics["qid"] if qid not in answered]
     if len(unanswered) == len(topics):
         raise ValueError(f"{name} found no document for any of the {len(topics)} queries of {dataset.path}.")
     if unanswered:
