@@ -21,6 +21,12 @@ def cells(row, columns):
     return " | ".join("" if pd.isna(row[column]) else f"{row[column]}" for column in columns)
 
 
+def shown(name: str) -> str:
+    """A collection without the place that it has on this machine."""
+    role, folder, path = name.partition("folder:")
+    return f"{role}{folder}…/{'/'.join(Path(path).parts[-2:])}" if folder else name
+
+
 def found(folder: Path) -> str:
     """Table and claims in Markdown."""
     run, table = json.loads((folder / "run.json").read_text()), pd.read_csv(folder / "table.csv")
@@ -48,7 +54,7 @@ def main() -> None:
         for file in ("table.csv", "claims.json", "run.json", "differences.png"):
             shutil.copyfile(out / file, kept / file)
         run = json.loads((kept / "run.json").read_text())
-        run["data"] = [one.replace(str(Path(one.partition("folder:")[2]).parent), "…") for one in run["data"]]
+        run["data"] = [shown(one) for one in run["data"]]
         (kept / "run.json").write_text(json.dumps(run, indent=1) + "\n")
         page = PAGES / f"{name}.md"
         before, _, rest = page.read_text().partition(BEGIN)

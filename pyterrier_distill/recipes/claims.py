@@ -83,7 +83,8 @@ def sentence(result: dict[str, Any]) -> str:
     if result["verdict"] == UNTESTED:
         return f"{result['claim']} ({result['source']}): not tested, {result['why']}."
     p = "" if result["p"] is None else f", p = {result['p']}"
-    found = f"{result['difference']:+.4f} {result['measure']}{p}, {result['queries']} queries, {result['seeds']} seeds"
+    seeds = f"{result['seeds']} seed{'' if result['seeds'] == 1 else 's'}"
+    found = f"{result['difference']:+.4f} {result['measure']}{p}, {result['queries']} queries, {seeds}"
     return f"{result['claim']} ({result['source']}): {result['verdict']} ({found})."
 
 
