@@ -14,6 +14,9 @@ def cells(path: Path) -> list[dict]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_was_run_whole_and_names_no_machine(path):
+    if f"({path.name}), not run yet" in (path.parent / "README.md").read_text(encoding="utf-8"):
+        assert not [cell for cell in cells(path) if cell.get("outputs")], "it was run: say so in README.md"
+        return
     code = [cell for cell in cells(path) if cell["cell_type"] == "code" and "".join(cell["source"])[:4] != "%pip"]
     assert all(cell["execution_count"] for cell in code), "cells that were not run"
     assert not [output for cell in code for output in cell["outputs"] if output["output_type"] == "error"]
