@@ -53,27 +53,27 @@ def on(study: Study, chosen: Settings, name: str) -> str:
     called = study.measure(name, {BM25: site.bm25, DENSE: dense, FUSED: found})
     labelling = (site.bm25 % chosen.depth | dense % chosen.depth) >> fused % chosen.depth
     for seed in chosen.seeds:
-        queries = [site.queries(count, seed, chosen.titles)[["qid", "query"]] for count in chosen.queries]
+        made = partial(site.queries, seed=seed, titles=chosen.titles)  # only when there is something to train
         parts = (teacher, ptd.BiEncoder.truncated(teacher, list(chosen.layers)))
         same, small = (
             ptd.BiEncoder(part, doc_encoder=teacher, freeze_docs=True, doc_index=index) for part in parts
         )
         student = study.student(
-            f"{SAME} on {called}", partial(_same, study, chosen, same, labelling, queries[0], name, seed), seed
+            f"{SAME} on {called}", partial(_same, study, chosen, same, labelling, made, name, seed), seed
         )
         study.measure(name, {SAME: site.dense(student, teacher)}, seed=seed)
         little = study.student(
-            f"{SMALL} on {called}", partial(_small, study, chosen, small, student, queries[1], seed), seed
+            f"{SMALL} on {called}", partial(_small, study, chosen, small, student, made, seed), seed
         )
         study.measure(name, {SMALL: site.dense(little, teacher)}, seed=seed)
     return called
 
 
 def _same(
-    study: Study, chosen: Settings, student: Any, labelling: Any, queries: pd.DataFrame, name: str, seed: int,
-    place: Path,
+    study: Study, chosen: Settings, student: Any, labelling: Any, made: Any, name: str, seed: int, place: Path
 ) -> Any:  # fmt: skip
     """A student of the teacher's size, of the fused scores."""
+    queries = made(chosen.queries[0])[["qid", "query"]]
     store = ptd.LabelStore(study.work(name, f"labels-{seed}")).build(labelling, queries, verbose=study.verbose)
     start, *_ = student.snapshot()
     loss = ptd.KLDivergence(chosen.sharpness, student_temperature=chosen.temperature)
@@ -83,12 +83,11 @@ def _same(
 
 
 def _small(
-    study: Study, chosen: Settings, student: Any, teacher: Any, queries: pd.DataFrame, seed: int, place: Path
+    study: Study, chosen: Settings, student: Any, teacher: Any, made: Any, seed: int, place: Path
 ) -> Any:
     """A student of two layers, of that student's vectors of many queries."""
-    return study.fit(
-        student, ptd.EmbeddingMatch(), teacher.query_encoder()(queries), place, seed, **_settings(chosen, 1)
-    )
+    queries = teacher.query_encoder()(made(chosen.queries[1])[["qid", "query"]])
+    return study.fit(student, ptd.EmbeddingMatch(), queries, place, seed, **_settings(chosen, 1))
 
 
 def _settings(chosen: Settings, which: int) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def run(study: Study, chosen: Settings) -> pd.DataFrame:
         fit = partial(_trained, study, chosen, seed)
         sizes = dict.fromkeys([chosen.teacher, *chosen.sizes])
         made = {_cl(size): study.student(_cl(size), partial(fit, size, lists, None), seed) for size in sizes}
-        teacher = ptd.PointwiseTeacher(made[_cl(chosen.teacher)], batch_size=None)
+        teacher = ptd.PointwiseTeacher(made[_cl(chosen.teacher)])
         for size in chosen.sizes:
             made[_kd(size)] = study.student(_kd(size), partial(fit, size, lists, teacher), seed)
         for share in chosen.shares:

@@ -37,7 +37,7 @@ class Site:
     Attributes:
         documents: D frame.
         topics: the queries that systems are measured on.
-        qrels: their judgements; no recipe trains on these.
+        qrels: their judgements; recipes train on those of ``train=`` alone.
     """
 
     def __init__(self, name: str, work: Path):
