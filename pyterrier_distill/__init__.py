@@ -125,8 +125,12 @@ def __getattr__(name: str) -> object:
         value = getattr(import_module(_MODULE_OF[name], __name__), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .frames.arguments import meant
+
+    near = None if name.startswith("_") else meant(name, __all__)
+    advice = f": did you mean {near}?" if near else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{advice}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)  # what Tab offers

@@ -28,7 +28,7 @@ def ended(program: str, work: Callable[[], Any], *, mistakes: tuple[type[Excepti
         message = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
         print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{program}: {stopped}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\n{program}: {error.args[0] if error.args else stopped}", file=sys.stderr)
         return 130
     return 0

@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyterrier as pt
 
-from . import frames
-from .frames.texts import text_source
+from .engine import progress
+from .frames.arguments import Named
 from .losses import Loss
 from .losses.base import QUERY_SIDE, check_scale, lacking, vectors_to_match
 from .losses.temperature import warn_of_cosines
 from .sampling.samplers import ListSampler
-from .training import order, process
+from .training import process
 from .training.settings import Settings
 from .training.teacher_order import check_disagreement, check_sampler
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .labels.store import LabelStore
 
 
-class Distiller(pt.Estimator):
+class Distiller(Named, pt.Estimator):
     """Trains a student on labelled lists; ranks with it afterwards.
 
     ``fit`` changes the student itself, so the object in your pipelines is the trained one. Stands last in a pipeline
@@ -86,7 +87,8 @@ class Distiller(pt.Estimator):
     validation qrels.
 
     Attributes:
-        history: after ``fit``, one dict a log entry: ``step``, ``epoch``, ``loss``, ``learning_rate``, ``eval_…``.
+        history: after ``fit``, one dict a logged step: ``step``, ``epoch``, ``loss``, ``learning_rate``, ``eval_…``;
+            ``pd.DataFrame(distiller.history)`` is a table. Totals are in ``student.manifest``.
 
     References:
         USTAD App. E.1 for the kind of optimiser (AdamW, linear decay, short warm-up, 128 queries a batch).
@@ -97,8 +99,6 @@ class Distiller(pt.Estimator):
         distiller.fit(labelled, qrels, validation, validation_qrels)
         pt.Experiment([bm25, candidates >> student], topics, qrels, ["nDCG@10"])
     """
-
-    schematic = {"label": "Distiller", "inner_pipelines_mode": "unlinked"}
 
     def __init__(
         self,
@@ -179,6 +179,21 @@ class Distiller(pt.Estimator):
         """Rank with the student."""
         return self.student.transform(inp)
 
+    def schematic(self, *, input_columns: Sequence[str] | None) -> dict[str, Any]:
+        """The box in PyTerrier's drawings: the loss on it, the student in it."""
+        inner = [pt.schematic.transformer_schematic(self.student)]
+        told = {name: value for name, value in self.settings().items() if name != "student"}
+        return {
+            "label": "Distiller", "settings": told, "inner_pipelines": inner, "inner_pipelines_mode": "unlinked",
+            "inner_pipelines_labels": [f"student, by {self.loss.named()}"],
+        }  # fmt: skip
+
+    def _repr_html_(self) -> str | None:
+        from .training import shown
+
+        drawn = super()._repr_html_()
+        return None if drawn is None else f"{drawn}{shown.settings(self.settings())}{shown.curve(self.history)}"
+
     def __repr__(self) -> str:
         return f"Distiller({self.student!r}, {self.loss!r})"
 
@@ -251,11 +266,9 @@ class Distiller(pt.Estimator):
             english = ptd.LabelStore("msmarco.labels").build(candidates >> monot5, topics)
             ptd.Distiller(ptt5, ptd.LogitMSE()).fit(english, topics=topics_pt, text=documents_pt)
         """
-        from .training import reading, sources
+        from .training import sources, validation
 
         given = sources.sources(res, qrels, text, topics, proportions)
-        if res_va is not None and not isinstance(res_va, pd.DataFrame) and not hasattr(res_va, "blocks"):
-            raise TypeError(f"res_va must be a labelled frame or a LabelStore, not {res_va!r}.")
         chosen = sources.reading(self.loss, given)
         if chosen != self.loss:  # a loss that takes what labels there are: train with those at hand
             this = copy.copy(self)
@@ -265,52 +278,40 @@ class Distiller(pt.Estimator):
             )
             self.history = this.history
             return self
-        held: Any = res_va
-        text, topics = (given[0].text, given[0].topics) if len(given) == 1 else (None, None)
-        if res_va is not None and not isinstance(res_va, pd.DataFrame):
-            held = res_va.frame()
-            if text is None and len(res_va.texts):
-                held = res_va.text_loader(self.student.text_field)(held)
-        lists = sources.read(given, self.student, self.loss, self, self.sampler, proportions)
-        if self.sampler is not None and self.sampler.reads_weights:
-            check_disagreement((lists[n] for n in range(len(lists))), self.loss)
-        if queries is not None:
-            from .training.queries import mixed
+        with progress.stopping(self._stopped):
+            held = validation.held(res_va, given, self.student.text_field)
+            lists = sources.read(given, self.student, self.loss, self, self.sampler, proportions)
+            if self.sampler is not None and self.sampler.reads_weights:
+                check_disagreement((lists[n] for n in range(len(lists))), self.loss)
+            if queries is not None:
+                from .training.queries import mixed
 
-            lists, queries = mixed(queries, lists, self.student, self.loss, self)
-        measure = None
-        validation: Any = None
-        if held is not None and qrels_va is not None:
-            from .training import evaluation
-
-            measure = evaluation.parse_measure(self.metric)
-            qrels_va = frames.check_qrels(qrels_va)
-            if len(held) == 0:
-                raise ValueError("the validation frame is empty: check that its topics match, or leave it out.")
-            if text is not None and self.student.text_field not in held.columns:
-                held = text_source(text, self.student.text_field)(held)
-            if topics is not None and not isinstance(res_va, pd.DataFrame):
-                held = reading.with_queries(held, reading.query_texts(topics))
-            pt.inspect.transformer_outputs(self.student, list(held.columns))
-            frames.check_results(held, "the validation frame")
-            frames.check_text(held, [c for c in ("query", self.student.text_field) if c in held.columns])
-            validation = order.canonical(held)
-        elif held is not None:
-            validation = sources.read([sources.Source(held, None, text, topics)], self.student, self.loss, self)
-        elif qrels_va is not None:
-            raise ValueError("qrels_va without res_va: pass the validation candidates too.")
-        elif self.early_stopping is not None:
-            raise ValueError("early_stopping needs a validation frame: fit(res, qrels, res_va, qrels_va).")
-
-        read = {c: lists[0].labels[c].shape[-1] for c, kind in self.loss.reads().items() if kind.is_vector}
-        for _, term in self.loss.terms():
-            term.check_vectors(read)
-        vectors = {c: read[c] for c in vectors_to_match(self.loss)}
-        with process.training():
-            reads = (self.loss, self.sampler, self.student.text_field)
-            data = sources.fingerprint(given, (held, qrels_va), queries, proportions, reads)
-            self._train(lists, validation, qrels_va, measure, vectors, data)
+                lists, queries = mixed(queries, lists, self.student, self.loss, self)
+            held, checked, qrels_va, measure = validation.read(held, res_va, qrels_va, given, self)
+            if held is None and self.early_stopping is not None:
+                raise ValueError("early_stopping needs a validation frame: fit(res, qrels, res_va, qrels_va).")
+            read = {c: lists[0].labels[c].shape[-1] for c, kind in self.loss.reads().items() if kind.is_vector}
+            for _, term in self.loss.terms():
+                term.check_vectors(read)
+            vectors = {c: read[c] for c in vectors_to_match(self.loss)}
+            with process.training():
+                reads = (self.loss, self.sampler, self.student.text_field)
+                data = sources.fingerprint(given, (held, qrels_va), queries, proportions, reads)
+                self._train(lists, checked, qrels_va, measure, vectors, data)
         return self
+
+    def _stopped(self) -> str:
+        """What is said after Ctrl+C: what is kept, and how to go on."""
+        from .training import intact
+
+        before = "the student is as it was before the training"
+        if self.checkpoints is None:
+            return f"stopped: {before}, and nothing is kept; with checkpoints='DIRECTORY' the same call would go on."
+        newest = intact.newest_whole(Path(self.checkpoints))
+        if newest is None:
+            return f"stopped before the first checkpoint: {before}; the same call starts again."
+        step = newest.name.rsplit("-", 1)[-1]
+        return f"stopped: {before}; {self.checkpoints} keeps it as of step {step}: the same call goes on from there."
 
     def _train(
         self, lists: Any, validation: Any, qrels_va: Any, measure: Any, vectors: dict[str, int], data: str

@@ -48,7 +48,7 @@ def test_judgements_are_a_frame(wrong, tiny, results):
     }
     for name, calls in makes.items():
         for call in calls:
-            with pytest.raises(TypeError, match=f"{name} must be a frame of qid, docno and label, not"):
+            with pytest.raises(TypeError, match=f"{name} must be a frame of qid, docno and label, or a dataset"):
                 call()
     with pytest.raises(TypeError, match="the qrels must be a frame"):
         ptd.AddPositives(None)

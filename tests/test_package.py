@@ -17,7 +17,7 @@ ROOMS = [
     "_version", "commands", "frames", "measures", "stores", "prompts", "losses", "engine", "identity", "sampling",
     "backends",
     "training", "multi_vector", "teachers", "students", "labels", "generation", "mining", "corpora", "distiller",
-    "iteration", "suites", "published", "tirex", "demo", "recipes", "cli",
+    "iteration", "suites", "published", "tirex", "jobs", "demo", "recipes", "cli",
 ]  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class HF(Backend):
         device: None = the GPU where there is one.
         batch_size: most prompts of one forward pass (a token budget usually cuts earlier).
         revision: of a hub model.
-        verbose: whether to show progress.
+        verbose: True = progress is shown, False = never; None = once it takes more than three seconds.
         trust_remote_code: whether a hub model may bring its own code.
         model_kwargs: what transformers' ``from_pretrained`` takes for the weights besides, such as
             ``{"attn_implementation": "flash_attention_2"}``.
@@ -63,7 +63,7 @@ class HF(Backend):
         device: str | None = None,
         batch_size: int | None = None,
         revision: str | None = None,
-        verbose: bool = False,
+        verbose: bool | None = None,
         trust_remote_code: bool = False,
         model_kwargs: Mapping[str, Any] | None = None,
     ):

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import pyterrier as pt
 
+from ..engine import progress
 from ..engine.locks import once, others_go_on
 from ..frames import arguments
 from ..identity import idle
@@ -47,7 +47,7 @@ class OpenAI(Backend):
             Tokens are estimated, a token for each 3 UTF-8 bytes.
         extra: further fields of each request; None takes one out. A model that reasons and wants its own field for the
             length of an answer: ``{"max_tokens": None, "max_completion_tokens": 4000, "temperature": None}``.
-        verbose: whether to show progress.
+        verbose: True = progress is shown, False = never; None = once it takes more than three seconds.
 
     Raises:
         ValueError: for impossible settings.
@@ -70,7 +70,7 @@ class OpenAI(Backend):
         logprobs: bool = True,
         max_length: int | None = None,
         extra: dict[str, Any] | None = None,
-        verbose: bool = False,
+        verbose: bool | None = None,
     ):
         super().__init__()
         for name, value, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
@@ -192,7 +192,9 @@ class OpenAI(Backend):
         with (
             self.usage.timed(),
             others_go_on(),
-            pt.tqdm(total=len(prompts), desc="Asking", unit="prompt", disable=not (self.verbose and several)) as bar,
+            progress.bar(
+                total=len(prompts), desc="Asking", unit="prompt", verbose=self.verbose if several else False
+            ) as bar,
         ):
             try:
                 list((pool.map if several else map)(one, range(len(prompts))))

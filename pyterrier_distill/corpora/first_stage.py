@@ -16,7 +16,7 @@ import pandas as pd
 import pyterrier as pt
 
 from ..engine.checkpoints import written_whole
-from ..frames import validate, words
+from ..frames import given, validate, words
 from ..frames.ranking import carried
 from ..stores.files import DOCUMENTS, check_path, read_object
 from .engine_words import Documents, document_text, for_bm25s, warn_of_silence
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def bm25(
     path: str | os.PathLike,
-    documents: Iterable[dict[str, str]] | None = None,
+    documents: Any = None,
     *,
     text_field: str = "text",
     engine: str = "auto",
@@ -46,7 +46,7 @@ def bm25(
 
     Args:
         path: directory of the index.
-        documents: dicts with ``docno`` and text; not read where the index exists.
+        documents: a dataset, a frame with ``docno`` and text, or dicts with them; not read where the index exists.
         text_field: the field that is indexed.
         engine: ``pisa``, ``bm25s``, or ``auto`` = PISA where pyterrier-pisa is installed.
         k1: term frequency saturation.
@@ -66,7 +66,7 @@ def bm25(
     built = (path / mark).exists()
     if not built and documents is None:
         raise FileNotFoundError(f"no BM25 index at {path}: pass the documents to build it from.")
-    documents = () if built or documents is None else _with_words(_once(documents), text_field)
+    documents = () if built or documents is None else _with_words(_once(given.documents(documents)), text_field)
     if engine == "bm25s":
         if not built:
             Bm25s.build(path, documents, text_field)

@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyterrier as pt
 
 if TYPE_CHECKING:
     import torch
@@ -211,7 +210,7 @@ def run(
     precision: str = "auto",
     token_budget: int | None = None,
     batch_size: int | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
     desc: str = "scoring",
     unit: str = "d",
     each: Callable[[np.ndarray], Any] | None = None,
@@ -228,7 +227,7 @@ def run(
         precision: see :func:`resolve_precision`.
         token_budget: tokens of one batch, padding included; None = by device (:data:`TOKEN_BUDGET`).
         batch_size: most inputs of a batch; None = as many as the budget allows.
-        verbose: whether to show a progress bar over distinct inputs.
+        verbose: of the bar over distinct inputs; see :func:`.progress.bar`.
         desc: what the progress bar says.
         unit: what it counts: ``d`` documents, ``q`` queries, ``pair``.
         each: for a ``forward`` that gives ``[m, L, ...]``, a row a token: called with the float32 ``[tokens, ...]`` of
@@ -248,7 +247,7 @@ def run(
         return [] if each is not None else np.empty((0,), dtype=np.float32)
     import torch
 
-    from . import inference
+    from . import inference, progress
 
     place: dict[Hashable, int] = {}
     inverse = np.fromiter((place.setdefault(item, len(place)) for item in inputs), dtype=np.int64, count=len(inputs))
@@ -287,7 +286,7 @@ def run(
         _telling(lambda: [None if out is None or not done[slot] else out[slot] for slot in inverse]),
         torch.inference_mode(),
         inference.computing(dtype, place_of, holds) as here,
-        pt.tqdm(total=len(distinct), desc=desc, unit=unit, disable=not verbose) as bar,
+        progress.bar(total=len(distinct), desc=desc, unit=unit, verbose=verbose) as bar,
     ):
         for (slots, batch, _), rows in inference.side_by_side(compute, batches(), lanes):
             if each is not None:

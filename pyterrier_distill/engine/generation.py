@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyterrier as pt
-
-from . import batching
+from . import batching, progress
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +43,7 @@ def run(
     precision: str,
     answer_tokens: int,
     batch_size: int | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
     desc: str = "Generating",
     unit: str = "prompt",
 ) -> list[T]:
@@ -62,7 +60,7 @@ def run(
         precision: see :func:`~.batching.resolve_precision`.
         answer_tokens: most tokens of an answer: while it is written, each item's cache grows by them.
         batch_size: most items of a batch; None = as many as fit.
-        verbose: whether to show progress.
+        verbose: True = progress is shown, False = never; None = once it takes more than three seconds.
         desc: what the progress bar says.
         unit: what it counts.
 
@@ -82,7 +80,7 @@ def run(
     with (
         torch.inference_mode(),
         inference.computing(batching.half(precision, device), device),  # each token reads all weights
-        pt.tqdm(total=len(distinct), desc=desc, unit=unit, disable=not verbose) as bar,
+        progress.bar(total=len(distinct), desc=desc, unit=unit, verbose=verbose) as bar,
     ):
         for start in range(0, len(distinct), batching.BUFFER):
             chunk = distinct[start : start + batching.BUFFER]

@@ -82,6 +82,11 @@ def told_layers(name: str) -> int | None:
     return next((config[n] for n in names if isinstance(config.get(n), int)), None)
 
 
+def configuration(name: str) -> dict[str, Any]:
+    """The configuration of the transformers checkpoint in a directory; empty where there is none."""
+    return _told(name)[1]
+
+
 def _skeleton(name: str) -> nn.Module | None:
     """The encoder in a directory without its weights; None where whoever loads it must say more."""
     import torch

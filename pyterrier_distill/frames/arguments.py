@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
+import inspect
 import math
 import numbers
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -84,3 +86,58 @@ def renamed(**names: str) -> Callable[[F], F]:
         return cast(F, call)
 
     return decorate
+
+
+#: What arguments are called elsewhere, and here: of those that no spelling leads to.
+ELSEWHERE = {
+    "lr": ("learning_rate", "rate"), "n_epochs": ("epochs",), "num_epochs": ("epochs",),
+    "num_train_epochs": ("epochs",), "max_steps": ("steps",), "num_steps": ("steps",), "tau": ("temperature",),
+    "batch_size": ("queries_per_batch",), "per_device_train_batch_size": ("queries_per_batch",),
+    "gradient_accumulation_steps": ("accumulation",), "model": ("name_or_path", "student"),
+    "model_name": ("name_or_path", "model"), "checkpoint": ("name_or_path", "model"),
+    "output_dir": ("checkpoints",), "checkpoint_dir": ("checkpoints",), "patience": ("early_stopping",),
+    "warmup_ratio": ("warmup",), "lr_scheduler_type": ("schedule",), "text_column": ("text_field",),
+    "max_len": ("max_length",), "max_seq_length": ("max_length",), "num_negatives": ("n",), "k": ("depth", "n"),
+}  # fmt: skip
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """Which of the ``known`` names was meant by one that is not among them; None where none is near."""
+    known = list(known)
+    for other in ELSEWHERE.get(name, ()):
+        if other in known:
+            return other
+    lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.7)
+    return lower[near[0]] if near else None
+
+
+class _Signature:
+    """The signature of a class's constructor, for ``help`` and Shift-Tab: ``__new__`` would hide it."""
+
+    def __get__(self, instance: Any, cls: type) -> inspect.Signature:
+        if instance is not None:
+            raise AttributeError("__signature__")
+        return inspect.Signature(list(_parameters(cls).values()))
+
+
+class Named:
+    """A class whose constructor says, of an argument that it does not have, which was meant."""
+
+    __signature__ = _Signature()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        known = _parameters(cast(Any, cls)) if kwargs else {}
+        if unknown := [name for name in kwargs if name not in known]:
+            if not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+                near = meant(unknown[0], known)
+                advice = f"did you mean {near}=?" if near else f"it has {', '.join(f'{name}=' for name in known)}."
+                raise TypeError(f"{cls.__name__} has no argument {unknown[0]}=: {advice}")
+        parent = super().__new__
+        return parent(cls) if parent is object.__new__ else parent(cls, *args, **kwargs)
+
+
+@functools.cache
+def _parameters(cls: Any) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    return {name: one for name, one in parameters.items() if name != "self"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from . import given
 from .columns import LABEL
 from .ids import check_ids
 
@@ -12,15 +13,18 @@ def check_qrels(qrels: pd.DataFrame, what: str = "the qrels") -> pd.DataFrame:
     """Judgements as ``qid`` (str), ``docno`` (str), ``label`` (int).
 
     Args:
-        qrels: has these columns.
+        qrels: has these columns; or a dataset.
         what: they are, for the message.
 
     Raises:
         TypeError: if they are no frame.
         ValueError: if a column or an id is missing, a pair is judged twice, or a label is no whole number.
     """
+    qrels = given.qrels(qrels)
     if not isinstance(qrels, pd.DataFrame):
-        raise TypeError(f"{what} must be a frame of qid, docno and label, not {qrels!r}.")
+        raise TypeError(
+            f"{what} must be a frame of qid, docno and label, or a dataset that has judgements, not {qrels!r:.80}."
+        )
     missing = [c for c in ("qid", "docno", "label") if c not in qrels.columns]
     if missing:
         raise ValueError(f"qrels need the columns qid, docno and label; {missing[0]!r} is missing.")

@@ -11,6 +11,7 @@ import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..backends.usage import Usage
+from ..engine import progress
 from ..frames import arguments, validate
 from ..identity.identity import check_told, identity
 from ..stores import redaction
@@ -90,12 +91,13 @@ class CachedQueryGen(pt.Transformer):
         todo = set(self._unknown(inp, digests))
         if todo:
             self.store.begin(self.generator, described)
-        verbose = any(getattr(stage, "verbose", False) for stage in stages_of(self.generator)) and bool(todo)
+        told = [getattr(stage, "verbose", None) for stage in stages_of(self.generator)]
+        verbose = bool(todo) and (True if True in told else False if False in told else None)
         # The same batches in every process, whatever is known already: they are claimed as such.
         first = list({docno: row for row, docno in reversed(list(enumerate(inp["docno"].astype(str))))}.values())[::-1]
         batches = [first[at : at + self.batch_size] for at in range(0, len(first), self.batch_size)]
         waiting = [rows for rows in batches if not todo.isdisjoint(rows)]
-        with pt.tqdm(total=len(todo), desc="Generating queries", unit="d", disable=not verbose) as bar:
+        with progress.bar(total=len(todo), desc="Generating queries", unit="d", verbose=verbose) as bar:
             for wait in (False, True):  # what other processes hold comes last: whatever they leave undone is done here
                 held = []
                 for rows in waiting:

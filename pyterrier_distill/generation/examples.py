@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..engine.locks import once
-from ..frames import arguments, check_qrels, check_text, validate
+from ..frames import arguments, check_qrels, check_text, given, validate
 from ..frames.texts import text_source
 
 
@@ -54,8 +54,8 @@ class FewShot:
     Leave the queries out when you evaluate: ``topics[~topics["qid"].isin(few.example_qids)]``.
 
     Args:
-        topics: Q frame.
-        qrels: ``qid``, ``docno``, ``label``.
+        topics: Q frame, or a dataset.
+        qrels: ``qid``, ``docno``, ``label``; or a dataset.
         docs: where document text is: a dataset, a frame with ``docno`` and text, or a transformer that adds text.
         n: how many; Promptagator uses 8, InPars 3.
         seed: another seed, other examples. What is drawn does not depend on the order of the frames.
@@ -79,6 +79,7 @@ class FewShot:
         text_field: str = "text",
     ):
         arguments.whole(n, "n")
+        topics, qrels = given.topics(topics), given.qrels(qrels)
         validate.query_frame(topics, ["query"])
         check_qrels(qrels)
         check_text(topics, ["query"])

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
-import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..frames import arguments
 from ..frames.words import Found, find, together
-from .queries import check_text_field, document_texts, with_queries
+from .queries import ReadsDocuments, check_text_field, document_texts, with_queries
 
 #: What joins words to one: don't, well-known.
 _JOINS = ("'", "’", "-")
@@ -57,7 +56,7 @@ class DocumentFrequencies:
         return hash(repr(self))
 
 
-class KeyphraseQueries(pt.Transformer):
+class KeyphraseQueries(ReadsDocuments):
     """D → D with ``querygen``: the n phrases of each document that weigh most.
 
     A phrase is a run of words without stop words, punctuation or bare numbers between them; in scripts without spaces

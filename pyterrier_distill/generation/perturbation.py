@@ -19,6 +19,7 @@ from ..engine.locks import once, using
 from ..engine.model_state import Loaded, shown
 from ..engine.tokens import disarmed
 from ..frames import QUERY_EMBS, QUERY_STATES, QUERY_VEC, arguments, check_text, validate
+from ..frames.arguments import Named
 from ..stores import redaction
 from .answers import clean, key_of
 
@@ -30,7 +31,7 @@ _STALE = (QUERY_VEC, QUERY_STATES, QUERY_EMBS, "query_toks")
 OUTCOMES = ("ok", "duplicate", "empty")
 
 
-class QueryPerturbation(pt.Transformer):
+class QueryPerturbation(Named, pt.Transformer):
     """Q → Q: behind each query up to n new ones, x' = Dec(Enc(x) + ε) of an encoder-decoder.
 
     Some tokens of the query are masked, Gaussian noise is added to the encoder's output, and the decoder writes
@@ -53,7 +54,7 @@ class QueryPerturbation(pt.Transformer):
         batch_size: most queries of one forward pass.
         device: None = the GPU where there is one.
         revision: of a hub model.
-        verbose: whether to show progress.
+        verbose: True = progress is shown, False = never; None = once it takes more than three seconds.
         trust_remote_code: whether a hub model may bring its own code.
 
     Attributes:
@@ -90,7 +91,7 @@ class QueryPerturbation(pt.Transformer):
         batch_size: int | None = None,
         device: str | None = None,
         revision: str | None = None,
-        verbose: bool = False,
+        verbose: bool | None = None,
         trust_remote_code: bool = False,
     ):
         if not isinstance(noise, (int, float)) or not 0 <= noise < float("inf"):

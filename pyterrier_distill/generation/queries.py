@@ -10,17 +10,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
-from ..frames import LABEL, check_text, validate
+from ..frames import LABEL, check_text, given, validate
+from ..frames.arguments import Named
 
 QUERYGEN = "querygen"
 QUERYGEN_SCORE = "querygen_score"
 QUERY_SCORE = "query_score"
+
+
+class ReadsDocuments(Named, pt.Transformer):
+    """D → D, which may be given a dataset instead of a frame of its documents."""
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Write queries."""
+        raise TypeError(f"{type(self).__name__} does not say how it writes queries.")
+
+    def __call__(self, inp: Any) -> Any:
+        """Write queries.
+
+        Args:
+            inp: a D frame, a dataset, or dicts with ``docno`` and text; a dataset gives a frame.
+        """
+        return self.transform(given.document_frame(inp)) if hasattr(inp, "get_corpus_iter") else super().__call__(inp)
+
+    def transform_iter(self, inp: Any) -> Any:
+        """Write queries into dicts; as the first stage of a pipeline, of a dataset, too."""
+        return super().transform_iter(given.documents(inp))
 
 
 def document_texts(inp: pd.DataFrame, text_field: str | Sequence[str], context: pt.Transformer) -> list[str]:

@@ -9,13 +9,12 @@ import string
 from dataclasses import dataclass
 
 import pandas as pd
-import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..frames import arguments
 from ..frames.words import Piece, joined, pieces
 from .phrasings import ENGLISH
-from .queries import check_text_field, document_texts, with_queries
+from .queries import ReadsDocuments, check_text_field, document_texts, with_queries
 
 _PARSE = string.Formatter().parse
 
@@ -99,7 +98,7 @@ class Phrasings:
         return f"Phrasings({', '.join(shown if self.frames == ENGLISH else [*shown, f'frames={self.frames!r}'])})"
 
 
-class SpanQueries(pt.Transformer):
+class SpanQueries(ReadsDocuments):
     """D → D with ``querygen``: n random spans of consecutive words of each document, one a line.
 
     What a query encoder is trained on when there are no queries. A document's spans depend on the seed, its docno and

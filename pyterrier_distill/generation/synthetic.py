@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-import pyterrier as pt
 import pyterrier_alpha as pta
 
 from .. import prompts
@@ -26,7 +25,7 @@ from ..stores import redaction
 from .answers import OUTCOMES, Reader, has_ended, key_of
 from .examples import Example, FewShot
 from .prompts import check_examples, query_prompts, query_template, shown_document, shown_examples
-from .queries import check_text_field, document_texts, with_queries
+from .queries import ReadsDocuments, check_text_field, document_texts, with_queries
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class GenerationError(RuntimeError):
         return type(self), (str(self), self.generated)
 
 
-class SyntheticQueryGen(pt.Transformer):
+class SyntheticQueryGen(ReadsDocuments):
     """D → D with ``querygen``, queries separated by newlines, and ``querygen_score``.
 
     A score is the mean log-probability (natural logarithm, at most 0) of the tokens that spell the query, by the
@@ -85,7 +84,7 @@ class SyntheticQueryGen(pt.Transformer):
         text_field: the column of text, or several, joined by a space.
         device: None = the GPU where there is one.
         revision: of a hub model.
-        verbose: whether to show progress.
+        verbose: True = progress is shown, False = never; None = once it takes more than three seconds.
         trust_remote_code: whether a hub model may bring its own code.
 
     Attributes:
@@ -130,7 +129,7 @@ class SyntheticQueryGen(pt.Transformer):
         text_field: str | list[str] = "text",
         device: str | None = None,
         revision: str | None = None,
-        verbose: bool = False,
+        verbose: bool | None = None,
         trust_remote_code: bool = False,
     ):
         for name, value in (

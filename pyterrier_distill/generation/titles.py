@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 
 import pandas as pd
-import pyterrier as pt
 import pyterrier_alpha as pta
 
 from ..frames import arguments, check_text, validate
 from ..frames.words import has_words
 from ..prompts import first_words
-from .queries import check_text_field, document_texts, with_queries
+from .queries import ReadsDocuments, check_text_field, document_texts, with_queries
 
 #: Where a sentence ends: a full stop, question or exclamation mark before a space, an ideographic one or that of
 #: another script, a new paragraph.
 _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[^a-z\s])|(?<=[。！？｡．।॥؟۔։។။።])|\n\s*\n")
 
 
-class TitleQueries(pt.Transformer):
+class TitleQueries(ReadsDocuments):
     """D → D with ``querygen``: the title of each document, or the first sentence of its text, as its one query.
 
     The simplest baseline of generated queries; what weakly supervised retrievers are trained on (title, body).

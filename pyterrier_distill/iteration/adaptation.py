@@ -15,7 +15,7 @@ from ..corpora.first_stage import bm25
 from ..corpora.loading import read_documents
 from ..corpora.on_disk import DocumentsOnDisk
 from ..distiller import Distiller
-from ..frames import LABEL, validate
+from ..frames import LABEL, given, validate
 from ..generation.queries import explode_queries, positives
 from ..generation.spans import SpanQueries
 from ..generation.store import QueryStore
@@ -76,6 +76,7 @@ def adapt(
     if topics is not None and (generator is not None or filters is not None):
         raise ValueError("with topics= no queries are generated: leave generator= and filters= out.")
     if topics is not None:
+        topics = given.topics(topics)
         validate.query_frame(topics, ["query"])
     path = Path(path)
     collection, documents = _read(dataset, path)

@@ -15,7 +15,8 @@ import pyterrier as pt
 from .. import frames
 from ..distiller import Distiller
 from ..engine import checkpoints
-from ..frames import arguments, validate
+from ..frames import arguments, given, validate
+from ..frames.arguments import Named
 from ..labels.store import LabelStore
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Found(pt.Transformer):
         return f"Found({getattr(self.made_by, '__qualname__', self.made_by)}, {self.weights!r})"
 
 
-class IterativeDistiller(pt.Estimator):
+class IterativeDistiller(Named, pt.Estimator):
     """Trains a student in rounds, each on the candidates that the student of the round before finds (PairDistill §4.3).
 
     A round builds the pipeline of candidates with the present student, labels what the teacher has not labelled before,
@@ -162,9 +163,11 @@ class IterativeDistiller(pt.Estimator):
         """
         if (topics_va is None) != (qrels_va is None):
             raise ValueError("validation needs both: topics_va and qrels_va.")
-        for given in (topics, topics_va):  # before anything is indexed or asked
-            if given is not None:
-                validate.query_frame(given, ["query"])
+        topics, topics_va = given.topics(topics), None if topics_va is None else given.topics(topics_va, "topics_va")
+        qrels = given.qrels(qrels)
+        for each in (topics, topics_va):  # before anything is indexed or asked
+            if each is not None:
+                validate.query_frame(each, ["query"])
         if qrels_va is not None:
             qrels_va = frames.check_qrels(qrels_va)
             judged = qrels_va.loc[qrels_va["label"] > 0, "qid"].astype(str)

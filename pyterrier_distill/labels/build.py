@@ -13,8 +13,9 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import frames
+from ..engine import progress
 from ..engine.checkpoints import versions
-from ..frames import arguments, validate
+from ..frames import arguments, given, validate
 from ..frames.ids import check_ids
 from ..identity.identity import difference, digest, identity, silent, stable_repr
 from ..stores import redaction
@@ -79,6 +80,7 @@ class Build:
         if engine not in ("local", "ray"):
             raise ValueError(f"engine must be 'local' or 'ray', not {engine!r}.")
         arguments.whole(workers, "workers")
+        topics = given.topics(topics)
         validate.query_frame(topics, ["query"])
         check_ids(topics, ["qid"], "the topics")
         topics = topics.assign(qid=topics["qid"].astype(str)).reset_index(drop=True)
@@ -91,7 +93,12 @@ class Build:
         numbers = range(first, len(batches), step)
         total = sum(len(batches[n]) for n in numbers)
         run = engines.here(self.pipeline) if engine == "local" else engines.on_ray(self.pipeline, workers, ray_options)
-        with pt.tqdm(total=total, desc="Labelling", unit="q", disable=not verbose) as bar:
+        if not set(topics["qid"]) <= set(self.store._index()):
+            self.store.directory.note_asked(len(topics))
+        with (
+            progress.stopping(lambda: self._stopped(len(topics))),
+            progress.bar(total=total, desc="Labelling", unit="q", verbose=verbose) as bar,
+        ):
             waiting = self._pass(run, batches, numbers, bar, wait=False)
             if waiting:  # held by other processes: whatever they leave undone is done here
                 self._pass(run, batches, waiting, bar, wait=True)
@@ -103,6 +110,11 @@ class Build:
                 f"{len(gone)} of {total} queries, such as {gone[0]!r}, were labelled and are no longer in"
                 f" {self.store.directory}: it was deleted, moved or written over while it was built. Build again."
             )
+
+    def _stopped(self, queries: int) -> str:
+        """What is said after Ctrl+C."""
+        kept = f"{len(self.store)} of {queries} queries are labelled and kept in {self.store.directory}"
+        return f"stopped: {kept}; the same call goes on from there."
 
     def _agree(self, topics: pd.DataFrame, overwrite: bool) -> None:
         """Create the store, or check that it was built from the same pipeline and queries."""

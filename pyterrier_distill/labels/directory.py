@@ -24,6 +24,8 @@ MANIFEST = "manifest.json"
 SHARDS = "shards"
 TEXTS = "texts"
 NOTES = "notes"
+#: How many queries a build was asked for; for people alone.
+PROGRESS = "progress.json"
 DAMAGED = "damaged"
 
 
@@ -211,9 +213,14 @@ class Directory:
             if not self.files.is_file(name) or (name == MANIFEST and content and not self.json(name)):
                 self.files.write(name, json.dumps(content, indent=2, default=repr).encode())
 
+    def note_asked(self, queries: int) -> None:
+        """Keep how many queries a build was asked for, where that is more than was noted."""
+        if self.json(PROGRESS).get("queries", 0) < queries:
+            self.files.write(PROGRESS, json.dumps({"queries": queries}).encode())
+
     def is_foreign(self) -> bool:
         """Whether something is here that is no store, not even one in the making."""
-        ours = {MANIFEST, SHARDS, TEXTS, NOTES, CLAIMS, DAMAGED}
+        ours = {MANIFEST, PROGRESS, SHARDS, TEXTS, NOTES, CLAIMS, DAMAGED}
         return not self.files.is_file(META) and any(n not in ours and n[:1] != "." for n in self.files.entries())
 
     def json(self, name: str) -> dict[str, Any]:

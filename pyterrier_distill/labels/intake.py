@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyterrier as pt
 
 from .. import frames
+from ..engine import progress
 from ..frames import validate
 from ..frames.ids import check_ids
 from ..identity.content import checkpoint
@@ -174,7 +174,7 @@ class Intake:
             known.append(_hash(block["qid"].tolist()))
         spool.close()
         topics, matched, strange = np.concatenate(known), self.topics is None, ""
-        with pt.tqdm(desc="Reading", unit="row", disable=not verbose) as bar:
+        with progress.bar(desc="Reading", unit="row", verbose=verbose) as bar:
             for number, block in self._blocks():
                 bar.update(len(block))
                 if "first" in block.columns:
@@ -266,7 +266,7 @@ class Intake:
     def _commit(self, spool: Spool, verbose: bool) -> int:
         """Join the rows of each part by query and commit them; gives how many queries there are."""
         total = without = 0
-        with pt.tqdm(desc="Joining", unit="q", disable=not verbose) as bar:
+        with progress.bar(desc="Joining", unit="q", verbose=verbose) as bar:
             for part in range(spool.parts):
                 joined = Joined(spool, part, self.files, self.where, self.missing)
                 without += joined.without_topic

@@ -17,7 +17,7 @@ from ..backends.usage import Usage
 from ..engine.locks import using
 from ..frames import TEACHER_SCORE, arguments
 from ..identity.identity import digest
-from . import convert, description, notes, shards, tables
+from . import convert, description, notes, shards, state, streams, tables
 from .description import Description
 from .directory import MANIFEST, SHARDS, TEXTS, Directory
 from .texts import StoredText, Texts
@@ -60,6 +60,12 @@ class StoredLabels:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.directory)!r})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
+    __str__ = state.line
+    _repr_html_ = state.shown
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -134,6 +140,15 @@ class StoredLabels:
     def __len__(self) -> int:
         """How many queries are labelled."""
         return len(self._index())
+
+    def __getitem__(self, qid: str) -> pd.DataFrame:
+        """The labels of one query, by its id; errors as of :meth:`frame`."""
+        return self.frame([qid])
+
+    def head(self, n: int = 5) -> pd.DataFrame:
+        """The first ``n`` labelled rows, in the store's order."""
+        first = self.blocks()[:1]
+        return self.read(Block(first[0].shard, first[0].rows[:n])).head(n) if first else self.frame([])
 
     def __contains__(self, qid: object) -> bool:
         return str(qid) in self._index()
@@ -266,21 +281,7 @@ class StoredLabels:
             world: how many readers there are.
             buffer: blocks mixed with each other.
         """
-        rng = np.random.default_rng(seed)
-        blocks = self.blocks()
-        if seed is not None:
-            blocks = [blocks[n] for n in rng.permutation(len(blocks))]
-        blocks = blocks[rank::world]
-        for start in range(0, len(blocks), buffer):
-            frame = pd.concat([self.read(block) for block in blocks[start : start + buffer]], ignore_index=True)
-            codes, qids = pd.factorize(frame["qid"])
-            order = np.arange(len(qids)) if seed is None else rng.permutation(len(qids))
-            for first in range(0, len(order), 1024):
-                part = order[first : first + 1024]
-                place = np.full(len(qids), -1)
-                place[part] = np.arange(len(part))
-                rows = np.flatnonzero(place[codes] >= 0)
-                yield frame.iloc[rows[np.argsort(place[codes[rows]], kind="stable")]].reset_index(drop=True)
+        return streams.lists(self, seed, rank, world, buffer)
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         """All queries that have documents, as R frames, in the store's order."""

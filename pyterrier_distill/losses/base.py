@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import math
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..frames import kind_of
+from ..frames.arguments import Named
 from ..frames.kinds import Kind
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ class Outputs:
     modes: dict[str, Outputs] | None = None
 
 
-class Loss:
+class Loss(Named):
     """A training objective that says which student outputs and which label columns it reads.
 
     What a loss makes of a score decides which scales (``student.score_scale``) it fits; a Distiller refuses others:
@@ -173,6 +175,20 @@ class Loss:
             return self(outputs, labels)
         first, *others = (self(mode, labels) for mode in outputs.modes.values())
         return sum(others, start=first)
+
+    def named(self) -> str:
+        """The loss without its settings, for labels: ``InfoNCE + 3 KLDivergence``."""
+        terms = (f"{'' if weight == 1 else f'{weight:g} '}{type(term).__name__}" for weight, term in self.terms())
+        return " + ".join(terms)
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for weight, term in self.terms():
+            settings = repr(term).removeprefix(type(term).__name__)[1:-1]
+            cells = (f"{weight:g}", type(term).__name__, settings, ", ".join(term.columns()) or "nothing")
+            rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+        head = "<tr><th>weight</th><th>loss</th><th>settings</th><th>reads</th></tr>"
+        return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
     def terms(self) -> list[tuple[float, Loss]]:
         """The weighted terms of a sum; a single loss is its own only term, with weight 1."""

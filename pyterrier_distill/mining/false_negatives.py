@@ -13,6 +13,7 @@ import pyterrier_alpha as pta
 
 from .. import frames
 from ..frames import LABEL, TEACHER_PREFS, TEACHER_SCORE, arguments, validate
+from ..frames.arguments import Named
 from ..frames.ranking import incoming_order
 from ..stores import redaction
 from ..teachers.base import check_label
@@ -39,7 +40,7 @@ class FilterCounts:
     without_positive: int = 0
 
 
-class FalseNegativeFilter(pt.Transformer):
+class FalseNegativeFilter(Named, pt.Transformer):
     """R → R: removes unjudged documents that a teacher finds as relevant as the query's positive.
 
     Rows with ``label`` > 0 are positives and always stay; the others are candidates for negatives. What decides is one

@@ -13,7 +13,9 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import frames
-from ..frames import LABEL, arguments, validate
+from ..engine import progress
+from ..frames import LABEL, arguments, given, validate
+from ..frames.arguments import Named
 from ..frames.ranking import incoming_order
 from ..frames.texts import text_source
 from .batches import WRITTEN, Batches
@@ -26,7 +28,7 @@ UNSCORED = ("keep", "drop", "error")
 PER = ("query", "pair")
 
 
-class NegativeMiner(pt.Transformer):
+class NegativeMiner(Named, pt.Transformer):
     """R of positives, or Q → R: each query's positives (``label`` > 0) and n negatives (``label`` 0) from retrievers.
 
     A list begins with the positives and goes on with the negatives, best retrieved first; ``rank`` counts it from 0 and
@@ -78,7 +80,7 @@ class NegativeMiner(pt.Transformer):
         text_field: the column of document text.
         batch_size: queries retrieved at once; it bounds the memory.
         seed: with the qid it decides the draw, whatever other queries there are.
-        verbose: whether to show progress.
+        verbose: True = progress is shown, False = never; None = once it takes more than three seconds.
 
     Raises:
         ValueError: for impossible settings; when transforming, if a retriever's score is not finite, texts are missing
@@ -119,7 +121,7 @@ class NegativeMiner(pt.Transformer):
         text_field: str = "text",
         batch_size: int = 256,
         seed: int = 42,
-        verbose: bool = False,
+        verbose: bool | None = None,
     ):
         for name, value, least in (("depth", depth, 1), ("n", n, 1), ("skip", skip, 0), ("batch_size", batch_size, 1)):
             arguments.whole(value, name, least)
@@ -145,7 +147,7 @@ class NegativeMiner(pt.Transformer):
         self.n = n
         self.strategy = strategy
         self.skip = skip
-        self.exclude = exclude
+        self.exclude = given.qrels(exclude)
         self.drop_self = drop_self
         self.max_score_ratio = max_score_ratio
         self.margin = margin
@@ -205,8 +207,7 @@ class NegativeMiner(pt.Transformer):
 
     def _mined(self, batches: Batches, topics: pd.DataFrame, positives: pd.DataFrame) -> pd.DataFrame:
         starts: Any = range(0, max(1, len(topics)), self.batch_size)  # an empty frame has the same columns
-        if self.verbose and len(topics):
-            starts = pt.tqdm(starts, desc="NegativeMiner", unit="batches")
+        starts = progress.bar(starts, desc="Mining", unit="batch", verbose=self.verbose if len(topics) else False)
         parts = []
         for start in starts:
             some = topics.iloc[start : start + self.batch_size]

@@ -8,12 +8,13 @@ import pandas as pd
 import pyterrier as pt
 
 from .. import frames
-from ..frames import LABEL, validate
+from ..frames import LABEL, given, validate
+from ..frames.arguments import Named
 from ..frames.texts import text_source
 from ..identity.identity import hash_frame
 
 
-class AddPositives(pt.Transformer):
+class AddPositives(Named, pt.Transformer):
     """R → R: lists with those of their query's relevant documents that a first stage missed.
 
     Without them a query whose positive was not retrieved teaches a contrastive loss nothing. They stand behind the
@@ -44,6 +45,7 @@ class AddPositives(pt.Transformer):
     schematic = {"label": "AddPositives"}
 
     def __init__(self, qrels: pd.DataFrame, *, text: Any = None, text_field: str = "text"):
+        qrels = given.qrels(qrels)
         frames.check_qrels(qrels)
         if text is not None:
             text_source(text, text_field)

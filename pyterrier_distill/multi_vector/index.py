@@ -28,7 +28,8 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
 
     Args:
         path: a directory: of an index, or where one shall be written.
-        verbose: whether indexing and searching show progress.
+        verbose: True = indexing and searching show progress, False = never; None = once they take more than three
+            seconds.
 
     Files: ``vectors.f2`` (all tokens' vectors, document by document), ``offsets.npy`` (where each document starts),
     ``docnos.npy`` (UTF-8, of one width), ``docnos_sorted.npy`` (their alphabetical order) and ``pt_meta.json``. A token
@@ -48,7 +49,7 @@ class MultiVectorIndex(pt.Artifact, pt.Indexer):
     ARTIFACT_PACKAGE_HINT = "pyterrier-distill"
     schematic = {"label": "MultiVectorIndex"}
 
-    def __init__(self, path: str | os.PathLike, *, verbose: bool = False):
+    def __init__(self, path: str | os.PathLike, *, verbose: bool | None = None):
         super().__init__(check_path(path))
         self.verbose = verbose
         self._opened: dict[str, Any] | None = None

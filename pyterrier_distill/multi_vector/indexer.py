@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from ..engine import checkpoints
+from ..engine import checkpoints, progress
 from ..frames import DOC_EMBS
 from ..stores.files import naming
 from . import plaid
@@ -62,7 +62,7 @@ class MultiVectorIndexer(pt.Indexer):
         seen: dict[str, None] = {}
         with checkpoints.written_whole(self.target.path, META, overwrite=self.overwrite) as draft:
             with naming(draft / VECTORS), open(draft / VECTORS, "wb") as out:
-                for record in pt.tqdm(iter, desc="Indexing", unit="d", disable=not self.target.verbose):
+                for record in progress.bar(iter, desc="Indexing", unit="d", verbose=self.target.verbose):
                     docno, vectors = _checked(record, dimension, self.nbits is not None)
                     if docno in seen:
                         raise ValueError(f"docno {docno!r} occurs twice: a document must be indexed once.")

@@ -10,6 +10,7 @@ import pandas as pd
 import pyterrier as pt
 import pyterrier_alpha as pta
 
+from ..engine import progress
 from ..frames import QUERY_EMBS, arguments, validate
 from ..frames.ranking import carried, rerank
 from . import plaid
@@ -116,7 +117,7 @@ class MultiVectorRetriever(_OverIndex):
         vectors, offsets, _ = self.source.payload()
         queries = checked_queries(inp[QUERY_EMBS], vectors.shape[1], self.source)
         found: list[tuple[np.ndarray, np.ndarray]] = []
-        with pt.tqdm(total=len(queries), desc="Retrieving", unit="q", disable=not self.verbose) as bar:
+        with progress.bar(total=len(queries), desc="Retrieving", unit="q", verbose=self.verbose) as bar:
             for start in range(0, len(queries), self.batch_size):
                 batch = queries[start : start + self.batch_size]
                 found.extend(self._search(batch, vectors, offsets))
@@ -181,7 +182,7 @@ class MultiVectorScorer(_OverIndex):
             )
         queries = checked_queries(inp[QUERY_EMBS], vectors.shape[1], self.source)
         groups = inp.reset_index(drop=True).groupby("qid", sort=False).indices
-        for rows in pt.tqdm(groups.values(), desc="Re-ranking", unit="q", disable=not self.verbose):
+        for rows in progress.bar(groups.values(), desc="Re-ranking", unit="q", verbose=self.verbose):
             scores[rows] = score([queries[rows[0]]], docids[rows], vectors, offsets, self.device)[0]
         return rerank(inp, scores)
 

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from ..frames import arguments
+from ..frames.arguments import Named
 
 
 @dataclass(frozen=True)
-class ListSampler:
+class ListSampler(Named):
     """Documents drawn from each list anew every epoch, kept in the list's order.
 
     What is drawn depends on seed, epoch, query and what the list says, never on where its rows stand.
@@ -240,7 +241,7 @@ ListSampler.__init__ = arguments.renamed(size="n")(ListSampler.__init__)  # type
 
 
 @dataclass(frozen=True)
-class PairSampler:
+class PairSampler(Named):
     """Pairs drawn without repetition from {(i, j): i ≠ j, |i − j| < delta} (PairDistill §4.2, D_pair).
 
     Attributes:

@@ -14,8 +14,9 @@ import pyterrier_alpha as pta
 
 from ..engine import checkpoints
 from ..engine.model_state import Loaded, shown
+from ..frames.arguments import Named
 from ..stores import redaction, seals
-from . import card, hub, lora
+from . import card, hub, lora, summary
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Weights(Loaded):
     sources: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
 
-class StudentArtifact:
+class StudentArtifact(Named):
     """The part of a student that saves it, describes it and copies it.
 
     Subclasses keep their model in ``_weights``, say how it is written (:meth:`_write`), and name the settings that
@@ -244,6 +245,25 @@ class StudentArtifact:
         """Know again what :meth:`recorded` gave, now that the weights are those again."""
         self._weights.manifest = recorded.manifest
         self._weights.rebased(recorded.trained)
+
+    # -- for people ---------------------------------------------------------------------------------------------------
+
+    def summary(self) -> str:
+        """What it is, in a line: layers, width and parameters where they are known without loading, source, training.
+
+        The repr is the long form, which tells any two students apart.
+        """
+        return summary.line(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(self.summary())
+
+    def _repr_html_(self) -> str:
+        return summary.table(self)
+
+    def __dir__(self) -> list[str]:
+        """What Tab offers: not what a Distiller and stores call."""
+        return [name for name in super().__dir__() if name not in summary.CONTRACT]
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class CausalReranker(AnsweringStudent):
         batch_size: most pairs of one forward pass (a token budget usually cuts earlier).
         text_field: the column of document text.
         device: None = the GPU where there is one.
-        verbose: whether ranking shows progress.
+        verbose: True = ranking shows progress, False = never; None = once it takes more than three seconds.
         trust_remote_code: whether a hub model may bring its own code.
 
     Raises:
@@ -80,7 +80,7 @@ class CausalReranker(AnsweringStudent):
         batch_size: int | None = None,
         text_field: str = "text",
         device: str | None = None,
-        verbose: bool = False,
+        verbose: bool | None = None,
         trust_remote_code: bool = False,
     ):
         super().__init__(

@@ -54,7 +54,7 @@ class CrossEncoder(Servable, JointStudent):
         batch_size: most pairs of one forward pass (a token budget usually cuts earlier).
         text_field: the column of document text.
         device: None = the GPU where there is one.
-        verbose: whether ranking shows progress.
+        verbose: True = ranking shows progress, False = never; None = once it takes more than three seconds.
         trust_remote_code: whether a hub model may bring its own code.
 
     Raises:
@@ -105,7 +105,7 @@ class CrossEncoder(Servable, JointStudent):
         batch_size: int | None = None,
         text_field: str = "text",
         device: str | None = None,
-        verbose: bool = False,
+        verbose: bool | None = None,
         trust_remote_code: bool = False,
     ):
         self.prompt = prompt

@@ -53,7 +53,7 @@ class JointStudent(Student, pt.Transformer, pt.Artifact):
         batch_size: int | None,
         text_field: str,
         device: str | None,
-        verbose: bool,
+        verbose: bool | None,
         trust_remote_code: bool,
         lora: Mapping[str, Any] | None = None,
         base_dtype: str | None = None,

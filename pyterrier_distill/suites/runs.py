@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
+from ..engine import progress
 from ..frames import validate
 from ..frames.ids import check_ids
 from ..frames.ranking import agreed
@@ -101,7 +102,7 @@ class Runs:
         for part in parts:
             answered.update((row["qid"], row) for _, row in json_lines(part))
         left = set(topics["qid"]) - set(answered)
-        bar = pt.tqdm(total=len(left), desc=f"{system} on {dataset}", unit="q", disable=not verbose)
+        bar = progress.bar(total=len(left), desc=f"{system} on {dataset}", unit="q", verbose=verbose)
         for number, (start, end) in enumerate(_blocks(len(topics))):
             some = topics.iloc[start:end]
             some = some[some["qid"].isin(left)].reset_index(drop=True)

@@ -19,6 +19,7 @@ from ..engine import batching
 from ..engine.locks import made_once
 from ..engine.model_state import shown
 from ..frames import validate
+from ..frames.arguments import Named
 from ..frames.ranking import incoming_order, rerank  # noqa: F401 - part of what teachers share
 from ..identity.identity import digest
 from ..prompts import Template, library
@@ -42,7 +43,7 @@ class LabellingError(RuntimeError):
         return type(self), (str(self), self.labelled)
 
 
-class Teacher(pt.Transformer):
+class Teacher(Named, pt.Transformer):
     """The base of all teachers: R with ``query`` and text → R with new ``score`` and ``rank`` and label columns.
 
     Subclasses store each constructor argument under its own name and define :meth:`transform` and :meth:`estimate`.
@@ -53,7 +54,7 @@ class Teacher(pt.Transformer):
 
     query_field = "query"
     text_field = "text"
-    verbose = False
+    verbose: bool | None = None
     #: The label column that it writes, or whose name its ``label`` extends; None = any.
     writes: str | None = None
     #: Whether a document may stand once in a list only.
@@ -106,7 +107,7 @@ class Teacher(pt.Transformer):
         text_field: str,
         device: str | None,
         revision: str | None,
-        verbose: bool,
+        verbose: bool | None,
         trust_remote_code: bool,
     ) -> None:
         """Store the constructor arguments that every teacher with a model has, checked.

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyterrier as pt
 
 from .. import prompts
 from ..backends.base import Backend, as_backend
 from ..backends.chosen import checked_backend
 from ..backends.usage import Usage
+from ..engine import progress
 from ..frames import TEACHER_RANK
 from ..frames.ranking import incoming_order, rerank
 from ..prompts import control
@@ -79,7 +79,7 @@ class ListTeacher(Teacher):
         lists = self._lists(inp)
         before = Counter(self._places)
         programs = {qid: self._program(query, texts) for qid, (query, _, texts) in lists.items()}
-        with pt.tqdm(total=len(lists), desc=type(self).__name__, unit="q", disable=not self.verbose) as bar:
+        with progress.bar(total=len(lists), desc=type(self).__name__, unit="q", verbose=self.verbose) as bar:
             try:
                 orders = run_together(
                     programs, self._asked, max(1, self.llm.at_once // self.n_permutations), lambda: bar.update(1),

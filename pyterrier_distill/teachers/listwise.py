@@ -71,7 +71,7 @@ class ListwiseLLMTeacher(ListTeacher):
         text_field: the column of document text.
         device: None = the GPU where there is one.
         revision: of a hub model.
-        verbose: whether to show progress.
+        verbose: True = progress is shown, False = never; None = once it takes more than three seconds.
         trust_remote_code: whether a hub model may bring its own code.
 
     Attributes:
@@ -115,7 +115,7 @@ class ListwiseLLMTeacher(ListTeacher):
         text_field: str = "text",
         device: str | None = None,
         revision: str | None = None,
-        verbose: bool = False,
+        verbose: bool | None = None,
         trust_remote_code: bool = False,
     ):
         for name, value, least in (

@@ -130,6 +130,7 @@ def train(
     from ..training.arguments import training_arguments
     from ..training.resuming import open_directory
     from ..training.run import run
+    from ..training.shown import history
 
     device = classifier.model.device
     precision = batching.resolve_precision(classifier.precision, device)
@@ -186,4 +187,4 @@ def train(
     finally:
         module.trained.eval()
     classifier.mark_trained()
-    return list(state.log_history)
+    return history(state.log_history)

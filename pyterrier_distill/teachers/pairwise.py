@@ -81,7 +81,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         text_field: the column of document text.
         device: None = the GPU where there is one.
         revision: of a hub model.
-        verbose: whether to show progress.
+        verbose: True = progress is shown, False = never; None = once it takes more than three seconds.
         trust_remote_code: whether a hub model may bring its own code.
 
     Raises:
@@ -128,7 +128,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         text_field: str = "text",
         device: str | None = None,
         revision: str | None = None,
-        verbose: bool = False,
+        verbose: bool | None = None,
         trust_remote_code: bool = False,
     ):
         if kind not in (None, *KINDS):
@@ -310,7 +310,7 @@ class PairwiseTeacher(PromptTeacher, pt.Estimator):
         examples = read_pairs(res, qrels, self, training)
         validation = None if res_va is None or qrels_va is None else read_pairs(res_va, qrels_va, self, training)
         classifier = self._comparer
-        self.history = train(classifier, examples, validation, training, self.seed, self.verbose)
+        self.history = train(classifier, examples, validation, training, self.seed, self.verbose is not False)
         self.model = classifier
         return self
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..engine import batching, checkpoints, processes, runtimes
+from ..engine import batching, checkpoints, processes, progress, runtimes
 from ..losses.base import check_batches
-from . import arguments, evaluation, resuming, trainer
+from . import arguments, evaluation, resuming, shown, trainer
 from . import lists as training_lists
 from .run import run
 from .sampled import SampledLists, tell_of_pairs
@@ -89,8 +89,9 @@ def train(
     directory = processes.from_main(lambda: resuming.open_directory(settings.checkpoints, record, evaluate is not None))
     finished = resuming.finished(directory, module)
     if finished is not None:
+        progress.say(f"Loaded the finished training in {directory}; nothing was trained.", settings.verbose)
         student.mark_trained(finished["manifest"])
-        return finished["history"]
+        return shown.history(finished["history"])
     prepare = functools.partial(student.prepare_lists, needs=loss.needs)
     drawn = None if sampler is None else SampledLists(lists, sampler, loss)
     pairs = None if drawn is None else drawn.pairs_left_out()
@@ -110,7 +111,7 @@ def train(
         )
     finally:
         module.gradient_checkpointing_disable()
-    history = list(state.log_history)
+    history = shown.history(state.log_history)
     manifest = {
         **told,
         "precision": precision,
@@ -123,6 +124,7 @@ def train(
         "labels": None if isinstance(lists, list) else lists.made_by,
         **({} if pairs is None else {"pairs": pairs}),
         "seconds": round(time.monotonic() - started, 1),
+        "totals": shown.totals(state.log_history),
         "versions": checkpoints.versions(),
     }
     if settings.checkpoints is not None:

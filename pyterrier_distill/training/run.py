@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine import memory, micro_batches, processes
+from ..engine import memory, micro_batches, processes, progress
 from . import intact, trainer
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from transformers import TrainerState, TrainingArguments
 
     from .settings import Settings
-
-logger = logging.getLogger(__name__)
 
 
 def run(
@@ -80,8 +77,11 @@ def run(
                 compiles=compiles,
             )
             if resume is not None:
-                logger.info("going on from %s", resume)
-            running.train(resume_from_checkpoint=None if resume is None else str(resume))
+                progress.say(f"Going on from {resume}.", settings.verbose)
+            try:
+                running.train(resume_from_checkpoint=None if resume is None else str(resume))
+            finally:
+                running.progress.close()
             processes.wait()
     finally:
         if settings.checkpoints is None and processes.rank() == 0:

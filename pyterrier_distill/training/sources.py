@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..frames import LABEL
+from ..frames.given import qrels as judgements
 from ..losses import Loss
 from . import contents
 from .lists import QueryList, check_lists
@@ -63,18 +64,18 @@ def sources(
     if not isinstance(res, (list, tuple)):
         if proportions is not None:
             raise ValueError("proportions= are those of several collections: fit([one, other], proportions=[2, 1]).")
-        return [Source(_labels(res, "res"), qrels, text, topics)]
+        return [Source(_labels(res, "res"), judgements(qrels), text, topics)]
     if not res:
         raise ValueError("res must be a labelled frame, a LabelStore, or a list of them, not an empty list.")
     number = len(res)
     each: dict[str, Sequence[Any]] = {}
-    for name, given in (("qrels", qrels), ("text", text), ("topics", topics)):
-        if given is not None and (not isinstance(given, (list, tuple)) or len(given) != number):
+    for name, told in (("qrels", qrels), ("text", text), ("topics", topics)):
+        if told is not None and (not isinstance(told, (list, tuple)) or len(told) != number):
             raise ValueError(
                 f"{name} must be a list of {number}, one for each collection, None for those without: an id means"
                 " another query or document in each."
             )
-        each[name] = [None] * number if given is None else given
+        each[name] = [None] * number if told is None else told
     if proportions is not None:
         share = list(proportions)
         wrong = len(share) != number or any(isinstance(p, bool) or not isinstance(p, (int, float)) for p in share)
@@ -83,7 +84,7 @@ def sources(
                 f"proportions must be {number} positive numbers, one for each collection, not {proportions!r}."
             )
     names = ["" if number == 1 else f"{n}\0" for n in range(number)]
-    parts = zip(res, each["qrels"], each["text"], each["topics"], names, strict=True)
+    parts = zip(res, map(judgements, each["qrels"]), each["text"], each["topics"], names, strict=True)
     return [Source(_labels(one, "each collection"), *others) for one, *others in parts]
 
 

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import pyterrier as pt
 import torch
 import transformers
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from ..engine import locks, processes, training_kernels
 from ..engine.state import keep_what_trains
 from ..losses import Loss
 from . import alarms, intact, sampled
+from .shown import Progress
 
 
 class TrainingModule(nn.Module):
@@ -74,37 +74,6 @@ class TrainingModule(nn.Module):
         return found
 
 
-class Progress(transformers.TrainerCallback):
-    """PyTerrier's progress bar, with the last loss and the last evaluation."""
-
-    def __init__(self, show: bool):
-        self.show = show
-        self.bar: Any = None
-        self.shown: dict[str, str] = {}
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = pt.tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc="Distilling",
-            unit="step",
-            disable=not self.show or processes.rank() > 0,
-        )
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update(1)
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        for name, value in (logs or {}).items():
-            if name == "loss" or (name.startswith("eval_") and name != "eval_seconds"):
-                self.shown[name.removeprefix("eval_")] = f"{float(value):.4f}"
-        if self.bar is not None:
-            self.bar.set_postfix(self.shown)
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
-
-
 class Epochs(transformers.TrainerCallback):
     """Tells an order which epoch begins: accelerate does not reach one inside the batches of several processes."""
 
@@ -132,9 +101,11 @@ class Trainer(transformers.Trainer):
         super().__init__(eval_dataset=None if evaluation is None else [], **kwargs)
         self.evaluation = evaluation
         self.compiles = compiles
+        self.remove_callback(transformers.trainer.DEFAULT_PROGRESS_CALLBACK)  # another one in Jupyter
         for callback in (transformers.ProgressCallback, transformers.PrinterCallback):
             self.remove_callback(callback)
-        self.add_callback(Progress(show))
+        self.progress = Progress(show)
+        self.add_callback(self.progress)
         self.add_callback(alarms.Watcher(self.model, self.args.metric_for_best_model))
 
     def _get_train_sampler(self, train_dataset=None):

@@ -72,7 +72,7 @@ class BiEncoder(Servable, Student, SentenceEncoder, pt.Artifact):
             this many documents at once when indexing.
         text_field: the column of document text.
         device: None = the GPU where there is one.
-        verbose: whether encoding shows progress.
+        verbose: True = encoding shows progress, False = never; None = once it takes more than three seconds.
         trust_remote_code: whether a hub model may bring its own code.
 
     Scores are dot products, of normalised vectors (so cosines, in [-1, 1]) with ``similarity="cos"``. Losses want
@@ -135,7 +135,7 @@ class BiEncoder(Servable, Student, SentenceEncoder, pt.Artifact):
         batch_size: int = 1024,
         text_field: str = "text",
         device: str | None = None,
-        verbose: bool = False,
+        verbose: bool | None = None,
         trust_remote_code: bool = False,
     ):
         model.check_settings(pooling, batch_size=batch_size, max_length=max_length, projection=projection)

@@ -25,7 +25,7 @@ class Encoder(pyterrier_dr.BiEncoder):
 
     text_field: str
     batch_size: int
-    verbose: bool
+    verbose: bool | None
     #: An index of documents' vectors that are looked up instead of computed.
     doc_index: pyterrier_dr.FlexIndex | None = None
 

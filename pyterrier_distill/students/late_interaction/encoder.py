@@ -21,13 +21,13 @@ class TokenEncoder(pt.Transformer):
     Attributes:
         text_field: the column of document text.
         batch_size: most texts of one forward pass.
-        verbose: whether encoding shows progress.
+        verbose: True = encoding shows progress, False = never; None = once it takes more than three seconds.
         device: None = the GPU where there is one.
     """
 
     text_field: str
     batch_size: int | None
-    verbose: bool
+    verbose: bool | None
     device: str | None
 
     def encode(

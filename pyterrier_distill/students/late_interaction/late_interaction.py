@@ -54,7 +54,7 @@ class LateInteraction(Student, TokenEncoder, pt.Artifact):
             this many documents at once when indexing, if they are more than 100.
         text_field: the column of document text.
         device: None = the GPU where there is one.
-        verbose: whether encoding shows progress.
+        verbose: True = encoding shows progress, False = never; None = once it takes more than three seconds.
         trust_remote_code: whether a hub model may bring its own code.
 
     A score is Σ_i max_j ⟨q_i, d_j⟩ over query tokens i and document tokens j: at most the number of query tokens, where
@@ -99,7 +99,7 @@ class LateInteraction(Student, TokenEncoder, pt.Artifact):
         batch_size: int | None = None,
         text_field: str = "text",
         device: str | None = None,
-        verbose: bool = False,
+        verbose: bool | None = None,
         trust_remote_code: bool = False,
     ):
         numbers = {"dimension": dimension, "query_length": query_length, "document_length": document_length}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyterrier as pt
 
-from ...engine import batching
+from ...engine import batching, progress
 from ...frames import DOC_EMBS, QUERY_EMBS, check_text, validate
 from ...frames.ranking import rerank
 
@@ -111,7 +111,7 @@ class MaxSimScorer(_View):
         codes, texts = pd.factorize(inp[field])
         order = np.argsort(codes, kind="stable")
         out = np.empty(len(inp))
-        with pt.tqdm(total=len(texts), desc="Re-ranking", unit="d", disable=not self.verbose) as bar:
+        with progress.bar(total=len(texts), desc="Re-ranking", unit="d", verbose=self.verbose) as bar:
             for start in range(0, len(texts), batching.BUFFER):
                 chunk = texts[start : start + batching.BUFFER].tolist()
                 vectors = student.encode(chunk, "document", batch_size=self.batch_size, verbose=False)

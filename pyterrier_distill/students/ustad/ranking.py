@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyterrier as pt
 
-from ...engine import batching
+from ...engine import batching, progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +56,7 @@ def encoded(
         device=batching.infer_device(student.device),
         precision=student.precision,
         batch_size=batch_size or student.batch_size,
-        verbose=student.verbose and pool if verbose is None else verbose,
+        verbose=verbose if verbose is not None else student.verbose if pool else False,
         desc="Encoding queries" if side == "query" else "Encoding documents",
         unit="q" if side == "query" else "d",
         each=None if pool else lambda rows: rows,
@@ -83,7 +82,7 @@ def late(student: USTAD, pairs: Sequence[Pair], queries: list[str], documents: l
         rows.setdefault(document, []).append(row)
     scores = np.empty(len(pairs), dtype=np.float32)
     documents = sorted(documents, key=len, reverse=True)
-    with pt.tqdm(total=len(documents), desc="Scoring", unit="d", disable=not student.verbose) as bar:
+    with progress.bar(total=len(documents), desc="Scoring", unit="d", verbose=student.verbose) as bar:
         for start in range(0, len(documents), HELD):
             block = documents[start : start + HELD]
             for text, states in zip(block, encoded(student, block, "document", pool=False), strict=True):

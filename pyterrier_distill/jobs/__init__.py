@@ -1,0 +1,1 @@
+"""The commands ``label`` and ``train``: from files and names, what LabelStore.build and Distiller do in Python."""
