@@ -97,7 +97,7 @@ class Distiller(Named, pt.Estimator):
 
         distiller = ptd.Distiller(student, ptd.InfoNCE() + 3.0 * ptd.KLDivergence(), epochs=3)
         distiller.fit(labelled, qrels, validation, validation_qrels)
-        pt.Experiment([bm25, candidates >> student], topics, qrels, ["nDCG@10"])
+        pt.Experiment([bm25, candidates >> student], topics, qrels, [nDCG @ 10])
     """
 
     def __init__(
@@ -278,7 +278,7 @@ class Distiller(Named, pt.Estimator):
             )
             self.history = this.history
             return self
-        with progress.stopping(self._stopped):
+        with progress.stopping(self._stopped), progress.quiet_openings():
             held = validation.held(res_va, given, self.student.text_field)
             lists = sources.read(given, self.student, self.loss, self, self.sampler, proportions)
             if self.sampler is not None and self.sampler.reads_weights:

@@ -78,6 +78,7 @@ def test_a_second_run_uses_what_is_there(run, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(first[columns], second[columns])
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_student(run, tmp_path):
     from pyterrier_distill import BiEncoder
 
@@ -87,6 +88,7 @@ def test_another_seed_is_another_student(run, tmp_path):
     assert (BiEncoder(tmp_path / "out" / "student").encode_queries(["red dog"]) != one).any()
 
 
+@pytest.mark.slow
 def test_minutes_are_measured_once_and_kept(run, tmp_path):
     assert run("--minutes", "0.02", "--layers", "0,3") == 0
     queries = json.loads((tmp_path / "out" / "run.json").read_text())["settings"]["queries"]

@@ -181,6 +181,7 @@ def test_pydocs_splits_share_documents_but_no_query(docs):
         pt.get_dataset("pydocs:dev")
 
 
+@pytest.mark.slow
 def test_pydocs_is_the_same_every_time(docs):
     before = (list(docs.documents().items()), docs.get_topics())
     pydocs._read.clear()

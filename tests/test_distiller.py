@@ -189,7 +189,7 @@ def test_a_schematic_shows_the_student(teacher, results):
     candidates = pt.Transformer.from_df(results)
     pipeline = candidates >> teacher.query_encoder() >> distiller(student_of(teacher), ptd.EmbeddingMatch())
     schematic = pt.schematic.transformer_schematic(pipeline)["transformers"][-1]
-    assert schematic["label"] == "Distiller" and schematic["inner_pipelines_labels"] == ["student"]
+    assert schematic["label"] == "Distiller" and schematic["inner_pipelines_labels"] == ["student, by EmbeddingMatch"]
     assert "BiEncoder" in pt.schematic.draw(pipeline)
 
 
@@ -292,6 +292,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_ends_where_an_undisturbed_run_ends(tiny, queries, tmp_path):
     queries[["qid", "query", "query_vec"]].to_pickle(tmp_path / "data")
     (tmp_path / "train.py").write_text(textwrap.dedent(SCRIPT))

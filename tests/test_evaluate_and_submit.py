@@ -146,6 +146,7 @@ def submit(*options):
     return cli.main(["submit", "--dataset", "vaswani-20230107-training", "--team", "us", *map(str, options)])
 
 
+@pytest.mark.slow
 def test_submit_packs_tries_and_names_the_call(students, rerank, tmp_path, capsys):
     out = tmp_path / "out"
     options = ["--student", students[1], "--data", rerank, "--out", out, "--dry-run"]

@@ -126,7 +126,7 @@ def test_a_student_says_what_it_is(minilm):
     assert "2 layers of width 384" in student.summary() and "not trained here" in student.summary()
     assert "(" not in student.summary()
     student.model  # noqa: B018
-    assert "15.6M parameters" in student.summary() and "2 layers" in student._repr_html_()
+    assert "15.6M parameters" in student.summary() and "<td>15.6M parameters</td>" in student._repr_html_()
     assert html.escape(repr(student)) in student._repr_html_()
     assert ptd.BiEncoder("sentence-transformers/all-MiniLM-L6-v2").summary().startswith(
         "BiEncoder from sentence-transformers/all-MiniLM-L6-v2"
@@ -250,6 +250,14 @@ def test_a_training_that_goes_on_or_is_loaded_says_so(tiny, results, tmp_path, c
     again = distiller().fit(results, qrels)
     assert "nothing was trained" in capfd.readouterr().err and len(calls) == 9
     assert [row["step"] for row in again.history] == list(range(1, 9))
+    trained = again.student.encode_queries(["red"])
+    again.fit(results, qrels)  # the same cell once more, with the student that it made
+    assert "nothing was trained" in capfd.readouterr().err and len(calls) == 9
+    np.testing.assert_array_equal(again.student.encode_queries(["red"]), trained)
+    assert [row["step"] for row in again.history] == list(range(1, 9))
+    other = ptd.Distiller(again.student, Breaks(temperature=0.1), steps=8, checkpoints=tmp_path / "training")
+    with pytest.raises(ValueError, match="are of another training"):
+        other.fit(results, qrels)
 
 
 def test_ctrl_c_on_the_command_line_says_what_is_kept(tmp_path):

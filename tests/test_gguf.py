@@ -182,6 +182,7 @@ def test_packed_weights_are_unpacked_exactly(smollm2, smollm2_gguf, tmp_path):
         torch.testing.assert_close(smollm2.model(ids).logits, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_real_one_speaks(smollm2):
     chat = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
     assert "Paris" in smollm2.generate([chat], max_new_tokens=12)[0]

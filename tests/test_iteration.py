@@ -166,6 +166,7 @@ def test_the_loss_that_is_taken_suits_the_students_scores(tiny, minilm, document
         assert student.manifest["loss"] == repr(loss)
 
 
+@pytest.mark.slow
 def test_collections_are_read_by_name():
     from pyterrier_distill.corpora.loading import read_documents
 

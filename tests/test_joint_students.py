@@ -35,6 +35,7 @@ def fitted(student, loss, frame, **settings):
     return ptd.Distiller(student, loss, dropout=0.0, **{**defaults, **settings}).fit(frame)
 
 
+@pytest.mark.slow
 def test_overfits_ten_queries_and_is_found_again(make, ten, tmp_path):
     student = make()
     fitted(student, ptd.RankNet(), ten, epochs=250, learning_rate=4e-3)
@@ -133,6 +134,7 @@ def test_a_cross_encoder_learns_from_everything(loss, tiny, ten):
     assert history[-1] < history[0]
 
 
+@pytest.mark.slow
 def test_monot5_learns_its_teachers_logits(tiny_t5, ten):
     teacher = ptd.PointwiseTeacher(tiny_t5, **FP32)
     labelled = teacher(ten)

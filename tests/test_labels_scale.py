@@ -186,6 +186,7 @@ class Mortal(Scorer):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_ray_workers_that_die_are_replaced(path, tmp_path):
     pytest.importorskip("ray", reason="install the [ray] extra")
     store = ptd.LabelStore(path).build(

@@ -22,6 +22,7 @@ def student(tiny):
 
 
 @pytest.mark.parametrize("loss", [ptd.RankNet(), ptd.InfoNCE()])
+@pytest.mark.slow
 def test_overfits_ten_queries_and_is_found_again(loss, tiny, ten, tmp_path):
     student = ptd.LateInteraction(tiny, **FP32)
     qrels = ten.assign(label=(2 - ten["teacher_rank"]).clip(lower=0))[["qid", "docno", "label"]]

@@ -166,6 +166,7 @@ def malformed(rng):
     return joined, n
 
 
+@pytest.mark.slow
 def test_ten_thousand_malformed_responses_are_permutations():
     rng = random.Random(0)
     responses = [malformed(rng) for _ in range(9_988)]

@@ -61,6 +61,7 @@ def base_weights(student):
     }
 
 
+@pytest.mark.slow
 def test_overfits_ten_queries_beside_a_base_that_does_not_move(make, ten):
     student, plain = make(), make(lora=None)
     before = {name: parameter.detach().clone() for name, parameter in plain.model.named_parameters()}

@@ -1,6 +1,7 @@
 """The package itself: light to import, complete, and honest about what is missing."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -19,6 +20,17 @@ ROOMS = [
     "training", "multi_vector", "teachers", "students", "labels", "generation", "mining", "corpora", "distiller",
     "iteration", "suites", "published", "tirex", "jobs", "demo", "recipes", "cli",
 ]  # fmt: skip
+
+
+def test_everything_public_says_what_it_takes_and_shows_it():
+    for name in ptd.__all__:
+        value = getattr(ptd, name)
+        if not callable(value) or (isinstance(value, type) and issubclass(value, Exception)) or name == "Loss":
+            continue
+        text = inspect.getdoc(value) or ""
+        unsaid = [n for n in inspect.signature(value).parameters if n not in ("args", "kwargs") and f"{n}:" not in text]
+        assert not [n for n in unsaid if f"{n}`" not in text], f"{name} does not say what {unsaid} is"
+        assert "Example" in text, f"{name} shows no example"
 
 
 def test_importing_loads_no_heavy_library():

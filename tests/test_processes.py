@@ -113,6 +113,7 @@ def trained(tmp_path, frame, jobs, processes):
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tiny, tiny_t5, frame, tmp_path, subtests):
     store, queries = ptd.LabelStore(tmp_path / "labels"), frame[["qid", "query"]].drop_duplicates()
     for n in range(0, 17, 5):  # several blocks
@@ -132,6 +133,7 @@ def test_two_processes_train_as_one(tiny, tiny_t5, frame, tmp_path, subtests):
             np.testing.assert_allclose(*(scores - scores.mean(axis=1, keepdims=True)), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_both_processes(tiny, frame, tmp_path):
     extra = "{'validation': True, 'eval_every': 2, 'save_every': 3}"
     with pytest.raises(AssertionError, match="save_every=3 must be a multiple"):

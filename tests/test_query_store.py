@@ -272,6 +272,7 @@ def lines(path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills as POSIX does")
+@pytest.mark.slow
 def test_killed_at_any_moment_no_finished_document_is_asked_about_again(tmp_path, run):
     """Killed while asking, before a file is synced, before it is renamed in, before the store says that it is one."""
     finished = {}

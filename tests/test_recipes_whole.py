@@ -103,6 +103,7 @@ def whole(monkeypatch, module, settings, name, out, data, capsys):
     return table, claims, told
 
 
+@pytest.mark.slow
 def test_rank_distillm(folder, tiny, tmp_path, monkeypatch, capsys):
     runs(folder, "bm25", "tasb", "teacher.llm.bm25", "teacher.llm.tasb")
     settings = settings_of_rank_distillm.Settings(
@@ -122,6 +123,7 @@ def test_rank_distillm(folder, tiny, tmp_path, monkeypatch, capsys):
     assert [claim["verdict"] for claim in claims].count("not tested") == 1  # no other domain
 
 
+@pytest.mark.slow
 def test_distill_vs_contrastive(folder, tiny, tmp_path, monkeypatch, capsys):
     settings = distill_vs_contrastive.Settings(
         retriever=tiny, model=tiny, teacher=4, sizes=(1, 4), lengths=(16, 16), negatives=3, depth=10, batch=4,
@@ -139,6 +141,7 @@ def test_distill_vs_contrastive(folder, tiny, tmp_path, monkeypatch, capsys):
     assert [claim["verdict"] for claim in claims].count("not tested") == 3  # no other domain, no symmetric task
 
 
+@pytest.mark.slow
 def test_ustad(folder, tiny, tmp_path, monkeypatch, capsys):
     settings = ustad.Settings(
         model=tiny, dual=tiny, students=((0, 3),), subsets=("dual", "cross+late+dual"), negatives=3, depth=10,
@@ -153,6 +156,7 @@ def test_ustad(folder, tiny, tmp_path, monkeypatch, capsys):
     assert all(claim["verdict"] != "not tested" for claim in claims)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["causal", "cross-encoder"])
 def test_inranker(kind, folder, tiny, tiny_llm, tiny_cross2, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ptd, "SyntheticQueryGen", lambda *_: ptd.SpanQueries(1))  # a random model writes no words
@@ -171,6 +175,7 @@ def test_inranker(kind, folder, tiny, tiny_llm, tiny_cross2, tmp_path, monkeypat
     assert [claim["verdict"] for claim in claims].count("not tested") == (1 if kind == "causal" else 3)  # T5, App. C
 
 
+@pytest.mark.slow
 def test_pairdistill(folder, tiny, tiny_cross, tmp_path, monkeypatch, capsys):
     settings = pairdistill.Settings(
         model=tiny, layers=(0, 3), other=tiny, pointwise=tiny_cross, pairwise=None, compared=(4, 2, 1e-4), depth=10,

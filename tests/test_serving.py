@@ -40,6 +40,7 @@ def test_an_exported_cross_encoder_ranks_as_it_did(tiny_cross, tmp_path, format)
 
 
 @pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.slow
 def test_int8_is_near_and_says_what_it_is(tiny, tmp_path, format):
     student = ptd.BiEncoder(tiny, **FP32)
     plain = student.export(format, tmp_path / "plain")

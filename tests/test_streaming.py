@@ -155,6 +155,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_ends_where_an_undisturbed_run_ends(tiny, store, tmp_path):
     (tmp_path / "train.py").write_text(textwrap.dedent(SCRIPT))
 

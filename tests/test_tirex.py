@@ -138,6 +138,7 @@ def test_token_vectors_retrieve_from_their_own_index(full, tiny, tira, tmp_path)
     assert of(out).groupby("qid").size().tolist() == [3] * 4
 
 
+@pytest.mark.slow
 def test_a_sandbox_without_a_network(rerank, cross, tmp_path):
     out = tmp_path / "out"
     values = dict(zip(VARIABLES, map(str, (rerank, out, rerank, out, "id"))))
@@ -275,6 +276,7 @@ def test_a_damaged_adapter_is_named(full, tiny_cross, tira, tmp_path, capsys):
     assert "is damaged, or does not fit its base" in told(capsys)
 
 
+@pytest.mark.slow
 def test_a_sandbox_that_stops_leaves_nothing(full, tmp_path):
     slow = "import os, signal\ndef ranker(context):\n    os.kill(os.getpid(), signal.SIGTERM)\n"
     (tmp_path / "slow.py").write_text(slow)

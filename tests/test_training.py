@@ -245,6 +245,7 @@ def test_dropout_is_the_same_when_recomputed(tiny, results):
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_training_is_the_same_training(tiny, results):
     scores, graphs = [], []
 

@@ -271,6 +271,7 @@ def fitted(student, loss, frame, qrels=None, **settings):
     return ptd.Distiller(student, loss, dropout=0.0, **{**defaults, **settings}).fit(frame, qrels)
 
 
+@pytest.mark.slow
 def test_overfits_ten_queries_in_all_modes_and_is_found_again(tiny, ten, judged, tmp_path):
     student = ustad(tiny, mode="dual", max_length=120, scale={"late": 0.1})
     loss = ptd.LocalizedContrastive() + 0.01 * ptd.ScoreMatch()

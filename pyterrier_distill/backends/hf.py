@@ -47,6 +47,10 @@ class HF(Backend):
     Raises:
         FileNotFoundError: when first used, if there is no such checkpoint.
         ValueError: when first used, if the checkpoint generates no text.
+
+    Example::
+
+        ptd.ListwiseLLMTeacher(backend=ptd.HF("castorini/rank_zephyr_7b_v1_full", batch_size=4), prompt="rankzephyr")
     """
 
     constrains = True

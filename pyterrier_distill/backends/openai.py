@@ -52,6 +52,11 @@ class OpenAI(Backend):
     Raises:
         ValueError: for impossible settings.
         ModuleNotFoundError: on first use, without the package openai.
+
+    Example::
+
+        llm = ptd.OpenAI("gpt-4.1-mini", base_url="https://api.openai.com/v1")  # key: OPENAI_API_KEY
+        teacher = ptd.ListwiseLLMTeacher(backend=llm, prompt="rankgpt")
     """
 
     side_by_side = True

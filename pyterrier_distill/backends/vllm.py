@@ -31,6 +31,10 @@ class VLLM(Backend):
 
     Raises:
         ModuleNotFoundError: on first use, without the package vllm.
+
+    Example::
+
+        teacher = ptd.ListwiseLLMTeacher(backend=ptd.VLLM("castorini/rank_zephyr_7b_v1_full"), prompt="rankzephyr")
     """
 
     constrains = True

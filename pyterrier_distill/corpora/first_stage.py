@@ -59,6 +59,11 @@ def bm25(
         FileExistsError: if something else stands at ``path``.
         ValueError: if no document has any words, one has no text, a docno comes twice, or PISA meets one with white
             space.
+
+    Example::
+
+        bm25 = ptd.bm25("vaswani.bm25", pt.get_dataset("irds:vaswani"))
+        bm25.search("magnetic fields")
     """
     engine = _engine(engine)
     path = Path(check_path(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,21 @@ def say(text: str, verbose: bool | None = True) -> None:
     """
     if verbose is not False:
         pt.tqdm.write(text, file=sys.stdout if in_notebook() else sys.stderr)
+
+
+@contextmanager
+def quiet_openings() -> Iterator[None]:
+    """Within, ir_datasets does not say that it opens the same documents again, once a batch."""
+    logger = logging.getLogger("ir_datasets")
+
+    def new(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Opening ")
+
+    logger.addFilter(new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(new)
 
 
 @contextmanager

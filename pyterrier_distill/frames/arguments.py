@@ -83,6 +83,7 @@ def renamed(**names: str) -> Callable[[F], F]:
                     keywords[new] = keywords.pop(old)
             return function(*args, **keywords)
 
+        call.renamed = frozenset(names)  # type: ignore[attr-defined]
         return cast(F, call)
 
     return decorate
@@ -128,7 +129,8 @@ class Named:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         known = _parameters(cast(Any, cls)) if kwargs else {}
-        if unknown := [name for name in kwargs if name not in known]:
+        earlier: Iterable[str] = getattr(cls.__init__, "renamed", ())
+        if unknown := [name for name in kwargs if name not in known and name not in earlier]:
             if not any(one.kind is one.VAR_KEYWORD for one in known.values()):
                 near = meant(unknown[0], known)
                 advice = f"did you mean {near}=?" if near else f"it has {', '.join(f'{name}=' for name in known)}."

@@ -201,6 +201,10 @@ class LengthFilter(QuerySelection):
 
     Raises:
         ValueError: unless 1 <= min_words <= max_words.
+
+    Example::
+
+        (writer >> ptd.explode_queries() >> ptd.LengthFilter(3, 32))(documents)
     """
 
     schematic = {"label": "LengthFilter"}
@@ -236,6 +240,10 @@ class LanguageFilter(QuerySelection):
 
     Raises:
         ValueError: for a script that Unicode does not name, a share outside [0, 1], or languages without ``detect``.
+
+    Example::
+
+        (writer >> ptd.explode_queries() >> ptd.LanguageFilter(["LATIN"]))(documents)
     """
 
     schematic = {"label": "LanguageFilter"}

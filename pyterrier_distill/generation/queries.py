@@ -170,7 +170,12 @@ class ExplodeQueries(pt.Transformer):
 
 
 def explode_queries() -> ExplodeQueries:
-    """D with ``querygen`` → R with ``qid``, ``query`` and the document as positive; see :class:`ExplodeQueries`."""
+    """D with ``querygen`` → R with ``qid``, ``query`` and the document as positive; see :class:`ExplodeQueries`.
+
+    Example::
+
+        queries = (ptd.SpanQueries(n=3) >> ptd.explode_queries())(documents)  # qid, query, docno
+    """
     return ExplodeQueries()
 
 
@@ -185,6 +190,10 @@ def positives(queries: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         ValueError: if a query has several documents: take the frame from before candidates were retrieved.
+
+    Example::
+
+        qrels = ptd.positives((writer >> ptd.explode_queries())(documents))
     """
     validate.result_frame(queries)
     if queries["qid"].duplicated().any():

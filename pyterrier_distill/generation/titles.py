@@ -30,6 +30,10 @@ class TitleQueries(ReadsDocuments):
 
     Raises:
         ValueError: for max_words < 1.
+
+    Example::
+
+        queries = (ptd.TitleQueries() >> ptd.explode_queries())(documents)
     """
 
     schematic = {"label": "TitleQueries"}

@@ -72,6 +72,10 @@ def adapt(
     Raises:
         ValueError: for a collection without texts, settings of generated queries beside given ones, filters that leave
             no queries, or queries that find nothing.
+
+    Example::
+
+        ptd.adapt(student, teacher, "irds:beir/scifact/test", "adapted", loss=ptd.KLDivergence(temperature=0.05))
     """
     if topics is not None and (generator is not None or filters is not None):
         raise ValueError("with topics= no queries are generated: leave generator= and filters= out.")

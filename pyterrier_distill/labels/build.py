@@ -97,6 +97,7 @@ class Build:
             self.store.directory.note_asked(len(topics))
         with (
             progress.stopping(lambda: self._stopped(len(topics))),
+            progress.quiet_openings(),
             progress.bar(total=total, desc="Labelling", unit="q", verbose=verbose) as bar,
         ):
             waiting = self._pass(run, batches, numbers, bar, wait=False)

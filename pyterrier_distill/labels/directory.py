@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -214,9 +215,13 @@ class Directory:
                 self.files.write(name, json.dumps(content, indent=2, default=repr).encode())
 
     def note_asked(self, queries: int) -> None:
-        """Keep how many queries a build was asked for, where that is more than was noted."""
+        """Keep how many queries a build was asked for, where that is more than was noted.
+
+        Nothing reads it but people: where it cannot be written, labels will not be either, which says more.
+        """
         if self.json(PROGRESS).get("queries", 0) < queries:
-            self.files.write(PROGRESS, json.dumps({"queries": queries}).encode())
+            with contextlib.suppress(OSError):
+                self.files.write(PROGRESS, json.dumps({"queries": queries}).encode())
 
     def is_foreign(self) -> bool:
         """Whether something is here that is no store, not even one in the making."""

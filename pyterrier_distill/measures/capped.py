@@ -9,7 +9,7 @@ from ir_measures import Metric, ParamInfo, measures
 
 
 class _CappedRecall(measures.Measure):
-    """Relevant documents among the first k, of as many as there could be: |relevant ∩ first k| / min(R, k).
+    """Relevant documents among the first k, of as many as there could be: ``|relevant ∩ first k| / min(R, k)``.
 
     BEIR's ``R_cap@k``, which its paper and USTAD's Table 8 report as Recall@100 for TREC-COVID: with 500 relevant
     documents a query, plain recall at 100 could not exceed 0.2. A query without relevant documents counts 0.

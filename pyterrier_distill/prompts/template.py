@@ -36,6 +36,11 @@ class Template:
         answers: the two words the model chooses from; the second one speaks for the document, or for the first of two.
         line: how ``{passages}`` shows one of them.
         plain: whether the text goes to the model as it is, never inside a chat template.
+
+    Example::
+
+        asked = ptd.Template("Is this about {query}?\\n{document}", answers=("no", "yes"))
+        ptd.PointwiseTeacher("Qwen/Qwen3-0.6B", prompt=asked)
     """
 
     messages: tuple[tuple[str, str], ...]

@@ -53,9 +53,9 @@ def pair_disagreement(
 ) -> dict[str, np.ndarray]:
     """How much student and teacher disagree about each pair of a list: qid → ``[N, N]``, for a ``PairSampler``.
 
-    * ``"preference"``: |σ((s_i − s_j) / T) − p_ij|, between 0 and 1. p_ij is the teacher's preference where ``teacher``
-      begins with ``teacher_prefs``, the mean of both orders where both were asked; else σ((t_i − t_j) / T), so that
-      scores of both must be of one scale: logits.
+    * ``"preference"``: ``|σ((s_i − s_j) / T) − p_ij|``, between 0 and 1. p_ij is the teacher's preference where
+      ``teacher`` begins with ``teacher_prefs``, the mean of both orders where both were asked; else
+      σ((t_i − t_j) / T), so that scores of both must be of one scale: logits.
     * ``"inversion"``: 1 where one ranks i above j and the other j above i, 0 where they agree, 0.5 where one alone sees
       a tie; no scale matters.
 
@@ -76,6 +76,10 @@ def pair_disagreement(
 
     References:
         PairDistill §4.2: P(i ≻ j) of a student is σ(s_i − s_j).
+
+    Example::
+
+        weights = ptd.pair_disagreement(labelled, teacher="teacher_score")  # qid → [N, N]
     """
     if strategy not in HOW:
         raise ValueError(f"strategy must be 'preference' or 'inversion', not {strategy!r}.")

@@ -242,7 +242,7 @@ ListSampler.__init__ = arguments.renamed(size="n")(ListSampler.__init__)  # type
 
 @dataclass(frozen=True)
 class PairSampler(Named):
-    """Pairs drawn without repetition from {(i, j): i ≠ j, |i − j| < delta} (PairDistill §4.2, D_pair).
+    """Pairs drawn without repetition from ``{(i, j): i ≠ j, |i − j| < delta}`` (PairDistill §4.2, D_pair).
 
     Attributes:
         n: pairs of a list; None = all. Where there are fewer, all of them.
@@ -252,6 +252,10 @@ class PairSampler(Named):
         strategy: ``"random"`` uniformly; ``"disagreement"`` with weights that :meth:`draw` is given, such as those of
             :func:`~pyterrier_distill.pair_disagreement`: pairs that student and teacher order differently come more
             often.
+
+    Example::
+
+        ptd.PairwiseTeacher("castorini/duot5-3b-msmarco", n_pairs=50, delta=10)  # draws by PairSampler(50, delta=10)
     """
 
     n: int | None = None

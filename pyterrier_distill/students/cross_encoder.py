@@ -74,7 +74,7 @@ class CrossEncoder(Servable, JointStudent):
 
         student = ptd.CrossEncoder("microsoft/MiniLM-L12-H384-uncased")
         ptd.Distiller(student, ptd.RankNet()).fit((candidates >> zephyr)(topics))
-        pt.Experiment([bm25, candidates >> student], topics, qrels, ["nDCG@10"])
+        pt.Experiment([bm25, candidates >> student], topics, qrels, [nDCG @ 10])
     """
 
     ARTIFACT_TYPE = "cross_encoder"

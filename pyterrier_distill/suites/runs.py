@@ -102,18 +102,20 @@ class Runs:
         for part in parts:
             answered.update((row["qid"], row) for _, row in json_lines(part))
         left = set(topics["qid"]) - set(answered)
-        bar = progress.bar(total=len(left), desc=f"{system} on {dataset}", unit="q", verbose=verbose)
-        for number, (start, end) in enumerate(_blocks(len(topics))):
-            some = topics.iloc[start:end]
-            some = some[some["qid"].isin(left)].reset_index(drop=True)
-            if not len(some):
-                continue
-            rows = _answers(pipeline(some), some, system, depth, drop_self)
-            with written(place / f"{number:06d}-{os.getpid()}.jsonl.gz") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-            answered.update((row["qid"], row) for row in rows)
-            bar.update(len(some))
-        bar.close()
+        with (
+            progress.quiet_openings(),
+            progress.bar(total=len(left), desc=f"{system} on {dataset}", unit="q", verbose=verbose) as bar,
+        ):
+            for number, (start, end) in enumerate(_blocks(len(topics))):
+                some = topics.iloc[start:end]
+                some = some[some["qid"].isin(left)].reset_index(drop=True)
+                if not len(some):
+                    continue
+                rows = _answers(pipeline(some), some, system, depth, drop_self)
+                with written(place / f"{number:06d}-{os.getpid()}.jsonl.gz") as file:
+                    file.writelines(json.dumps(row) + "\n" for row in rows)
+                answered.update((row["qid"], row) for row in rows)
+                bar.update(len(some))
         ranked = [
             (qid, docno, score, rank)
             for qid in topics["qid"]

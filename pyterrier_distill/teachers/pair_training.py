@@ -38,6 +38,10 @@ class PairTraining:
         dropout: probability while training; None = the checkpoint's own.
         weight_decay: AdamW's, on all weights but biases and norms.
         max_grad_norm: gradients are clipped to this norm; 0 = never.
+
+    Example::
+
+        ptd.PairwiseTeacher(encoder, kind="classifier").fit(candidates, qrels, training=ptd.PairTraining(epochs=2))
     """
 
     learning_rate: float = 5e-5

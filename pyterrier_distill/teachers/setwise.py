@@ -53,6 +53,11 @@ class SetwiseTeacher(ListTeacher):
 
     References:
         Zhuang et al. 2023, Setwise prompting (heap sort, likelihoods of labels).
+
+    Example::
+
+        teacher = ptd.SetwiseTeacher("google/flan-t5-large", set_size=4, depth=10)
+        labelled = (bm25 % 30 >> text >> teacher)(topics)
     """
 
     schematic = {"label": "SetwiseTeacher"}

@@ -86,6 +86,11 @@ def train(
         )  # fmt: skip
     name = f"eval_{measure}" if measure is not None else "eval_loss"
     asked = arguments.training_arguments(settings, len(lists), precision, device, name if evaluate else None)
+    again = resuming.already(settings.checkpoints, module, record, evaluate is not None)
+    if again is not None:
+        said = f"The student is what the training in {settings.checkpoints} made; nothing was trained."
+        progress.say(said, settings.verbose)
+        return shown.history(again["history"])
     directory = processes.from_main(lambda: resuming.open_directory(settings.checkpoints, record, evaluate is not None))
     finished = resuming.finished(directory, module)
     if finished is not None:

@@ -80,6 +80,39 @@ def finish(directory: Path, module: nn.Module, record: Mapping[str, Any]) -> Non
     (directory / f"{_FINISHED}.part").rename(directory / _FINISHED)
 
 
+def already(
+    checkpoints: str | os.PathLike | None, module: nn.Module, settings: Mapping[str, Any], validated: bool = True
+) -> dict[str, Any] | None:
+    """What :func:`finish` recorded, if the student is the one that the training ended with: the same call again.
+
+    Args:
+        checkpoints: as asked for.
+        module: holds the student's weights as they are.
+        settings: as for :func:`open_directory`; of the student its weights alone are compared.
+        validated: as for :func:`open_directory`.
+    """
+    if checkpoints is None or not (Path(checkpoints) / _FINISHED).exists():
+        return None
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    directory = Path(checkpoints)
+    try:
+        earlier = json.loads((directory / "training.json").read_text(encoding="utf-8"))
+        record = json.loads((directory / _FINISHED).read_text(encoding="utf-8"))
+        kept = load_file(directory / _WEIGHTS)
+        record["history"]  # noqa: B018 - a record without one is no record
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None  # told of when it is opened
+    weights = module.state_dict()
+    if weights.keys() != kept.keys() or not all(kept[name].equal(weights[name].cpu()) for name in kept):
+        return None
+    before = {name: earlier.get(name) for name in ("student", "described", "weights")}
+    if compatibility.changed({**_BEFORE, **earlier}, {**settings, **before}, validated=validated) is not None:
+        return None
+    return record
+
+
 def finished(directory: Path, module: nn.Module) -> dict[str, Any] | None:
     """What :func:`finish` recorded, its weights put into ``module``; None for a training that goes on.
 
