@@ -70,7 +70,7 @@ def test_what_is_built_is_whole_and_runs(kind, tmp_path):
             assert str(path.relative_to(ROOT)) in names, path
     there = tmp_path / "installed"
     subprocess.run([*pip, "install", "-q", "--no-deps", "--target", str(there), str(wheel)], check=True)
-    code = "import pyterrier_distill as p; print(p.__file__); from pyterrier_distill import cli; cli.main(['--version'])"
+    code = "import pyterrier_distill as p; print(p.__file__); import pyterrier_distill.cli as c; c.main(['--version'])"
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(there)},
