@@ -21,14 +21,23 @@ import pandas as pd
 import pyterrier as pt
 
 from ..corpora.loading import Collection, load_collection
+from ..engine import progress
 from . import recipe, report
 
 logger = logging.getLogger(__name__)
 
 DEPTH = 100
+#: What the demo does, in this order.
+STAGES = {
+    "load": "Reading the collection and the teacher",
+    "index": "Indexing: BM25, and the teacher's vectors of all documents",
+    "label": "Asking the teacher about spans of documents",
+    "train": "Training the student on what it said",
+    "evaluate": "Comparing them on the collection's queries",
+}
 #: Training queries where ``minutes`` does not say otherwise.
 QUERIES = 15_000
-#: See the README for what mattered.
+#: See pt_docs/students.md for what mattered.
 LEARNING_RATE = 6e-4
 QUERIES_PER_BATCH = 64
 
@@ -149,6 +158,7 @@ def demo(
     write_json(out / "run.json", run)
     print(f"\n{collection.name}: {len(collection.documents):,} documents, {len(collection.topics)} queries\n")
     print(report.shown(table))
+    print("\np: paired t-test of nDCG@10 against the teacher. ms/query: all queries at once, retrieval included.")
     kept = table.set_index("name")["share"]["student"]
     print(
         f"\nThe student keeps {kept:.1%} of the teacher's nDCG@10 with"
@@ -291,5 +301,8 @@ class _Clock:
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         started = time.monotonic()
+        if stage in STAGES:
+            number = list(STAGES).index(stage) + 1
+            progress.say(f"[{number}/{len(STAGES)}] {STAGES[stage]}")
         yield
         self.seconds[stage] = round(time.monotonic() - started, 1)

@@ -9,18 +9,20 @@ import pandas as pd
 
 
 def shown(table: pd.DataFrame) -> str:
-    """The experiment's table as text, without the counts of better and worse queries."""
-    columns = [c for c in table.columns if not c.endswith((" +", " -"))]
-    formats = {
-        "mrt": "{:.1f}",
-        "parameters": "{:,.0f}",
-        "share": "{:.1%}",
-    }
-    text = table[columns].copy()
+    """The experiment's table as text of less than 100 columns; of its tests, that of nDCG@10 alone."""
+    columns = {
+        "name": "name", "nDCG@10": "nDCG@10", "share": "of teacher", "nDCG@10 p-value": "p", "RR@10": "RR@10",
+        "R@100": "R@100", "mrt": "ms/query", "parameters": "parameters",
+    }  # fmt: skip
+    formats = {"mrt": "{:.1f}", "parameters": "{:,.0f}", "share": "{:.1%}"}
+    text = table[list(columns)].copy()
     for column in text.columns[1:]:
-        pattern = formats.get(column, "{:.3g}" if column.endswith("p-value") else "{:.4f}")
+        pattern = formats.get(column, "{:.4f}")
         text[column] = [("" if pd.isna(value) else pattern.format(value)) for value in text[column]]
-    return text.rename(columns={"mrt": "ms/query", "share": "of teacher"}).to_string(index=False)
+    text["nDCG@10 p-value"] = [
+        "" if pd.isna(p) else "<0.0001" if p < 1e-4 else f"{p:.4f}" for p in table["nDCG@10 p-value"]
+    ]
+    return text.rename(columns=columns).to_string(index=False)
 
 
 def plot_quality(table: pd.DataFrame, path: Path, title: str) -> None:
