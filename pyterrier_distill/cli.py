@@ -23,9 +23,8 @@ Distil neural rankers in PyTerrier.
   submit    pack a student for TIREx
   recipe    run a paper's whole experiment
 
-Exit status: 0 = done; 2 = a mistake of yours, told in one line; 130 = stopped, and the same command goes on;
-1 = a fault of the program's. Every command takes --json: one object on standard output, everything else on
-standard error."""
+Exit status: 0 = success; 2 = usage or input error, in one line; 130 = interrupted, and the same command resumes;
+1 = a bug. Every command takes --json: one object on standard output, everything else on standard error."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when all went well, 2 after a mistake of the user's, which is reported in one line, 130 after Ctrl+C.
     """
-    options = vars(_parser().parse_args(arguments))
+    parser = _parser()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if not given:
+        parser.print_help(sys.stderr)
+        return 2
+    options = vars(parser.parse_args(given))
     options.pop("command")
     run = options.pop("run")
     as_json = options.pop("json")
@@ -67,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
             name, help=says, description=f"{says[0].upper()}{says[1:]}.", epilog=f"examples:{shown}",
             formatter_class=layout,
         )  # fmt: skip
-        one.add_argument("--json", action="store_true", help="print what came of it as one JSON object")
+        one.add_argument("--json", action="store_true", help="print the result as one JSON object")
         one.set_defaults(run=run)
         return one
 
@@ -77,12 +81,16 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     demo.add_argument("--dataset", default="pydocs", help="pydocs (default), irds:ID or folder:PATH")
     demo.add_argument("--layers", type=_layers, default=2, help="layers of the student: how many, or which: 0,5")
-    demo.add_argument("--queries", type=int, help="spans of documents to train on")
-    demo.add_argument("--minutes", type=float, help="minutes of labelling and training, instead of --queries")
+    demo.add_argument("--queries", type=int, help="spans of documents to train on (default: 15,000)")
+    demo.add_argument(
+        "--minutes", type=float, help="minutes of labelling and training, instead of --queries"
+    )
     demo.add_argument("--out", default="distill-demo", help="directory of the results (default: distill-demo)")
     demo.add_argument("--seed", type=int, default=42, help="of spans and training (default: 42)")
     demo.add_argument("--teacher", help="a sentence-transformers checkpoint (default: all-MiniLM-L6-v2)")
-    demo.add_argument("--max-length", type=int, help="tokens of a document that the teacher reads")
+    demo.add_argument(
+        "--max-length", type=int, help="tokens of a document for the teacher (default: pydocs 128, else its own)"
+    )
 
     label = command(
         "label", _label, "ask teachers about the queries of a collection, and keep what they say in a label store",
@@ -91,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data irds:msmarco-passage/train --teacher run:rankzephyr.run.gz --with-text --out orders",
     )  # fmt: skip
     label.add_argument("--data", required=True, help="the collection: irds:ID, folder:PATH or pydocs")
-    kinds = "pointwise, pairwise, listwise, setwise, likelihood, vectors or run (a file)"
+    kinds = "pointwise, pairwise, listwise, setwise, query_likelihood, vectors or run (a file)"
     label.add_argument(
         "--teacher", action="append", default=[], metavar="KIND:NAME[,setting=value]",
         help=f"kinds: {kinds}; repeat it for several, one behind the other",
@@ -100,15 +108,15 @@ def _parser() -> argparse.ArgumentParser:
     label.add_argument("--topics", metavar="FILE", help="lines of qid TAB query (default: the collection's)")
     label.add_argument("--candidates", metavar="RUN", help="a TREC run that says which documents (default: BM25)")
     label.add_argument("--index", metavar="DIR", help="of BM25's index (default: OUT-bm25)")
-    label.add_argument("--depth", type=int, default=100, help="documents of a query (default: 100)")
-    label.add_argument("--queries", type=int, help="only the first so many")
-    label.add_argument("--batch-size", type=int, default=64, help="queries of one commit (default: 64)")
+    label.add_argument("--depth", type=int, default=100, help="candidates per query (default: 100)")
+    label.add_argument("--queries", type=int, help="at most so many queries (default: all)")
+    label.add_argument("--batch-size", type=int, default=64, help="queries per commit (default: 64)")
     label.add_argument("--with-text", action="store_true", help="store texts, too: training then needs nothing else")
 
     train = command(
         "train", _train, "train a student on kept labels, and save it",
         "--labels labels --student cross-encoder:microsoft/MiniLM-L12-H384-uncased --loss 'RankNet()' --out student",
-        "--labels labels --student bi-encoder:sentence-transformers/all-MiniLM-L6-v2,layers=[0,5]"
+        "--labels labels --student 'bi-encoder:sentence-transformers/all-MiniLM-L6-v2,layers=[0,5]'"
         " --loss 'KLDivergence(temperature=0.05)' --data irds:vaswani --set steps=500 learning_rate=1e-4 --out small",
     )  # fmt: skip
     train.add_argument("--labels", nargs="+", required=True, metavar="DIR", help="label stores")
@@ -122,9 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", help="the labels' collection, for texts that are not stored, and for judgements")
     train.add_argument("--validation", help="a collection on which the best checkpoint is chosen")
     train.add_argument("--index", metavar="DIR", help="of BM25's index of it (default: OUT-validation-bm25)")
-    train.add_argument("--depth", type=int, default=100, help="documents of a query of it (default: 100)")
+    train.add_argument("--depth", type=int, default=100, help="candidates per query of it (default: 100)")
     train.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the Distiller, such as epochs=2 seed=1"
+        "--set", nargs="+", default=[], metavar="NAME=VALUE",
+        help="settings of the Distiller, such as epochs=2 seed=1; all of them: help(pyterrier_distill.Distiller)",
     )
     train.add_argument("--overwrite", action="store_true", help="replace the student that is there")
 

@@ -35,7 +35,7 @@ def _run(path: str, **settings: Any) -> RunTeacher:
 #: Kinds of teachers of the command line.
 TEACHERS: Mapping[str, Callable[..., pt.Transformer]] = {
     "pointwise": PointwiseTeacher, "pairwise": PairwiseTeacher, "listwise": ListwiseLLMTeacher,
-    "setwise": SetwiseTeacher, "likelihood": _likelihood, "vectors": _vectors, "run": _run,
+    "setwise": SetwiseTeacher, "query_likelihood": _likelihood, "vectors": _vectors, "run": _run,
 }  # fmt: skip
 
 
