@@ -14,19 +14,8 @@ from pyterrier_distill.demo import distil
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Forty documents, six known-item queries, in BEIR layout."""
-    words = "red green blue dog cat bird runs sleeps sings fast slow loud house tree river stone".split()
-    path = tmp_path / "collection"
-    (path / "qrels").mkdir(parents=True)
-    texts = [" ".join(words[(i * k + k) % len(words)] for k in range(1, 9)) + f" number{i}" for i in range(40)]
-    with open(path / "corpus.jsonl", "w") as out:
-        out.writelines(json.dumps({"_id": f"d{i}", "title": "", "text": text}) + "\n" for i, text in enumerate(texts))
-    with open(path / "queries.jsonl", "w") as out:
-        out.writelines(json.dumps({"_id": str(i), "text": " ".join(texts[i].split()[:4])}) + "\n" for i in range(6))
-    judged = "".join(f"{i}\td{i}\t1\n" for i in range(6))
-    (path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
-    return path
+def folder(known_items):
+    return known_items
 
 
 @pytest.fixture

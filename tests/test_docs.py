@@ -72,7 +72,9 @@ def test_every_block_runs(path, stand_ins, tmp_path, monkeypatch):
     for name, here in stand_ins.items():
         code = code.replace(name, here)
     (tmp_path / f"{path.stem}.py").write_text(code)
-    exec(compile(code, str(tmp_path / f"{path.stem}.py"), "exec"), {"__name__": "page"})
+    page = {"__name__": "page"}
+    exec(compile(code, str(tmp_path / f"{path.stem}.py"), "exec"), page)
+    assert page["ptd"] is ptd  # to its end, and with this package
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
@@ -81,7 +83,7 @@ def test_commands_are_those_that_there_are(path):
         for line in block.replace("\\\n", " ").splitlines():
             if line.startswith("pyterrier-distill ") and "…" not in line and "NAME" not in line:
                 words = shlex.split(line, comments=True)
-                _parser().parse_args(words[1:])  # exits where there is no such option
+                assert _parser().parse_args(words[1:]).command == words[1]  # exits where there is no such option
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)

@@ -39,7 +39,7 @@ class Template:
 
     Example::
 
-        asked = ptd.Template("Is this about {query}?\\n{document}", answers=("no", "yes"))
+        asked = ptd.Template((("user", "Is this about {query}?\\n{document}"),), answers=("no", "yes"))
         ptd.PointwiseTeacher("Qwen/Qwen3-0.6B", prompt=asked)
     """
 

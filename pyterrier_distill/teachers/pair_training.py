@@ -41,7 +41,8 @@ class PairTraining:
 
     Example::
 
-        ptd.PairwiseTeacher(encoder, kind="classifier").fit(candidates, qrels, training=ptd.PairTraining(epochs=2))
+        teacher = ptd.PairwiseTeacher(encoder, kind="classifier", training=ptd.PairTraining(epochs=2))
+        teacher.fit(candidates, qrels)
     """
 
     learning_rate: float = 5e-5

@@ -56,7 +56,7 @@ class SetwiseTeacher(ListTeacher):
 
     Example::
 
-        teacher = ptd.SetwiseTeacher("google/flan-t5-large", set_size=4, depth=10)
+        teacher = ptd.SetwiseTeacher("google/flan-t5-large", k=10, set_size=4)
         labelled = (bm25 % 30 >> text >> teacher)(topics)
     """
 
