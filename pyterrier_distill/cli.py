@@ -27,6 +27,13 @@ Exit status: 0 = success; 2 = usage or input error, in one line; 130 = interrupt
 1 = a bug. Every command takes --json: one object on standard output, everything else on standard error."""
 
 
+#: What each recipe learns from, and may be given beside.
+ROLES = {
+    "pairdistill": "train=", "rank_distillm": "train= valid= [orders= other=]", "ustad": "train=",
+    "distill_vs_contrastive": "train= [other= symmetric=]", "inranker": "train= domain=", "beyond": "none",
+}  # fmt: skip
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -77,9 +84,11 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command(
         "demo", _demo, "distil a dense retriever from documents alone and compare it with its teacher and BM25",
-        "", "--dataset irds:vaswani --minutes 10 --out vaswani",
+        "", "--data irds:vaswani --minutes 10 --out vaswani",
     )  # fmt: skip
-    demo.add_argument("--dataset", default="pydocs", help="pydocs (default), irds:ID or folder:PATH")
+    demo.add_argument(
+        "--data", "--dataset", dest="dataset", default="pydocs", help="pydocs (default), irds:ID or folder:PATH"
+    )
     demo.add_argument("--layers", type=_layers, default=2, help="layers of the student: how many, or which: 0,5")
     demo.add_argument("--queries", type=int, help="spans of documents to train on (default: 15,000)")
     demo.add_argument(
@@ -174,7 +183,8 @@ def _parser() -> argparse.ArgumentParser:
     recipe.add_argument("name", help=names)
     recipe.add_argument("--scale", default="small", help="small (two cores, default), medium (one GPU) or paper")
     collections = "irds:ID or folder:PATH to measure on; with a role, such as train=irds:ID, to learn from"
-    recipe.add_argument("--data", nargs="+", default=[], help=collections)
+    roles = "; ".join(f"{name}: {told}" for name, told in ROLES.items())
+    recipe.add_argument("--data", nargs="+", default=[], help=f"{collections}. Roles: {roles}")
     recipe.add_argument("--seeds", nargs="+", type=int, help="of the trainings (default: the scale's)")
     recipe.add_argument("--out", default="recipe", help="directory of tables, claims, pictures and students")
     return parser

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 import pyterrier_distill as ptd
+from pyterrier_distill.stores import drafts
 
 TEXTS = ["red dog", "a much longer text about a cat that sleeps by the river all day", "tree", "red dog"]
 
@@ -315,9 +318,17 @@ def test_saving_never_replaces_what_is_no_student(tiny, tmp_path):
 
 
 def test_drafts_of_a_killed_process_go_with_the_next_save(tiny, tmp_path):
-    (tmp_path / ".s-draft-abc").mkdir()
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    mine = drafts.writer()
+    theirs = mine.replace(f"-{os.getpid()}-", f"-{gone.pid}-")
+    for name in ("abc", f"{theirs}-abc"):
+        (tmp_path / f".s-draft-{name}").mkdir()
+    alive = [f".s-draft-{mine}-abc", f".s-draft-elsewhere-{gone.pid}-1-abc"]  # who says that it is not still written?
+    for name in alive:
+        (tmp_path / name).mkdir()
     fp32(tiny).save(tmp_path / "s")
-    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*alive, "s"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -89,7 +89,7 @@ def test_minutes_are_measured_once_and_kept(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dataset", "irds:no/such/thing"], "no dataset 'irds:no/such/thing'"),
+        (["--data", "irds:no/such/thing"], "no dataset 'irds:no/such/thing'"),
         (["--dataset", "folder:/no/such/place"], "no such directory"),
         (["--teacher", "/no/such/model"], "no model at '/no/such/model'"),
         (["--teacher", "nobody/nothing"], "no model 'nobody/nothing'"),
@@ -102,7 +102,7 @@ def test_minutes_are_measured_once_and_kept(run, tmp_path):
         (["--queries", "100", "--minutes", "1"], "not both"),
         (["--max-length", "0"], "max_length must be"),
         (["--queries", "0"], "queries must be"),
-        (["--dataset", "vaswani"], "no dataset 'vaswani'"),
+        (["--data", "vaswani"], "no dataset 'vaswani'"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(run, options, message, tmp_path, capsys):

@@ -275,11 +275,14 @@ def test_a_base_in_bfloat16_below_an_adapter_and_a_head_in_float32(kind, fixture
     whole = student.save(tmp_path / "whole", merge=True)  # in float32: nothing is rounded
     whole.precision = "fp32"
     assert {p.dtype for p in whole.model.parameters()} == {torch.float32}
-    np.testing.assert_allclose(scores(whole, ten), after, atol=0.1)
+    near = {"atol": 0.05 * np.ptp(after)}  # activations of eight bits, layer upon layer
+    np.testing.assert_allclose(scores(whole, ten), after, **near)
     assert "base_dtype" not in json.loads((tmp_path / "whole" / "pt_meta.json").read_text())
     wide = make(tmp_path / "adapter", base_dtype="fp32", **FP32)  # says more than what it was saved with
     assert {p.dtype for p in wide.model.parameters()} == {torch.float32}
-    np.testing.assert_allclose(scores(wide, ten), after, atol=0.1)
+    np.testing.assert_allclose(scores(wide, ten), after, **near)
+    # a base that was rounded, and one that was not: weights alone differ
+    np.testing.assert_allclose(scores(wide, ten), scores(whole, ten), atol=0.01 * np.ptp(after))
     assert not np.array_equal(scores(wide, ten), after)
     wide.save(tmp_path / "wide")
     again = make(tmp_path / "wide", **FP32)

@@ -116,3 +116,18 @@ def test_what_is_no_recipe_is_told(tmp_path, capsys):
     assert main(["recipe", "beyond", "--out", str(tmp_path / "a")]) == 2
     assert "name a collection" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_the_command_names_the_roles_of_each_recipe(capsys):
+    from importlib import import_module
+
+    from pyterrier_distill.cli import ROLES
+
+    assert list(ROLES) == list(recipes.NAMES)
+    for name, told in ROLES.items():
+        module = import_module(f"pyterrier_distill.recipes.{name}")
+        roles = [role.strip("[]=") for role in told.split()] if told != "none" else []
+        assert roles == [*module.NEEDS, *module.MAY], name
+    with pytest.raises(SystemExit):
+        main(["recipe", "--help"])
+    assert "train= domain=" in " ".join(capsys.readouterr().out.split())

@@ -145,7 +145,7 @@ def test_distill_vs_contrastive(folder, tiny, tmp_path, monkeypatch, capsys):
 def test_ustad(folder, tiny, tmp_path, monkeypatch, capsys):
     settings = ustad.Settings(
         model=tiny, dual=tiny, students=((0, 3),), subsets=("dual", "cross+late+dual"), negatives=3, depth=10,
-        lengths=(16, 40), steps=(2, 2, 2), batch=(4, 4, 4), warmup=1, generated=60, measured=10,
+        lengths=(16, 40), steps=(2, 2, 2, 2), batch=(4, 4, 4), warmup=1, generated=60, measured=10,
     )  # fmt: skip
     here = f"folder:{folder}"
     table, claims, _ = whole(
@@ -179,16 +179,15 @@ def test_inranker(kind, folder, tiny, tiny_llm, tiny_cross2, tmp_path, monkeypat
 def test_pairdistill(folder, tiny, tiny_cross, tmp_path, monkeypatch, capsys):
     settings = pairdistill.Settings(
         model=tiny, layers=(0, 3), other=tiny, pointwise=tiny_cross, pairwise=None, compared=(4, 2, 1e-4), depth=10,
-        pairs=6, delta=5, size=6, lengths=(16, 16), tau=1.0, temperatures=(0.05, 1.0), steps=2, batch=4,
-        queries=4, judged=True,
-        students=("dense", "late"),
+        compared_first=5, pairs=6, delta=5, size=6, lengths=(16, 16), tau=1.0, temperatures=(0.05, 1.0), steps=2,
+        batch=4, queries=4, judged=True, students=("dense", "late"),
     )  # fmt: skip
     here = f"folder:{folder}"
     table, claims, _ = whole(
         monkeypatch, pairdistill, settings, "pairdistill", tmp_path / "out", [f"train={here}", here], capsys
     )  # fmt: skip
     names = table["name"].tolist()
-    assert names[:3] == ["BM25", "pointwise teacher", "pairwise teacher, top 10"]
+    assert names[:3] == ["BM25", "pointwise teacher", "pairwise teacher, top 5"]
     wanted = {"PairDistill", "PairDistill, round 1", "PairDistill, round 3", "PairDistill, late interaction"}
     assert wanted <= set(names)
     untested = [claim["claim"] for claim in claims if claim["verdict"] == "not tested"]

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..stores import seals
+from ..stores.drafts import draft_directory
 from ..stores.files import check_path, naming, read_object
 from . import batching, gguf, lengths
 from .layers import check_layers, cut_layers, kept_layers, told_layers  # noqa: F401 - callers ask here
@@ -231,15 +231,13 @@ def written_whole(path: str | os.PathLike, mark: str, *, overwrite: bool = False
     check_free(path, mark, overwrite=overwrite)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}-draft-*"):  # a process was killed while it wrote here
-        shutil.rmtree(stale, ignore_errors=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-draft-", dir=path.parent))
+    draft = draft_directory(path.parent, f".{path.name}-draft-")
     try:
         with naming(path):
             yield draft
         draft.chmod(0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}-draft-", dir=path.parent))
+            old = draft_directory(path.parent, f".{path.name}-draft-")
             path.rename(old / path.name)
             draft.rename(path)
             shutil.rmtree(old)

@@ -60,8 +60,9 @@ def run(study: Study, chosen: Settings) -> pd.DataFrame:
         pairwise = _pairwise(study, chosen, train, seed)
         for name in study.tests:
             site = study.site(name)
-            ranked = site.first_stage % chosen.depth >> site.text >> pointwise % 10 >> pairwise(None, None)
-            study.measure(name, {"pairwise teacher, top 10": ranked}, seed=seed)
+            best = site.first_stage % chosen.depth >> site.text >> pointwise % chosen.compared_first
+            ranked = {f"pairwise teacher, top {chosen.compared_first}": best >> pairwise(None, None)}
+            study.measure(name, ranked, seed=seed)
         for system, given, kind in _systems(chosen):
             for number, student in _rounds(study, given, train, kind, pointwise, pairwise, system, seed):
                 for name in study.tests:
@@ -81,7 +82,8 @@ def _systems(chosen: Settings) -> Iterator[tuple[str, Settings, str]]:
     for kind in chosen.students:
         suffix = "" if kind == main else f", {LATE if kind == 'late' else 'dense'}"
         yield START + suffix, replace(chosen, rounds=0, third=False), kind
-        yield WHOLE + suffix, replace(chosen, third=chosen.third and kind == main), kind
+        rounds = chosen.rounds if kind == main else chosen.alike
+        yield WHOLE + suffix, replace(chosen, rounds=rounds, third=chosen.third and kind == main), kind
     alike = replace(chosen, rounds=chosen.alike, third=False)
     changed = {
         NO_PAIR: {"weights": (kd, 0.0)}, NO_KD: {"weights": (0.0, pair)}, NO_DELTA: {"delta": None},

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from . import redaction
+from . import drafts, redaction
 from .files import check_path, naming
 
 #: Which queries of a build a process has claimed; the lock goes with the process.
 CLAIMS = "claims"
-#: This machine, in names of drafts.
-_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname()) or "host"
-_PROCESS = re.compile(rf"{_HOST}-(\d+)(?:-\d+)?")
-
-
-def _process() -> str:
-    """Who writes a draft: this machine, process and thread."""
-    return f"{_HOST}-{os.getpid()}-{threading.get_ident()}"
 
 
 def is_remote(path: Any) -> bool:
@@ -56,7 +45,7 @@ def check_writable(files: LocalFiles | RemoteFiles, folder: str) -> None:
     Raises:
         OSError: if there is not.
     """
-    probe = f"{folder}/.probe.{_process()}"
+    probe = f"{folder}/.probe.{drafts.writer()}"
     try:
         files.write(probe, bytes(1 << 16))
         files.remove(probe)
@@ -123,7 +112,7 @@ class LocalFiles:
         """
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.parent / f".{target.name}.{_process()}"
+        part = target.parent / f".{target.name}.{drafts.writer()}"
         try:
             with naming(target), open(part, "wb") as file:
                 file.write(content)
@@ -159,8 +148,7 @@ class LocalFiles:
     def sweep(self, folder: str) -> None:
         """Remove drafts of this machine's processes that are gone."""
         for draft in (self.root / folder).glob(".*"):
-            made = _PROCESS.fullmatch(draft.suffix[1:])
-            if made is not None and not _alive(int(made[1])):
+            if drafts.gone(draft.suffix):
                 with suppress(OSError):  # it is in nobody's way; what cannot be written says so itself
                     draft.unlink(missing_ok=True)
 
@@ -297,16 +285,6 @@ class RemoteFiles:
     def claimed(self, key: str, wait: bool = False) -> Iterator[bool]:
         """Always given."""
         yield True
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _sync(folder: Path) -> None:

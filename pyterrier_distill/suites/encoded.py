@@ -58,6 +58,7 @@ def _write(path: Path, docnos: list[str], vectors: list[np.ndarray]) -> None:
     draft = path.with_suffix(f".{os.getpid()}.draft")
     tokens = vectors[0].ndim == 2
     lengths = np.array([len(value) for value in vectors] if tokens else [], dtype=np.int64)
+    path.parent.mkdir(parents=True, exist_ok=True)  # another process may have been faster, and tidied up
     with naming(path), open(draft, "wb") as file:
         values = np.concatenate(vectors) if tokens else np.stack(vectors)
         np.savez(file, docnos=np.array(docnos), vectors=values, lengths=lengths)

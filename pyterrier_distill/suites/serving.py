@@ -124,7 +124,7 @@ def served(student: Student, context: Context, num_results: int = 1000) -> pt.Tr
         documents = encoded(student, context.get_corpus_iter(), "doc_vec" if dense else DOC_EMBS, parts)
         with written_whole(place, "index") as draft:
             index(str(draft / "index")).index(documents)
-        shutil.rmtree(parts)
+        shutil.rmtree(parts, ignore_errors=True)
     opened = index(str(place / "index"))
     retriever = opened.np_retriever if dense else opened.retriever
     encoder = student.query_encoder()  # type: ignore[attr-defined]

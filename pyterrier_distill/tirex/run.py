@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..frames import arguments
+from ..stores.drafts import draft_directory
 from ..stores.files import written
 from ..stores.runs import check_field, write_lines
 from ..suites.serving import load_student, served
@@ -130,9 +131,7 @@ def _draft(out: Path) -> Iterator[Path]:
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for stale in out.glob(".draft-*"):  # a process was killed while it wrote here
-            shutil.rmtree(stale, ignore_errors=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=out))
+        draft = draft_directory(out, ".draft-")
     except OSError as error:
         raise OSError(error.errno, f"nothing can be written there ({error.strerror})", str(out)) from error
     try:

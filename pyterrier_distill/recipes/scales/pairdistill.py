@@ -22,6 +22,7 @@ class Settings:
         pointwise: the pointwise teacher; None = the built-in encoder, whole.
         pairwise: the pairwise teacher; None = the built-in encoder, trained to compare two passages on the labels.
         compared: queries and pairs of a query that it is trained on where it is None, and its learning rate.
+        compared_first: of the pointwise teacher's ranking, how many it puts in order where it is measured itself.
         queries: of the distillation; None = all of the collection, judged or not.
         judged: whether they are drawn from judged ones alone.
         labels: whether judgements are learnt, too.
@@ -41,7 +42,7 @@ class Settings:
         rate: learning rate.
         rounds: §4.3.
         third: whether a round more is tried, too.
-        alike: rounds of ablations.
+        alike: rounds of ablations, and of students but the first.
         students: ``"dense"``, ``"late"``.
         ablations: of Tables 3 and 6: names among them; and further λ_pair.
         lambdas: those.
@@ -54,6 +55,7 @@ class Settings:
     pointwise: str | None = None
     pairwise: str | None = None
     compared: tuple[int, int, float] = (1_200, 4, 1e-4)
+    compared_first: int = 10
     queries: int | None = None
     judged: bool = False
     labels: bool = True
@@ -82,7 +84,7 @@ class Settings:
 
 SCALES = {
     "small": Settings(
-        layers=(0, 5), compared=(500, 4, 1e-4), queries=240, judged=True, depth=20, pairs=20, size=20,
+        layers=(0, 5), compared=(500, 4, 1e-4), compared_first=5, queries=240, judged=True, depth=20, pairs=20, size=20,
         lengths=(32, 128), tau=0.05, temperatures=(0.05, 1.0), steps=25, batch=8, rate=2e-4,
         students=("dense", "late"), ablations=(NO_PAIR, NO_KD, ZERO, CONTRASTIVE), lambdas=(), third=False, alike=1,
     ),

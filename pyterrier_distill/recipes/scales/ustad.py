@@ -24,8 +24,9 @@ class Settings:
         scale: of scores of the late mode.
         lengths: tokens of a query, and of query and passage.
         queries: judged ones to train on; None = all.
-        steps: of a USTAD, of a student that reads documents, of one that reads queries alone.
-        batch: lists or queries of a step, of the same.
+        steps: of a USTAD, of a student that reads documents, of one that reads queries, of one that learns of query
+            vectors alone, the cheapest of all.
+        batch: lists or queries of a step, of the first three; of the last as of the third.
         rate: learning rate, of the same; and of a USTAD's students, of both kinds.
         warmup: steps.
         temperatures: of scores, of teacher and student: where a dual encoder teaches, and where a USTAD does.
@@ -47,7 +48,7 @@ class Settings:
     scale: float = 1.0
     lengths: tuple[int, int] = (32, 256)
     queries: int | None = None
-    steps: tuple[int, int, int] = (20_000, 100_000, 100_000)
+    steps: tuple[int, int, int, int] = (20_000, 100_000, 100_000, 100_000)
     batch: tuple[int, int, int] = (128, 128, 128)
     rate: tuple[float, float, float, float, float] = (2.8e-5, 2.8e-5, 2.8e-5, 1e-4, 1e-4)
     warmup: int = 5_000
@@ -61,15 +62,16 @@ class Settings:
 
 SCALES = {
     "small": Settings(
-        students=((0, 5),), negatives=3, depth=200, scale=0.02, lengths=(32, 128), queries=3_000, steps=(25, 60, 150),
+        students=((0, 5),), negatives=3, depth=200, scale=0.02, lengths=(32, 128), queries=3_000,
+        steps=(25, 60, 150, 500),
         batch=(8, 32, 128), rate=(5e-5, 2e-4, 6e-4, 2e-4, 6e-4), warmup=10,
         temperatures=(0.05, 1.0), weight=1.0, generated=100_000,
-        measured=20,
+        measured=10,
     ),
     "medium": Settings(
         model="google-bert/bert-base-uncased", dual="sentence-transformers/msmarco-bert-base-dot-v5",
         students=("distilbert/distilbert-base-uncased",), subsets=SUBSETS[-1:], queries=50_000,
-        steps=(2_000, 4_000, 8_000), warmup=200, writer="facebook/bart-base", measured=100,
+        steps=(2_000, 4_000, 8_000, 8_000), warmup=200, writer="facebook/bart-base", measured=100,
     ),
     "paper": Settings(
         model="google-bert/bert-base-uncased", dual="sentence-transformers/msmarco-bert-base-dot-v5",
