@@ -198,6 +198,13 @@ def test_bars_wait_where_nobody_asked_for_them(capfd):
     assert "Working" in capfd.readouterr().err
 
 
+def test_a_bar_moves_for_people_and_now_and_then_in_a_log(monkeypatch, capfd):
+    for seen, seconds in ((True, 0.1), (False, progress.IN_A_LOG)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda seen=seen: seen)
+        with progress.bar(total=3, verbose=True) as bar:
+            assert bar.mininterval == seconds
+
+
 def test_one_bar_and_it_is_closed(tiny, results, monkeypatch):
     import transformers
 

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pyterrier as pt
 
+from ..engine import progress
 from ..frames.ranking import agreed
 from ..stores.files import (
     DOCUMENT_TEXTS,
@@ -114,7 +115,7 @@ class FolderDataset(InMemoryDataset):
         """Documents as dicts of ``docno``, ``text`` and, in BEIR layout, ``title``."""
         path = self._part("corpus", *_CORPUS)
         rows = json_lines(path)
-        for number, row in pt.tqdm(rows, desc=f"{self.path.name} documents", unit="d") if verbose else rows:
+        for number, row in progress.bar(rows, verbose=verbose, desc=f"{self.path.name} documents", unit="d"):
             docno = _key(row, path, number, "_id", "docno", "docid")
             document = {"docno": plain_identifier(docno, path, number, "id of a document")}
             named = [name for name in DOCUMENT_TEXTS if row.get(name) is not None]

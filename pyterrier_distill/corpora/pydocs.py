@@ -33,6 +33,7 @@ from pathlib import Path
 import pandas as pd
 import pyterrier as pt
 
+from ..engine import progress
 from .text_loader import InMemoryDataset
 
 PACKAGES = ("numpy", "pandas", "scipy", "torch")
@@ -78,7 +79,7 @@ class Pydocs(InMemoryDataset):
     def get_corpus_iter(self, *, verbose: bool = True) -> Iterator[dict[str, str]]:
         """Documents as dicts of ``docno`` (the qualified name) and ``text``."""
         documents, _ = _collection(verbose)
-        shown = pt.tqdm(documents, desc="pydocs documents", unit="d") if verbose else documents
+        shown = progress.bar(documents, verbose=verbose, desc="pydocs documents", unit="d")
         return (dict(document) for document in shown)
 
     def get_topics(self, variant: str | None = None) -> pd.DataFrame:
@@ -149,7 +150,7 @@ def _collection(verbose: bool = False) -> _Collection:
 def _read_sources(verbose: bool) -> _Collection:
     files = [(package, root, path) for package, root in _sources() for path in _modules(root)]
     found: dict[str, tuple[str, str, str]] = {}
-    for package, root, path in pt.tqdm(files, desc="reading docstrings", unit="file", disable=not verbose):
+    for package, root, path in progress.bar(files, verbose=verbose, desc="reading docstrings", unit="file"):
         parts = (package, *path.relative_to(root).with_suffix("").parts)
         module = ".".join(part for part in parts if part and not part.startswith("_"))
         for docno, head, summary, rest in _entries(path, module):

@@ -190,7 +190,7 @@ def _indexes(collection: Collection, teacher: Any, work: Path) -> tuple[pt.Trans
     lexical = bm25(work / "bm25", documents, num_results=DEPTH)
     index = pyterrier_dr.FlexIndex(str(work / "teacher.flex"), verbose=False)
     if not (work / "teacher.flex" / "pt_meta.json").exists():  # written last
-        bar = pt.tqdm(documents, desc="Indexing with the teacher", unit="d")
+        bar = progress.bar(documents, verbose=True, desc="Indexing with the teacher", unit="d")
         (teacher >> index.indexer(mode="overwrite")).index(bar)
     return lexical, index
 

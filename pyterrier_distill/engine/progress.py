@@ -12,10 +12,12 @@ import pyterrier as pt
 
 #: Seconds after which work shows a bar that nobody asked for; it goes again when the work is done.
 PATIENCE = 3.0
+#: Seconds between two states of a bar where nobody sees it move: a file, a pipe.
+IN_A_LOG = 30.0
 
 
 def bar(iterable: Any = None, *, verbose: bool | None, **options: Any) -> Any:
-    """PyTerrier's progress bar.
+    """PyTerrier's progress bar; a state every half a minute where it is written to a log.
 
     Args:
         iterable: what is counted; None = by ``update``.
@@ -24,6 +26,8 @@ def bar(iterable: Any = None, *, verbose: bool | None, **options: Any) -> Any:
     """
     if verbose is None:
         options |= {"delay": PATIENCE, "leave": False}
+    if not (sys.stderr.isatty() or in_notebook()):
+        options = {"mininterval": IN_A_LOG, "maxinterval": IN_A_LOG, **options}
     return pt.tqdm(iterable, disable=verbose is False, **options)
 
 
