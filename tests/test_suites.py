@@ -193,14 +193,15 @@ def test_an_index_that_was_interrupted_goes_on(kind, tiny, tmp_path, monkeypatch
     """No document is encoded twice, and the index is that of an undisturbed build."""
     dataset = pt.get_dataset(collection(tmp_path / "docs", 1))
     student = kind(tiny, device="cpu", precision="fp32")
-    monkeypatch.setattr(serving.encoded, "__defaults__", (8,))
+    monkeypatch.setattr(serving.encoded, "__defaults__", (8, None))
     undisturbed = serving.served(student, Context(dataset, tmp_path / "calm", "docs"), 30)
     if kind is ptd.BiEncoder:  # what anybody would build by hand
         index = pyterrier_dr.FlexIndex(str(tmp_path / "own"), verbose=False)
         (student >> index).index(Context(dataset, tmp_path, "docs").get_corpus_iter())
         own = (student.query_encoder() >> index.np_retriever(num_results=30))(dataset.get_topics())
         pd.testing.assert_frame_equal(undisturbed(dataset.get_topics()), own)
-    seen, encode = [], kind.transform
+    encoder = type(student.doc_encoder())
+    seen, encode = [], encoder.transform
 
     def counted(self, inp):
         if len(seen) == 16 and "stopped" not in state:
@@ -210,7 +211,7 @@ def test_an_index_that_was_interrupted_goes_on(kind, tiny, tmp_path, monkeypatch
         return encode(self, inp)
 
     state = set()
-    monkeypatch.setattr(kind, "transform", counted)
+    monkeypatch.setattr(encoder, "transform", counted)
     with pytest.raises(KeyboardInterrupt):
         serving.served(student, Context(dataset, tmp_path / "rough", "docs"), 30)
     resumed = serving.served(student, Context(dataset, tmp_path / "rough", "docs"), 30)

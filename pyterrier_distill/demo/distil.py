@@ -22,6 +22,7 @@ import pyterrier as pt
 
 from ..corpora.loading import Collection, load_collection
 from ..engine import progress
+from ..suites.encoded import encoded
 from . import recipe, report
 
 logger = logging.getLogger(__name__)
@@ -190,8 +191,9 @@ def _indexes(collection: Collection, teacher: Any, work: Path) -> tuple[pt.Trans
     lexical = bm25(work / "bm25", documents, num_results=DEPTH)
     index = pyterrier_dr.FlexIndex(str(work / "teacher.flex"), verbose=False)
     if not (work / "teacher.flex" / "pt_meta.json").exists():  # written last
-        bar = progress.bar(documents, verbose=True, desc="Indexing with the teacher", unit="d")
-        (teacher >> index.indexer(mode="overwrite")).index(bar)
+        parts = work / "teacher.parts"
+        index.indexer(mode="overwrite").index(encoded(teacher, documents, "doc_vec", parts, verbose=True))
+        shutil.rmtree(parts)
     return lexical, index
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..engine import progress
 from ..stores.files import naming
 
 #: Documents of a block, what is encoded again after a kill; and of a call of the encoder: as many as a pipeline
@@ -19,16 +20,22 @@ BLOCK, CALL = 500, 100
 
 
 def encoded(
-    encoder: Any, documents: Iterable[dict[str, Any]], column: str, place: Path, block: int = BLOCK
+    encoder: Any,
+    documents: Iterable[dict[str, Any]],
+    column: str,
+    place: Path,
+    block: int = BLOCK,
+    verbose: bool | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Documents with their vectors.
 
     Args:
-        encoder: D → D with ``column``.
+        encoder: a student, or D → D with ``column``.
         documents: the same ones, in the same order, whenever this is called with ``place``.
         column: ``doc_vec`` (``[D]`` a document) or ``doc_embs`` (``[tokens, D]``).
         place: a directory for blocks; what is there is not encoded again.
         block: documents of a block.
+        verbose: whether a bar is shown; None = once it takes more than three seconds.
 
     Yields:
         ``docno`` and ``column``.
@@ -37,7 +44,8 @@ def encoded(
         OSError: naming the file, if a block cannot be written.
     """
     place.mkdir(parents=True, exist_ok=True)
-    rows = iter(documents)
+    quiet = encoder.doc_encoder(verbose=False) if hasattr(encoder, "doc_encoder") else encoder  # one bar for all
+    rows = iter(progress.bar(documents, verbose=verbose, desc="Encoding documents", unit="d"))
     for number in itertools.count():
         part = list(itertools.islice(rows, block))
         if not part:
@@ -48,7 +56,7 @@ def encoded(
         if vectors is None:
             size = max(CALL, getattr(encoder, "batch_size", None) or 0)
             calls = (pd.DataFrame(part[n : n + size]) for n in range(0, len(part), size))
-            vectors = [np.asarray(value) for call in calls for value in encoder(call)[column]]
+            vectors = [np.asarray(value) for call in calls for value in quiet(call)[column]]
             _write(path, docnos, vectors)
         yield from ({"docno": docno, column: value} for docno, value in zip(docnos, vectors, strict=True))
 

@@ -60,9 +60,8 @@ class Settings:
 
 SCALES = {
     "small": Settings(
-        lengths=(32, 128), queries=3_000, negatives=5, steps=(190, 60), batch=(16, 8), rate=(2e-4, 3e-5), size=16,
-        schedule=("linear", 0.1),
-        patience=(20, 10), validated=(60, 20),
+        lengths=(32, 128), queries=3_000, negatives=5, depth=30, steps=(190, 120), batch=(16, 8), rate=(1e-4, 5e-5),
+        size=16, schedule=("linear", 0.1), patience=(60, 20), validated=(60, 20),
     ),
     "medium": Settings(
         model="google/electra-base-discriminator", retriever="sentence-transformers/msmarco-distilbert-base-tas-b",
