@@ -26,6 +26,8 @@ from .study import Study
 
 NEEDS = {"train": "judged queries"}
 MAY: dict[str, str] = {}
+#: Of TREC DL and BEIR; the others of MS MARCO (§5.1).
+MEASURES = ("nDCG@10", "RR@10", "R@1000")
 
 
 def claims(chosen: Settings) -> list[Claim]:
@@ -55,18 +57,19 @@ def run(study: Study, chosen: Settings) -> pd.DataFrame:
     for name in study.tests:
         site = study.site(name)
         ranked = site.first_stage % chosen.depth >> site.text >> pointwise
-        study.measure(name, {"BM25": site.first_stage % 1000, "pointwise teacher": ranked})
+        study.measure(name, {"BM25": site.first_stage % 1000, "pointwise teacher": ranked}, measures=MEASURES)
     for seed in chosen.seeds:
         pairwise = _pairwise(study, chosen, train, seed)
         for name in study.tests:
             site = study.site(name)
             best = site.first_stage % chosen.depth >> site.text >> pointwise % chosen.compared_first
             ranked = {f"pairwise teacher, top {chosen.compared_first}": best >> pairwise(None, None)}
-            study.measure(name, ranked, seed=seed)
+            study.measure(name, ranked, seed=seed, measures=MEASURES)
         for system, given, kind in _systems(chosen):
             for number, student in _rounds(study, given, train, kind, pointwise, pairwise, system, seed):
+                found = {_called(system, number, given.rounds): study.ranker(student)}
                 for name in study.tests:
-                    study.measure(name, {_called(system, number, given.rounds): study.ranker(student)}, seed=seed)
+                    study.measure(name, found, seed=seed, measures=MEASURES)
     return study.finish(claims(chosen), START)
 
 

@@ -65,7 +65,7 @@ SCALES = {
         students=((0, 5),), negatives=3, depth=200, scale=0.02, lengths=(32, 128), queries=3_000,
         steps=(25, 60, 150, 500),
         batch=(8, 32, 128), rate=(5e-5, 2e-4, 6e-4, 2e-4, 6e-4), warmup=10,
-        temperatures=(0.05, 1.0), weight=1.0, generated=100_000,
+        temperatures=(0.05, 1.0), weight=1.0, generated=60_000,
         measured=10,
     ),
     "medium": Settings(
