@@ -102,7 +102,7 @@ def learnt(
     if row == ALONE_GENERATED:
         frame, queries = pd.concat([frame[["qid", "query", "query_vec"]], queries], ignore_index=True), None
     which = 2 if inherits(row) else 1
-    steps = chosen.steps[3 if row in (ALONE, ALONE_GENERATED) else which]
+    steps = chosen.steps[3 if row == ALONE_GENERATED else which]
     rate = chosen.rate[which + 2 if isinstance(teacher, ptd.USTAD) else which]
     temperature = chosen.temperatures[isinstance(teacher, ptd.USTAD)]
     student = student_of(size, teacher, row, index, len(frame["query_vec"].iloc[0]))

@@ -24,8 +24,8 @@ class Settings:
         scale: of scores of the late mode.
         lengths: tokens of a query, and of query and passage.
         queries: judged ones to train on; None = all.
-        steps: of a USTAD, of a student that reads documents, of one that reads queries, of one that learns of query
-            vectors alone, the cheapest of all.
+        steps: of a USTAD, of a student that reads documents, of one that reads queries, of one that learns vectors
+            of generated queries alone, the cheapest of all.
         batch: lists or queries of a step, of the first three; of the last as of the third.
         rate: learning rate, of the same; and of a USTAD's students, of both kinds.
         warmup: steps.
@@ -62,10 +62,9 @@ class Settings:
 
 SCALES = {
     "small": Settings(
-        students=((0, 5),), negatives=3, depth=200, scale=0.02, lengths=(32, 128), queries=3_000,
-        steps=(25, 60, 150, 500),
+        students=((0, 5),), negatives=3, depth=200, scale=0.02, lengths=(32, 128), steps=(25, 60, 150, 1_000),
         batch=(8, 32, 128), rate=(5e-5, 2e-4, 6e-4, 2e-4, 6e-4), warmup=10,
-        temperatures=(0.05, 1.0), weight=1.0, generated=60_000,
+        temperatures=(0.05, 1.0), weight=1.0, generated=30_000,
         measured=10,
     ),
     "medium": Settings(
