@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .corpora.first_stage import bm25
     from .distiller import Distiller
     from .engine.unpacking import unpack_gguf
+    from .frames.document_text import JoinedText
     from .generation.examples import FewShot
     from .generation.filters import ConsistencyFilter, LanguageFilter, LengthFilter, TopQueries
     from .generation.keyphrases import KeyphraseQueries
@@ -68,6 +69,7 @@ _LAZY = {
     ".corpora.first_stage": ("bm25",),
     ".distiller": ("Distiller",),
     ".engine.unpacking": ("unpack_gguf",),
+    ".frames.document_text": ("JoinedText",),
     ".generation.examples": ("FewShot",),
     ".generation.filters": ("ConsistencyFilter", "LanguageFilter", "LengthFilter", "TopQueries"),
     ".generation.keyphrases": ("KeyphraseQueries",),

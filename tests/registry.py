@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pyterrier_distill as ptd
-from pyterrier_distill.corpora.loading import JoinedText
 from pyterrier_distill.corpora.on_disk import DocumentsOnDisk
 from pyterrier_distill.corpora.text_loader import InMemoryDataset, TextLoader
+from pyterrier_distill.frames.document_text import JoinedText
 
 
 class Entry(NamedTuple):

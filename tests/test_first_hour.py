@@ -298,3 +298,10 @@ def test_ctrl_c_on_the_command_line_says_what_is_kept(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "4 of 20 queries are labelled and kept" in err and "Traceback" not in err
+
+
+def test_columns_that_are_no_labels_have_their_own_advice(tiny):
+    labelled = pd.DataFrame({"qid": ["q"], "query": "red", "docno": "d", "score": 1.0, "teacher_score": 1.0})
+    distiller = ptd.Distiller(ptd.CrossEncoder(ptd.CrossEncoder(tiny).name_or_path), ptd.RankNet(), verbose=False)
+    with pytest.raises(ptd.MissingLabelError, match=r"the CrossEncoder needs the column 'text'.*JoinedText\(dataset\)"):
+        distiller.fit(labelled)

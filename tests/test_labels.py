@@ -292,3 +292,14 @@ def test_a_dataset_that_sentence_transformers_trains_on(path):
         }
     ranks = store.to_hf_dataset(label="teacher_rank")[0]["labels"]
     assert ranks == (-first["teacher_rank"].astype(float)).tolist()  # higher is better
+
+
+def test_an_attempt_that_failed_does_not_hold_the_path(path):
+    class Failing(Scorer):
+        def transform(self, inp):
+            raise ValueError("no such model")
+
+    with pytest.raises(ValueError, match="no such model"):
+        ptd.LabelStore(path).build(pipeline(Failing()), topics(3))
+    assert len(ptd.LabelStore(path)) == 0
+    assert len(ptd.LabelStore(path).build(pipeline(Scorer()), topics(3))) == 3

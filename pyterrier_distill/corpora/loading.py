@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -12,6 +10,7 @@ import pyterrier as pt
 
 from .. import frames
 from ..frames import validate
+from ..frames.document_text import joined_texts
 from ..frames.ids import check_ids
 from ..frames.words import has_words
 from .text_loader import check_documents_once
@@ -130,74 +129,6 @@ def _texts(dataset: Any) -> list[tuple[str, str, str]]:
     rows = list(joined_texts(dataset))
     check_documents_once((row[0] for row in rows), dataset)
     return rows
-
-
-def joined_texts(dataset: Any) -> Iterator[tuple[str, str, str]]:
-    """docno, title and text joined, title or ``""`` of each document, one by one.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if hasattr(dataset, "irds_ref"):
-        reference = dataset.irds_ref()
-        if not reference.has_docs():
-            raise ValueError(f"{dataset!r} has no documents.")
-        for document in reference.docs_iter():
-            yield document.doc_id, document.default_text().strip(), getattr(document, "title", None) or ""
-    else:
-        for document in dataset.get_corpus_iter(verbose=False):
-            yield document["docno"], _joined(document), document.get("title") or ""
-
-
-def _joined(document: Mapping[str, str]) -> str:
-    return " ".join(document[field] for field in ("title", "text") if document.get(field)).strip()
-
-
-class JoinedText(pt.Transformer):
-    """R → R with ``text``: title and text of each document joined, looked up by docno.
-
-    Args:
-        dataset: of ir_datasets, whose document store is asked; or one that holds its documents in memory.
-
-    Raises:
-        ValueError: for a docno that the collection does not hold.
-    """
-
-    schematic = {"label": "Text"}
-
-    def __init__(self, dataset: Any):
-        self.dataset = dataset
-
-    @cached_property
-    def _store(self) -> Any:
-        return self.dataset.irds_ref().docs_store()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"dataset": self.dataset}  # open files stay here
-
-    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Add or replace ``text``; everything else stays."""
-        validate.columns(inp, includes=["docno"], context=self)
-        docnos = inp["docno"].astype(str)
-        if hasattr(self.dataset, "irds_ref"):
-            found = self._store.get_many(set(docnos))
-            texts = {docno: document.default_text().strip() for docno, document in found.items()}
-        else:
-            documents = self.dataset.documents()
-            texts = {docno: _joined(documents[docno]) for docno in set(docnos) if docno in documents}
-        missing = docnos[~docnos.isin(texts.keys())]
-        if len(missing):
-            raise ValueError(f"{self.dataset!r} holds no document {missing.iloc[0]!r} ({len(missing)} such rows).")
-        return inp.assign(text=docnos.map(texts).to_numpy(dtype=object))
-
-    def __repr__(self) -> str:
-        return f"JoinedText({self.dataset!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, JoinedText) and repr(self) == repr(other)
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
 
 
 def read_topics(dataset: Any, variant: str | None = None) -> pd.DataFrame:

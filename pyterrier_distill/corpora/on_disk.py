@@ -16,9 +16,10 @@ import pyterrier as pt
 
 from ..engine.checkpoints import write_json, written_whole
 from ..frames import validate
+from ..frames.document_text import joined_texts
 from ..identity.identity import hash_rows
 from ..stores.files import read_object
-from .loading import called, dataset_named, joined_texts
+from .loading import called, dataset_named
 
 #: Documents that are in memory at once.
 BLOCK = 8192

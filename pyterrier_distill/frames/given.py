@@ -7,12 +7,15 @@ from typing import Any
 
 import pandas as pd
 
+from .document_text import documents_of
+
 
 def documents(given: Any, what: str = "documents") -> Iterable[dict[str, Any]]:
     """Documents as dicts.
 
     Args:
-        given: a dataset, a frame with ``docno`` and text, or any iterable of dicts.
+        given: a dataset, in whose ``text`` the title comes first; a frame with ``docno`` and text, or any iterable of
+            dicts, which are taken as they are.
         what: it is, for the message.
 
     Raises:
@@ -20,9 +23,8 @@ def documents(given: Any, what: str = "documents") -> Iterable[dict[str, Any]]:
     """
     if isinstance(given, pd.DataFrame):
         return given.to_dict("records")
-    corpus = getattr(given, "get_corpus_iter", None)
-    if corpus is not None:
-        return corpus(verbose=False)
+    if hasattr(given, "get_corpus_iter"):
+        return documents_of(given)
     if isinstance(given, (str, bytes, Mapping)) or not hasattr(given, "__iter__"):
         raise TypeError(
             f"{what} must be a dataset, a frame with docno and text, or dicts with docno and text, not {given!r:.80}."

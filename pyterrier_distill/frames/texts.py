@@ -9,6 +9,7 @@ import pyterrier as pt
 
 from . import validate
 from .checks import check_text
+from .document_text import JoinedText, is_dataset
 
 
 class TextFrame:
@@ -52,8 +53,8 @@ def text_source(text: Any, field: str = "text") -> Any:
     """What adds document text to a frame, from wherever the texts are.
 
     Args:
-        text: a dataset; a frame with ``docno`` and ``field``; a label store that holds texts; or a transformer that
-            adds ``field``.
+        text: a dataset, whose titles and texts are joined; a frame with ``docno`` and ``field``; a label store that
+            holds texts; or a transformer that adds ``field``.
         field: the column of text.
 
     Returns:
@@ -67,6 +68,8 @@ def text_source(text: Any, field: str = "text") -> Any:
         return TextFrame(text, field)
     if isinstance(text, pt.Transformer):
         return text
+    if field == "text" and is_dataset(text):
+        return JoinedText(text)
     loader = getattr(text, "text_loader", None)
     if loader is None:
         raise TypeError(

@@ -10,7 +10,8 @@ import pandas as pd
 import pyterrier as pt
 
 from ..corpora.first_stage import bm25
-from ..corpora.loading import JoinedText, dataset_named, joined_texts, read_topics
+from ..corpora.loading import dataset_named, read_topics
+from ..frames.document_text import JoinedText, joined_texts
 
 _LINES = {".tsv": "\t", ".csv": ","}
 

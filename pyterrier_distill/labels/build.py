@@ -139,7 +139,7 @@ class Build:
                 qid, query = other[["qid", "query"]].iloc[0]
                 told = f"the text of query {qid!r} was {stored[qid]!r} and is {query!r}"
         if told is not None:
-            if not overwrite:
+            if not overwrite and (len(self.store) or "cache of" in manifest):  # an attempt that failed holds nothing
                 raise ValueError(
                     f"{self.store.directory} was built otherwise: {told}. Take another path for the new labels:"
                     f" overwrite=True would delete the labels of {len(self.store)} queries that are here."

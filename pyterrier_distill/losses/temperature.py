@@ -57,4 +57,5 @@ def _way_out(term: base.Loss) -> str | None:
     if divisor is None or divisor < 1:
         return None
     other = f"take a loss that has a temperature, such as KLDivergence(temperature={USUAL})"
-    return f"pass {name}={USUAL}" if name in takes else other
+    both = f" (temperature={USUAL} where the teacher's are cosines, too)" if name == "student_temperature" else ""
+    return f"pass {name}={USUAL}{both}" if name in takes else other

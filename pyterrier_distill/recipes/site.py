@@ -12,9 +12,10 @@ import pyterrier as pt
 
 from ..corpora.first_stage import bm25
 from ..corpora.folder import FolderDataset
-from ..corpora.loading import JoinedText, dataset_named, load_collection
+from ..corpora.loading import dataset_named, load_collection
 from ..demo.distil import default_teacher
 from ..engine.unpacking import unpack_gguf
+from ..frames.document_text import JoinedText
 from ..generation.queries import explode_queries
 from ..generation.spans import Mixture, Phrasings, SpanQueries
 from ..generation.titles import TitleQueries

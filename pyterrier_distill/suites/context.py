@@ -11,7 +11,7 @@ import pyterrier as pt
 
 from ..corpora.first_stage import bm25
 from ..corpora.folder import FolderDataset
-from ..corpora.loading import JoinedText, joined_texts
+from ..frames.document_text import JoinedText, joined_texts
 
 
 class Context:

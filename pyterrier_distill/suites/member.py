@@ -11,7 +11,8 @@ import pandas as pd
 import pyterrier as pt
 
 from ..corpora.folder import FolderDataset
-from ..corpora.loading import joined_texts, read_topics
+from ..corpora.loading import read_topics
+from ..frames.document_text import joined_texts
 from ..frames.ids import check_ids
 
 

@@ -135,7 +135,7 @@ class Reader:
         context, loss = self.context, self.loss
         res = res if self.topics is None else with_queries(res, self.topics)
         needed = [c for c in self.student.training_columns(loss.needs) if self.add_text is None or c != self.text_field]
-        frames.require_columns(res, needed, reader=repr(self.student), context=context)
+        frames.require_columns(res, needed, reader=f"the {type(self.student).__name__}", context=context)
         for _, term in loss.terms():
             wanted = [c for c in term.columns() if c in self.label_columns()]
             frames.require_columns(res, wanted, reader=repr(term), context=context)
@@ -156,7 +156,7 @@ class Reader:
             given, res = res[["qid", "docno"]], self.add_text(res)
             if len(res) != len(given) or not (res["docno"].to_numpy() == given["docno"].to_numpy()).all():
                 raise ValueError("text= must give every row its text and keep the rows' order; it gave other rows.")
-            frames.require_columns(res, [self.text_field], reader=repr(self.student), context=context)
+            frames.require_columns(res, [self.text_field], reader=f"the {type(self.student).__name__}", context=context)
         texts = ["query"] if self.on_queries else ["query", self.text_field]
         frames.check_text(res, [column for column in texts if column in res.columns])
         queries = res.drop_duplicates("qid")

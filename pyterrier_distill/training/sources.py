@@ -102,7 +102,7 @@ def reading(loss: Loss, given: Sequence[Source]) -> Loss:
     """
     for number, one in enumerate(given, start=1):
         if len(given) > 1 and not one.columns:
-            raise ValueError(f"collection {number} of {len(given)}: {one.res!r} holds no labelled documents: build it.")
+            raise ValueError(f"collection {number} of {len(given)}: {one.res!r} holds no labelled documents: build it, or is its path another?")
     chosen = [loss.reading(one.columns) for one in given]
     for own in chosen:
         for column in own.columns():
@@ -159,7 +159,7 @@ def read(
                 continue
             stored = StoredLists(one.res, reader, max(1, BUFFER // len(given)) if len(given) > 1 else None)
             if not len(stored):
-                raise ValueError(f"{one.res!r} holds no labelled documents: build it first.")
+                raise ValueError(f"{one.res!r} holds no labelled documents: build it first, or is its path another?")
             parts.append(stored)
     total = sum(map(len, parts))
     for number, part in enumerate(parts, start=1):
