@@ -102,7 +102,8 @@ def reading(loss: Loss, given: Sequence[Source]) -> Loss:
     """
     for number, one in enumerate(given, start=1):
         if len(given) > 1 and not one.columns:
-            raise ValueError(f"collection {number} of {len(given)}: {one.res!r} holds no labelled documents: build it, or is its path another?")
+            told = f"collection {number} of {len(given)}: {one.res!r} holds no labelled documents"
+            raise ValueError(f"{told}: build it, or is its path another?")
     chosen = [loss.reading(one.columns) for one in given]
     for own in chosen:
         for column in own.columns():
