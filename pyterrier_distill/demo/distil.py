@@ -163,7 +163,7 @@ def demo(
     kept = table.set_index("name")["share"]["student"]
     print(
         f"\nThe student keeps {kept:.1%} of the teacher's nDCG@10 with"
-        f" {student.num_parameters() / original.num_parameters():.0%} of its parameters, and encodes a query"
+        f" {student.num_parameters() / original.num_parameters():.0%} of its parameters, and encodes a single query"
         f" {encoding['teacher'] / encoding['student']:.1f} times as fast"
         f" ({encoding['student']:.1f} against {encoding['teacher']:.1f} ms)."
         f"\nResults, plots and the student are in {out}/ ({sum(clock.seconds.values()):.0f} s)."
