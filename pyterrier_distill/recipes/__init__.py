@@ -50,7 +50,6 @@ def run(
         raise ValueError(f"no scale {scale!r}, only: {', '.join(scales.SCALES)}, or {name}'s Settings.")
     if not data:
         raise ValueError("name a collection: --data irds:ID of ir_datasets, or folder:PATH in BEIR or TIRA layout.")
-    from ..engine.progress import quiet_openings
     from ..suites.plots import check_installed
     from .study import Study, roles
 
@@ -69,6 +68,4 @@ def run(
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"seeds must be different whole numbers, not {list(seeds)}.")
         settings = dataclasses.replace(settings, seeds=tuple(seeds))
-    with quiet_openings():
-        table: pd.DataFrame = recipe.run(Study(out, name, scale, settings, data, verbose), settings)
-    return table
+    return Study(out, name, scale, settings, data, verbose).run(recipe)

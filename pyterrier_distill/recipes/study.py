@@ -16,6 +16,7 @@ from .. import suites
 from ..corpora.loading import dataset_named
 from ..distiller import Distiller
 from ..engine.checkpoints import versions, write_json
+from ..engine.progress import quiet_openings
 from ..losses import Loss
 from ..stores.files import read_object, written
 from ..suites import plots
@@ -94,6 +95,12 @@ class Study:
             changed = [name for name, value in self._told.items() if earlier.get(name) != value]
             raise ValueError(f"{self.out} holds another run, whose {changed[0]} differ: name another --out.")
         write_json(file, self._told)
+
+    def run(self, recipe: Any) -> pd.DataFrame:
+        """The table of a recipe, a module with ``run(study, settings)``."""
+        with quiet_openings():
+            table: pd.DataFrame = recipe.run(self, self.settings)
+        return table
 
     def work(self, *parts: str) -> Path:
         """A place for what is kept between runs: indexes, labels, checkpoints."""
