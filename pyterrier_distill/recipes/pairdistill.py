@@ -26,8 +26,7 @@ from .study import Study
 
 NEEDS = {"train": "judged queries"}
 MAY: dict[str, str] = {}
-#: Of TREC DL and BEIR; the others of MS MARCO (§5.1).
-MEASURES = ("nDCG@10", "RR@10", "R@1000")
+MEASURES = ("nDCG@10", "RR@10", "R@1000")  # of TREC DL and BEIR; the others of MS MARCO (§5.1)
 
 
 def claims(chosen: Settings) -> list[Claim]:
