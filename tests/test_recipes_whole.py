@@ -223,3 +223,14 @@ def test_queries_that_one_model_learns_are_not_those_of_another(folder, tmp_path
     first, behind = site.judged(3, seed=1), site.judged(3, seed=1, skip=3)
     assert len(first) == len(behind) == 3 and not set(first["qid"]) & set(behind["qid"])
     assert len(site.drawn(None, 1)) == 8 and site.drawn(5, 1)["qid"].tolist() == site.judged(5, 1)["qid"].tolist()
+
+
+def test_a_query_of_many_relevant_documents_is_one_pair(folder, tmp_path):
+    """Else a batch of 32 queries of nfcorpus reads more than a thousand documents at once."""
+    file = folder / "qrels" / "test.tsv"
+    file.write_text(file.read_text() + "".join(f"q0\td{n}\t1\n" for n in range(1, 30)))
+    site = Site(f"folder:{folder}", tmp_path)
+    one, other = (site.pairs(site.judged(None, 1), seed) for seed in (1, 2))
+    assert one["qid"].is_unique and len(one) == 8
+    assert one["docno"].tolist() != other["docno"].tolist()
+    pd.testing.assert_frame_equal(one, site.pairs(site.judged(None, 1), 1))

@@ -92,7 +92,7 @@ def learnt(
     """
     index = site.index(encoder)
     topics = site.judged(chosen.queries, seed)
-    frame = encoder.query_encoder()(topics if row in (ALONE, ALONE_GENERATED) else site.pairs(topics))
+    frame = encoder.query_encoder()(topics if row in (ALONE, ALONE_GENERATED) else site.pairs(topics, seed))
     if "docno" in frame.columns:
         frame = frame.merge(_vectors(index, frame["docno"]), on="docno")
     queries = None

@@ -98,9 +98,9 @@ class Site:
             topics = topics.sample(frac=1.0, random_state=seed)
         return topics.iloc[skip:][:most].reset_index(drop=True)
 
-    def pairs(self, topics: pd.DataFrame) -> pd.DataFrame:
-        """R with ``label`` and ``text``: queries with their relevant documents, and no others."""
-        relevant = self.qrels[self.qrels["label"] > 0]
+    def pairs(self, topics: pd.DataFrame, seed: int) -> pd.DataFrame:
+        """R with ``label`` and ``text``: queries, each with one relevant document, drawn where there are several."""
+        relevant = self.qrels[self.qrels["label"] > 0].sample(frac=1.0, random_state=seed).drop_duplicates("qid")
         joined = topics.merge(relevant, on="qid").merge(self.documents, on="docno")
         return joined.assign(score=0.0, rank=joined.groupby("qid").cumcount())
 
