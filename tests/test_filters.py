@@ -180,7 +180,7 @@ def test_examples_come_from_a_dataset(vaswani):
     documents, _ = vaswani
     dataset = pt.get_dataset("irds:vaswani")
     few = ptd.FewShot(dataset.get_topics(), dataset.get_qrels(), dataset, n=8)
-    texts, qrels = dict(zip(documents["docno"], documents["text"])), dataset.get_qrels()
+    texts, qrels = dict(zip(documents["docno"], documents["text"].str.strip())), dataset.get_qrels()
     assert len(set(few.example_qids)) == 8
     for qid, example in zip(few.example_qids, few.examples):
         assert example.document in {texts[docno] for docno in qrels.loc[qrels["qid"] == qid, "docno"]}
