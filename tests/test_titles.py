@@ -60,3 +60,14 @@ def test_documents_of_another_collection_are_named(dataset, tiny):
     distiller = ptd.Distiller(ptd.CrossEncoder(tiny), ptd.RankNet(), steps=1, verbose=False)
     with pytest.raises(ValueError, match="holds no document 'x9'"):
         distiller.fit(labelled, text=dataset)
+
+
+@pytest.mark.parametrize("engine", ["pisa", "bm25s"])
+def test_an_index_is_not_that_of_other_documents(engine, tmp_path):
+    pytest.importorskip({"pisa": "pyterrier_pisa"}.get(engine, engine))
+    one = pd.DataFrame({"docno": ["a", "b"], "text": ["a red dog", "an old house"]})
+    first = ptd.bm25(tmp_path / "index", one, engine=engine).search("dog")
+    again = ptd.bm25(tmp_path / "index", one.to_dict("records"), engine=engine).search("dog")
+    pd.testing.assert_frame_equal(first, again)
+    with pytest.raises(ValueError, match="built from other documents"):
+        ptd.bm25(tmp_path / "index", one.assign(text=["a cat", "a bird"]), engine=engine)

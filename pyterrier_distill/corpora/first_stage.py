@@ -46,7 +46,8 @@ def bm25(
 
     Args:
         path: directory of the index.
-        documents: a dataset, a frame with ``docno`` and text, or dicts with them; not read where the index exists.
+        documents: a dataset, a frame with ``docno`` and text, or dicts with them; where the index exists a dataset
+            and an iterator are not read, a frame or a list must be what it was built from.
         text_field: the field that is indexed.
         engine: ``pisa``, ``bm25s``, or ``auto`` = PISA where pyterrier-pisa is installed.
         k1: term frequency saturation.
@@ -57,8 +58,8 @@ def bm25(
         ModuleNotFoundError: if neither engine is installed, saying how to install one.
         FileNotFoundError: if there is no index and no ``documents``.
         FileExistsError: if something else stands at ``path``.
-        ValueError: if no document has any words, one has no text, a docno comes twice, or PISA meets one with white
-            space.
+        ValueError: if no document has any words, one has no text, a docno comes twice, PISA meets one with white
+            space, or the index was built from another frame or list.
 
     Example::
 
@@ -71,6 +72,8 @@ def bm25(
     built = (path / mark).exists()
     if not built and documents is None:
         raise FileNotFoundError(f"no BM25 index at {path}: pass the documents to build it from.")
+    if built and isinstance(documents, (pd.DataFrame, list)):
+        _check_same(path, documents, text_field)
     documents = () if built or documents is None else _with_words(_once(given.documents(documents)), text_field)
     if engine == "bm25s":
         if not built:
@@ -143,6 +146,21 @@ class _Told:
             yield document
 
 
+def _check_same(path: Path, documents: Any, text_field: str) -> None:
+    """Check that an index was built from these documents; indexes of earlier versions do not say.
+
+    Raises:
+        ValueError: if it was built from others.
+    """
+    if not (path / DOCUMENTS).is_file():
+        return
+    told = _Told(_with_words(_once(given.documents(documents)), text_field), text_field)
+    for _ in told:
+        pass
+    if told.digest.hexdigest() != (path / DOCUMENTS).read_text():
+        raise ValueError(f"{path} was built from other documents or text_field: name another path or remove it.")
+
+
 def _engine(engine: str) -> str:
     from importlib.util import find_spec
 
@@ -206,12 +224,14 @@ class Bm25s(pt.Transformer):
     def build(cls, path: str | os.PathLike, documents: Iterable[dict[str, str]], text_field: str) -> None:
         """Tokenise ``documents`` and keep the tokens at ``path``; k1 and b are chosen when searching."""
         docnos, texts = [], []
-        for document in documents:
+        told = _Told(documents, text_field)
+        for document in told:
             docnos.append(document["docno"])
             texts.append(document_text(document, text_field))
         with written_whole(path, cls.META) as draft:
             content = {"docnos": docnos, "tokens": _tokens(texts)}
             (draft / cls.META).write_text(json.dumps(content), encoding="utf-8")
+            (draft / DOCUMENTS).write_text(told.digest.hexdigest())
 
     def _index(self) -> tuple[Any, list[str]]:
         if self._loaded is None or self._loaded_for != (self.k1, self.b):

@@ -63,7 +63,7 @@ LABEL_COLUMNS: dict[str, LabelColumn] = {
         LabelColumn(
             TEACHER_RANK,
             "int, best = 0",
-            "put a ListwiseLLMTeacher or a RunTeacher before the Distiller",
+            "put a ListwiseLLMTeacher, a RunTeacher or, for its scores, a PointwiseTeacher before the Distiller",
             kinds.RANK,
         ),
         LabelColumn(
