@@ -19,11 +19,8 @@ def joined_texts(dataset: Any) -> Iterator[tuple[str, str, str]]:
         ValueError: if there are none.
     """
     if hasattr(dataset, "irds_ref"):
-        reference = dataset.irds_ref()
-        if not reference.has_docs():
-            raise ValueError(f"{dataset!r} has no documents.")
-        for document in reference.docs_iter():
-            yield document.doc_id, document.default_text().strip(), getattr(document, "title", None) or ""
+        for document in documents_of(dataset):
+            yield document["docno"], document["text"], document.get("title") or ""
     else:
         for document in dataset.get_corpus_iter(verbose=False):
             yield document["docno"], _joined(document), document.get("title") or ""
@@ -89,9 +86,16 @@ class JoinedText(pt.Transformer):
 
 
 def documents_of(dataset: Any) -> Iterator[dict[str, Any]]:
-    """Documents of a dataset with all their fields, in whose ``text`` the title comes first."""
+    """Documents of a dataset with all their fields, in whose ``text`` the title comes first.
+
+    Raises:
+        ValueError: if there are none.
+    """
     if hasattr(dataset, "irds_ref"):
-        for document in dataset.irds_ref().docs_iter():
+        reference = dataset.irds_ref()
+        if not reference.has_docs():
+            raise ValueError(f"{dataset!r} has no documents.")
+        for document in reference.docs_iter():
             fields = document._asdict()
             yield {"docno": fields.pop("doc_id"), **fields, "text": document.default_text().strip()}
     else:
